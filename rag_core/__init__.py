@@ -1,0 +1,1 @@
+"""What every stage shares. Imports no pipeline, and no torch at import."""

@@ -1,0 +1,33 @@
+"""How a teacher is to be run: the settings that every engine takes, from the flags of `generate_logits`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+EngineName = Literal["vllm", "transformers", "sentence-transformers"]
+EngineChoice = EngineName | Literal["auto"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineOptions:
+    """Settings of an engine.
+
+    Attributes:
+        model: hub name or local folder.
+        instruction: the task, as told to an LLM reranker; `None` is the data set's own.
+        max_length: tokens of prompt and passage together.
+        batch_size: sequences at once (transformers, sentence-transformers; vLLM schedules by itself).
+        dtype: "auto" is bfloat16 where the processor computes in it, else float32.
+        vllm_runner: "generate" is exact by construction; "pooling" is faster, and is compared with it first.
+        gpu_memory_utilization, tensor_parallel_size: as in vLLM.
+    """
+
+    model: str
+    instruction: str | None = None
+    max_length: int = 4096
+    batch_size: int = 32
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    vllm_runner: Literal["generate", "pooling"] = "generate"
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1

@@ -1,0 +1,83 @@
+"""Cross-encoders and bi-encoders through sentence-transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rag_core.engines.options import EngineOptions
+from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
+from rag_core.errors import EngineError
+
+
+class CrossEncoderScorer:
+    """A cross-encoder's raw output, before any sigmoid."""
+
+    score_unit: ScoreUnit = "logit"
+    truncated = None
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model.
+
+        Raises:
+            EngineError: the model cannot be loaded, or has more than one output.
+        """
+        from sentence_transformers import CrossEncoder
+
+        self._model = _load(CrossEncoder, options)
+        self._batch_size = options.batch_size
+        if self._model.num_labels != 1:
+            raise EngineError(
+                f"{options.model} has {self._model.num_labels} outputs, a reranker has 1", "Choose another model"
+            )
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        """Score (query, passage) pairs; shape (pairs,)."""
+        from torch.nn import Identity
+
+        scores = self._model.predict(
+            list(pairs), batch_size=self._batch_size, activation_fn=Identity(), show_progress_bar=False
+        )
+        return np.asarray(scores, dtype=np.float32)
+
+
+class BiEncoder:
+    """A sentence-transformers embedder with the prompts that it declares for queries and passages."""
+
+    score_unit: ScoreUnit = "cosine"
+    truncated = None
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+        """
+        from sentence_transformers import SentenceTransformer
+
+        self._model = _load(SentenceTransformer, options)
+        self._batch_size = options.batch_size
+        self.dimensions: int = self._model.get_embedding_dimension()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Floats:
+        """Embed texts; shape (texts, dimensions), L2-normalised in float32."""
+        encode = self._model.encode_query if role == "query" else self._model.encode_document
+        vectors = encode(list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True)
+        vectors = vectors.float()
+        normalised: Floats = (vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy()
+        return normalised
+
+
+def _load(model_class: Any, options: EngineOptions) -> Any:
+    try:
+        model = model_class(options.model, model_kwargs={"dtype": resolve_dtype(options.dtype)})
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"cannot load the model {options.model!r} ({str(error).splitlines()[0]})",
+            "Check the name or folder, and the network",
+        ) from error
+    model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)
+    return model

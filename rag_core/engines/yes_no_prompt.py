@@ -1,0 +1,102 @@
+"""The yes/no prompt of LLM rerankers, as token ids: the one place that knows its text.
+
+The ids are ids(PREFIX) + ids(body) + ids(SUFFIX), never the chat template of the model's repository (newer
+templates expect other roles and render an empty prompt). Source: the Qwen3-Reranker model card and
+Zhang et al. 2025, "Qwen3 Embedding: Advancing Text Embedding and Reranking Through Foundation Models",
+arXiv:2506.05176; with one `<|im_end|>` after the user turn, where early versions of the card had two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rag_core.engines.protocols import Pair
+from rag_core.errors import EngineError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = "qwen3-yes-no-1"
+DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+_SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+    'Note that the answer can only be "yes" or "no".'
+)
+PREFIX = f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n<|im_start|>user\n"
+SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+class YesNoPrompt:
+    """Turn (query, passage) pairs into token ids of at most `max_length`, cutting nothing but the passage.
+
+    Attributes:
+        yes, no: the ids of the two answers.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str, max_length: int) -> None:
+        """Prepare the parts that all prompts share.
+
+        Raises:
+            EngineError: the tokenizer has no single token for an answer, or no fast implementation.
+        """
+        self._instruction = instruction
+        self._prefix: list[int] = tokenizer.encode(PREFIX, add_special_tokens=False)
+        self._suffix: list[int] = tokenizer.encode(SUFFIX, add_special_tokens=False)
+        self._room = max_length - len(self._prefix) - len(self._suffix)
+        self._plain = _without_special_tokens(tokenizer)
+        self.yes = self._single_id("yes")
+        self.no = self._single_id("no")
+
+    def token_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], int]:
+        """Return the ids of each pair's prompt, and how many passages were cut.
+
+        Special tokens spelled inside query or passage are plain text.
+
+        Raises:
+            EngineError: a query is so long that nothing of its passage would be read.
+        """
+        heads = [f"<Instruct>: {self._instruction}\n<Query>: {query}\n<Document>: " for query, _ in pairs]
+        bodies = [head + passage for head, (_, passage) in zip(heads, pairs, strict=True)]
+        prompts, truncated = [], 0
+        for encoding, head, pair in zip(self._plain.encode_batch_fast(bodies), heads, pairs, strict=True):
+            ids = encoding.ids
+            if len(ids) > self._room:
+                truncated += 1
+                head_length = len(self._plain.encode(head).ids)
+                if head_length >= self._room:
+                    needed = head_length + 1 + len(self._prefix) + len(self._suffix)
+                    raise EngineError(
+                        f"with a query of {len(pair[0])} characters no room is left for the passage "
+                        f"(query {pair[0][:60]!r})",
+                        f"Raise --max_length to at least {needed} tokens, or shorten the query",
+                    )
+                ids = ids[: self._room]
+            prompts.append(self._prefix + ids + self._suffix)
+        return prompts, truncated
+
+    def _single_id(self, answer: str) -> int:
+        ids: list[int] = self._plain.encode(answer).ids
+        if len(ids) != 1:
+            raise EngineError(
+                f"the tokenizer has no single token for {answer!r} (it takes {len(ids)})",
+                "Choose a reranker that answers yes or no, such as Qwen/Qwen3-Reranker-8B",
+            )
+        return ids[0]
+
+
+def _without_special_tokens(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]  # tokenizers has no types
+    """Copy the fast tokenizer without its added tokens, so that no text can spell one.
+
+    `split_special_tokens=True` is not enough: added tokens that are not marked special (`<think>`) still match.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise EngineError("the teacher's tokenizer has no fast version", "Choose a model with a tokenizer.json")
+    content = json.loads(backend.to_str())
+    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    return Tokenizer.from_str(json.dumps(content))

@@ -1,0 +1,40 @@
+"""The errors a user can cause; `stage.run_stage` turns each into one sentence and an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PipelineError(Exception):
+    """Say what is wrong, where, and what to do about it.
+
+    `str(error)` is `path:line: what. remedy.`, without the parts that are unknown.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, remedy: str, *, path: Path | str | None = None, line: int | None = None) -> None:
+        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(f"{place}{what.rstrip('.')}. {remedy.rstrip('.')}.")
+        self.what = what
+        self.remedy = remedy
+        self.path = path
+        self.line = line
+
+
+class DataError(PipelineError):
+    """A file's content, or the lack of the file, is at fault."""
+
+
+class StaleError(PipelineError):
+    """A file does not belong to the settings or the input it is used with."""
+
+
+class EngineError(PipelineError):
+    """A model cannot be loaded, or what it computes cannot be trusted."""
+
+
+class UsageError(PipelineError):
+    """The flags contradict each other."""
+
+    exit_code = 2

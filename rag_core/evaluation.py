@@ -1,0 +1,109 @@
+"""Models and BM25 over labelled files: per-query values, means, and what changed. Both evaluate stages share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rag_core.engines.options import EngineOptions
+from rag_core.errors import DataError
+from rag_core.jsonl import output_path, read_samples
+from rag_core.metrics import METRICS, MetricName, PerQuery, means, measure, measured
+from rag_core.records import RankingSample
+from rag_core.scored_files import score_files, scores_by_sample
+from rag_core.significance import Change, paired_change
+from rag_core.sources.bm25 import BM25
+
+Domain = Literal["in-domain", "out-of-domain"]
+Ranker = Literal["BM25", "before", "after", "teacher"]
+RANKERS: tuple[Ranker, ...] = ("BM25", "before", "after", "teacher")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEvaluation:
+    """What the rankers did on one file.
+
+    Attributes:
+        values: per ranker and metric, one value a sample, NaN where it cannot be measured.
+    """
+
+    path: Path
+    domain: Domain
+    samples: list[RankingSample]
+    values: dict[Ranker, PerQuery]
+
+    @property
+    def measured(self) -> int:
+        """Count the queries that have both a positive and a negative."""
+        return measured(self.values["BM25"])
+
+    def means(self) -> dict[Ranker, dict[MetricName, float]]:
+        """Return each ranker's mean of each metric."""
+        return {ranker: means(values) for ranker, values in self.values.items()}
+
+    def changes(self, seed: int) -> dict[Ranker, dict[MetricName, Change]]:
+        """Compare "after" with every other ranker."""
+        after = self.values["after"]
+        return {
+            ranker: {metric: paired_change(values[metric], after[metric], seed) for metric in METRICS}
+            for ranker, values in self.values.items()
+            if ranker != "after"
+        }
+
+
+def read_labelled(paths: Sequence[Path], *, skip_bad_rows: bool) -> dict[Path, list[RankingSample]]:
+    """Read files to be measured on.
+
+    Raises:
+        DataError: as `read_samples`, and where fewer than 2 queries have a positive and a negative.
+    """
+    files = {path: read_samples(path, skipped=[] if skip_bad_rows else None) for path in paths}
+    for path, samples in files.items():
+        usable = sum(bool(sample.positive and sample.negative) for sample in samples)
+        if usable < 2:
+            raise DataError(
+                f"has {usable} queries with a positive and a negative, a comparison needs 2",
+                "Pass labelled samples",
+                path=path,
+            )
+    return files
+
+
+def evaluate_file(
+    path: Path, domain: Domain, samples: list[RankingSample], scores: Mapping[Ranker, Path]
+) -> FileEvaluation:
+    """Measure BM25 and each ranker, from its ScoredPair file, on one file."""
+    values: dict[Ranker, PerQuery] = {"BM25": measure(samples, bm25_scores(samples))}
+    for ranker in RANKERS:
+        if ranker in scores:
+            values[ranker] = measure(samples, scores_by_sample(scores[ranker], samples))
+    return FileEvaluation(path, domain, samples, values)
+
+
+def score_for_evaluation(
+    ranker: Ranker, paths: Sequence[Path], options: EngineOptions, *, stage: str, output_dir: Path, skip_bad_rows: bool
+) -> dict[Path, Path]:
+    """Score the files with a model; return input -> ScoredPair file, under `output_dir`, kept for the next time.
+
+    Scores made with other settings are replaced: they are this stage's own, and can be made again.
+    """
+    logger.info("%s: %s", ranker, options.model)
+    outputs = {path: output_path(path, f"_{ranker}", output_dir) for path in paths}
+    score_files(outputs, stage=stage, engine="auto", options=options, skip_bad_rows=skip_bad_rows, replace_stale=True)
+    return outputs
+
+
+def bm25_scores(samples: Sequence[RankingSample]) -> list[list[float]]:
+    """Score each sample's `passages()` by BM25, with the statistics of all distinct passages of the samples."""
+    index = {text: row for row, text in enumerate(dict.fromkeys(t for s in samples for t, _ in s.passages()))}
+    bm25 = BM25(list(index))
+    rows = []
+    for sample in samples:
+        scores = bm25.scores(sample.query)
+        rows.append([float(scores[index[passage]]) for passage, _ in sample.passages()])
+    return rows

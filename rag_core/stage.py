@@ -1,0 +1,142 @@
+"""The shell around every stage: flags from a dataclass, one log format, errors as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import logging
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from rag_core.errors import PipelineError
+
+A = TypeVar("A", bound="StageArgs")
+
+_FULL_OR_FORBIDDEN = {
+    errno.ENOSPC: "Make room, then run the same command again",
+    errno.EDQUOT: "Make room, then run the same command again",
+    errno.EACCES: "Check the permissions",
+    errno.EPERM: "Check the permissions",
+    errno.EROFS: "Choose another --output_dir",
+    errno.ENOTDIR: "Check the path",
+    errno.EEXIST: "Check the path",
+}
+
+
+def flag(help: str, default: Any = dataclasses.MISSING, **argparse_options: Any) -> Any:
+    """Declare a field of an `Args` dataclass as a flag; without `default` it is required."""
+    metadata = {"help": help, "argparse": argparse_options}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(kw_only=True)
+class StageArgs:
+    """The flags that every stage has.
+
+    Attributes:
+        takes_further_flags: whether flags that are not fields go to `further_flags`, for `run` to parse, or
+            are errors.
+    """
+
+    takes_further_flags: ClassVar[bool] = False
+    further_flags: list[str] = dataclasses.field(default_factory=list, init=False)
+
+    seed: int = flag("seed of everything random", 42)
+    overwrite: bool = flag("replace existing output, and start unfinished work afresh", False)
+    skip_bad_rows: bool = flag("leave bad input rows out and count them in the manifest, instead of stopping", False)
+    log_level: Literal["debug", "info", "warning", "error"] = flag("how much is said on stderr", "info")
+
+
+def make_parser(args_type: type[StageArgs], description: str) -> argparse.ArgumentParser:
+    """Build the parser of a stage: one `--flag` a field, its type and choices from the annotation."""
+    head, _, rest = description.partition("\n")
+    parser = argparse.ArgumentParser(
+        description=head,
+        epilog=rest.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    annotations = typing.get_type_hints(args_type)
+    for field in sorted(flags_of(args_type), key=lambda field: field.name in _COMMON):
+        options: dict[str, Any] = {"help": field.metadata["help"]}
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is dataclasses.MISSING:
+            options["required"] = True
+        else:
+            options["default"] = default
+        if default not in (dataclasses.MISSING, None, False, []):
+            options["help"] += " (default: %(default)s)"
+        options |= _argparse_type(annotations[field.name]) | field.metadata["argparse"]
+        parser.add_argument(f"--{field.name}", **options)
+    return parser
+
+
+def flags_of(args_type: type[StageArgs]) -> list[dataclasses.Field[Any]]:
+    """Return the fields that are flags."""
+    return [field for field in dataclasses.fields(args_type) if field.init]
+
+
+_COMMON = {field.name for field in dataclasses.fields(StageArgs)}
+
+
+def _argparse_type(annotation: Any) -> dict[str, Any]:
+    arguments = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _argparse_type(arguments[0])
+    if origin is list:
+        return {"nargs": "+", "type": arguments[0], "metavar": arguments[0].__name__.upper()}
+    if origin is Literal:
+        return {"choices": arguments}
+    if annotation is bool:
+        return {"action": "store_true"}
+    return {"type": annotation, "metavar": annotation.__name__.upper()}
+
+
+def run_stage(
+    args_type: type[A],
+    run: Callable[[A], Path | Sequence[Path]],
+    description: str,
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse, run, and print the path of what was made; return the exit code (0 done, 1 data or files, 2 usage).
+
+    A `PipelineError` becomes `Error: path:line: what. What to do.` on stderr; any other exception is a bug
+    and keeps its traceback.
+    """
+    parser = make_parser(args_type, description)
+    namespace, rest = parser.parse_known_args(argv)
+    if rest and not args_type.takes_further_flags:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args = args_type(**vars(namespace))
+    args.further_flags = rest
+    logging.basicConfig(level=args.log_level.upper(), format="%(message)s", stream=sys.stderr, force=True)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for chatty in ("httpx", "filelock", "matplotlib", "fsspec", "sentence_transformers", "bm25s"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        made = run(args)
+        print(*([made] if isinstance(made, Path) else made), sep="\n")
+    except PipelineError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _FULL_OR_FORBIDDEN:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror}. {_FULL_OR_FORBIDDEN[error.errno]}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0

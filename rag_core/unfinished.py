@@ -1,0 +1,87 @@
+"""The folder `<output>.partial` of work that takes long: whose it is, and what it was begun with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rag_core.errors import StaleError
+from rag_core.jsonl import atomic_write
+from rag_core.manifest import Recipe
+
+_LOCK, _RECIPE = "lock", "recipe.json"
+
+
+class UnfinishedWork:
+    """A context manager that holds the lock of the folder, so that one process at a time works on an output."""
+
+    def __init__(self, output: Path, recipe: Recipe, *, overwrite: bool) -> None:
+        self.directory = output.with_name(output.name + ".partial")
+        self._recipe = recipe
+        self._overwrite = overwrite
+
+    def __enter__(self) -> Self:
+        """Take the lock; keep what an earlier run of the same recipe left, and with `overwrite` drop any other's.
+
+        Raises:
+            StaleError: another process works on this output, or the unfinished work has another recipe.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / _LOCK).open("w")
+        try:
+            self._take_over()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Delete the folder, once the output is finished."""
+        shutil.rmtree(self.directory)
+
+    def _take_over(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StaleError(
+                "another process is working on this output",
+                "Wait for it, or choose another output",
+                path=self.directory,
+            ) from error
+        differences = self._differences()
+        if differences and not self._overwrite:
+            raise StaleError(
+                f"holds unfinished work made with other settings: {'; '.join(differences)}",
+                "Use the former settings to go on, or pass --overwrite to start afresh",
+                path=self.directory,
+            )
+        if differences or not (self.directory / _RECIPE).exists():
+            self._clear()
+            with atomic_write(self.directory / _RECIPE) as file:
+                file.write(json.dumps(asdict(self._recipe), indent=2).encode())
+
+    def _differences(self) -> list[str]:
+        try:
+            stored = json.loads((self.directory / _RECIPE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            return [f"{_RECIPE} is damaged"]
+        return self._recipe.differences(stored)
+
+    def _clear(self) -> None:
+        for entry in self.directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()

@@ -1,0 +1,1 @@
+"""Distil a large reranker into a small cross-encoder."""

@@ -1,0 +1,120 @@
+"""Train a small cross-encoder on a teacher's score margins.
+
+Triplet -> sentence-transformers CrossEncoder folder
+
+python -m reranker_distillation.train --train_file data/train_logits_triplets.jsonl --output_dir models/student
+
+Every field of sentence-transformers' CrossEncoderTrainingArguments is a flag under its own name, too, e.g.
+--num_train_epochs 2 --learning_rate 5e-5 --report_to wandb. Batch sizes count queries, not triplets. A run
+that was stopped goes on from its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from rag_core.errors import DataError
+from rag_core.jsonl import read_groups
+from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.records import Triplet
+from rag_core.stage import StageArgs, flag, flags_of, run_stage
+from rag_core.unfinished import UnfinishedWork
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    takes_further_flags: ClassVar[bool] = True
+
+    train_file: Path = flag("Triplet records, made by create_triplets")
+    output_dir: Path = flag("folder of the trained model")
+    student: str = flag(
+        "cross-encoder to train; an encoder without a scoring head gets a fresh one", "BAAI/bge-reranker-v2-m3"
+    )
+    eval_file: Path | None = flag("Triplet records of other queries, for the loss on unseen data", None)
+    loss: Literal["margin_mse"] = flag("what is learned from the margins", "margin_mse")
+    margin_scale: float | None = flag(
+        "factor on the teacher's margins (default: 20 for cosines, which differ by tenths, else 1)", None
+    )
+    max_length: int = flag("tokens of query and passage together; the passage is cut to fit", 4096)
+    mini_batch_size: int = flag("pairs in one forward pass; the pairs of a batch are sorted by length", 32)
+
+
+# What the public recipe trains with; 16 queries of 8 x 4 triplets are its batch of 512 triplets.
+_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 1.0,
+    "learning_rate": 2e-5,
+    "warmup_steps": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "logging_steps": 0.02,
+    "save_steps": 0.1,
+    "save_total_limit": 2,
+    "report_to": "none",
+}
+
+
+def run(args: Args) -> Path:
+    """Train the student; return its folder."""
+    hashes = check_inputs([args.train_file, *filter(None, [args.eval_file])])
+    bad_rows: list[DataError] = []
+    groups = {
+        path: read_groups(path, Triplet, skipped=bad_rows if args.skip_bad_rows else None) for path in map(Path, hashes)
+    }
+    from rag_core.engines.identity import model_identity
+    from reranker_distillation.training import decisive_settings, parse_training_arguments, train
+
+    training_arguments = parse_training_arguments(
+        args.further_flags, _DEFAULTS, seed=args.seed, evaluates=args.eval_file is not None
+    )
+    source = read_manifest(args.train_file) or {}
+    margin_scale = args.margin_scale or (20.0 if source.get("score_unit") == "cosine" else 1.0)
+    logger.info("margins of %s times %g", source.get("score_unit", "unknown unit"), margin_scale)
+    recipe = Recipe(
+        stage="reranker_distillation.train",
+        flags=_decisive_flags(args) | {"margin_scale": margin_scale} | decisive_settings(training_arguments),
+        inputs=hashes,
+        model=model_identity(args.student),
+    )
+    if not args.overwrite and is_made(args.output_dir, recipe):
+        logger.info("%s is finished already", args.output_dir)
+        return args.output_dir
+    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+        facts = train(
+            args.student,
+            groups[args.train_file],
+            groups[args.eval_file] if args.eval_file else None,
+            margin_scale=margin_scale,
+            max_length=args.max_length,
+            mini_batch_size=args.mini_batch_size,
+            training_arguments=training_arguments,
+            checkpoints=work.directory,
+            output_dir=args.output_dir,
+        )
+        write_manifest(
+            args.output_dir, recipe, teacher=source.get("teacher"), skipped={"bad_rows": len(bad_rows)}, **facts
+        )
+        work.remove()
+    return args.output_dir
+
+
+def _decisive_flags(args: Args) -> dict[str, Any]:
+    paths = {"train_file", "eval_file", "output_dir", "student", "overwrite", "log_level"}
+    return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

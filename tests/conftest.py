@@ -1,0 +1,95 @@
+"""Tiny models with random weights, built on the spot, and a teacher whose scores can be reckoned by hand."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY = Path(__file__).parent.parent / "data" / "tiny"
+
+
+@pytest.fixture
+def tiny_data(tmp_path):
+    """Copy data/tiny to a folder that the test may write to."""
+    for path in TINY.glob("*.jsonl"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def _words():
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(TINY.glob("*.jsonl")))
+    return sorted(set(re.findall(r"\w+|[^\w\s]", text.lower())))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """A two-layer BERT as a sentence-transformers embedder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    raw = tmp_path_factory.mktemp("bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_words()]
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(raw)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(raw)
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    transformer = Transformer(str(raw))
+    SentenceTransformer(modules=[transformer, Pooling(32)]).save(str(folder), create_model_card=False)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tiny_encoder, tmp_path_factory):
+    """The same BERT with a scoring head."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("tiny-cross-encoder")
+    CrossEncoder(tiny_encoder, num_labels=1).save_pretrained(str(folder), create_model_card=False)
+    return str(folder)
+
+
+class OverlapScorer:
+    """Score = shared words minus a hundredth of the passage's words."""
+
+    score_unit = "log-odds"
+    truncated = 0
+
+    def __init__(self, options=None):
+        self.scored = []
+
+    def score(self, pairs):
+        self.scored += pairs
+        rows = [(set(re.findall(r"\w+", query.lower())), re.findall(r"\w+", text.lower())) for query, text in pairs]
+        return np.array([len(query & set(text)) - len(text) / 100 for query, text in rows], dtype=np.float32)
+
+
+@pytest.fixture
+def overlap_teacher(monkeypatch):
+    """Put an OverlapScorer in the place of every model that the scoring stages load."""
+    scorer = OverlapScorer()
+    scored_files = "rag_core.scored_files."
+    monkeypatch.setattr(scored_files + "load_model", lambda engine, options: scorer)
+    monkeypatch.setattr(scored_files + "choose_engine", lambda model, asked: ("transformers", "test"))
+    monkeypatch.setattr(scored_files + "model_identity", lambda model: {"name": model})
+    return scorer
