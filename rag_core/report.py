@@ -68,8 +68,8 @@ def warnings(report: Report) -> list[str]:
         means = file["means"]
         if "teacher" in means and means["teacher"]["MAP"] < means["before"]["MAP"]:
             found.append(
-                f"WARNING: on {file['path']} the teacher ranks worse than the student did before "
-                f"(MAP {means['teacher']['MAP']:.4f} < {means['before']['MAP']:.4f}): there is nothing to learn from it."
+                f"WARNING: on {file['path']} the teacher ranks worse than the student did before (MAP "
+                f"{means['teacher']['MAP']:.4f} < {means['before']['MAP']:.4f}): there is nothing to learn from it."
             )
     return found
 

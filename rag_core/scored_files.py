@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rag_core.chunk_store import ChunkStore
 from rag_core.engines import EngineChoice, EngineName, EngineOptions, choose_engine, load_model
-from rag_core.engines.canary import CANARY_PAIRS, check
+from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.identity import model_identity
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
@@ -71,9 +71,9 @@ def score_files(
             todo.append((source, output, recipe))
     if not todo:
         return
-    model = load_model(name, options)
-    check(model, spread_pairs(todo[0][0].samples, CANARY_PAIRS))
+    model = load_model(name, options, spread_pairs(todo[0][0].samples, CANARY_PAIRS))
     for source, output, recipe in todo:
+        truncated = model.truncated or 0
         with ChunkStore(output, recipe, overwrite=overwrite or replace_stale) as store:
             rows = write_records(output, score_samples(source.samples, model, store, chunk_rows=_CHUNK_ROWS[name]))
             write_manifest(
@@ -82,11 +82,12 @@ def score_files(
                 rows=rows,
                 score_unit=model.score_unit,
                 skipped={"bad_rows": source.bad_rows},
-                truncated=model.truncated,
                 batch_size=options.batch_size,
             )
             store.remove()
         logger.info("%s: %d queries, %d pairs", output, len(source.samples), rows)
+        if model.truncated is not None and model.truncated > truncated:
+            logger.info("%d passages were cut to fit --max_length %d", model.truncated - truncated, options.max_length)
         _report_ranking(output, source.samples)
 
 

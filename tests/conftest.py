@@ -89,7 +89,7 @@ def overlap_teacher(monkeypatch):
     """Put an OverlapScorer in the place of every model that the scoring stages load."""
     scorer = OverlapScorer()
     scored_files = "rag_core.scored_files."
-    monkeypatch.setattr(scored_files + "load_model", lambda engine, options: scorer)
+    monkeypatch.setattr(scored_files + "load_model", lambda engine, options, canary_pairs: scorer)
     monkeypatch.setattr(scored_files + "choose_engine", lambda model, asked: ("transformers", "test"))
     monkeypatch.setattr(scored_files + "model_identity", lambda model: {"name": model})
     return scorer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
+from rag_core.engines.canary import check
 from rag_core.engines.identity import model_kind
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
-from rag_core.engines.protocols import PairScorer, TextEncoder
+from rag_core.engines.protocols import Pair, PairScorer, TextEncoder
 from rag_core.errors import EngineError
 
 __all__ = ["EngineChoice", "EngineName", "EngineOptions", "PairScorer", "TextEncoder", "choose_engine", "load_model"]
@@ -40,16 +42,22 @@ def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
     return "vllm", f"{evidence}: an LLM reranker; vLLM and a CUDA GPU are there"
 
 
-def load_model(engine: EngineName, options: EngineOptions) -> PairScorer | TextEncoder:
-    """Load a model into an engine.
+def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
+    """Load a model into an engine, and see that it tells the canary pairs apart.
 
     Raises:
-        EngineError: the model or the engine cannot be loaded.
+        EngineError: the model or the engine cannot be loaded, or its scores cannot be trusted.
     """
-    if engine == "vllm":
-        from rag_core.engines import vllm_engine
+    model = _load(engine, options, canary_pairs)
+    check(model, canary_pairs)
+    return model
 
-        return vllm_engine.load(options)
+
+def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
+    if engine == "vllm":
+        from rag_core.engines.vllm_engine import load
+
+        return load(options, canary_pairs)
     if engine == "transformers":
         from rag_core.engines.transformers_engine import YesNoScorer
 
