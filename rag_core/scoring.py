@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,6 +15,10 @@ from rag_core.errors import EngineError
 from rag_core.records import RankingSample, ScoredPair
 
 Row = TypeVar("Row", Pair, str)
+
+_SECONDS_BETWEEN_NOTES = 60  # where there is no terminal for a bar, as in a batch job's log
+
+logger = logging.getLogger(__name__)
 
 
 def score_samples(
@@ -102,6 +108,8 @@ def _compute(
         for start in range(0, len(rows), chunk_rows)
     }
     kept = sum(len(chunk) for chunk_name, chunk in chunks.items() if store.has(chunk_name))
+    done = kept
+    started = told = time.monotonic()
     # What an earlier run kept counts as done, not into the rate.
     with tqdm(total=len(rows), initial=kept, unit=name, desc=f"score {name}s", disable=None) as bar:
         for chunk_name, chunk in chunks.items():
@@ -116,4 +124,10 @@ def _compute(
                     )
                 store.write(chunk_name, keys, values)
                 bar.update(len(chunk))
+                done += len(chunk)
+                if bar.disable and time.monotonic() - told > _SECONDS_BETWEEN_NOTES:
+                    told = time.monotonic()
+                    rate = (done - kept) / (told - started)
+                    left = (len(rows) - done) / rate
+                    logger.info("%d of %d %ss, %.0f/s, %.0f minutes left", done, len(rows), name, rate, left / 60)
             yield values

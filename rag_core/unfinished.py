@@ -12,16 +12,17 @@ from typing import Self
 
 from rag_core.errors import StaleError
 from rag_core.jsonl import atomic_write
-from rag_core.manifest import Recipe
+from rag_core.manifest import RECIPE_FILE, Recipe, unfinished_differences, unfinished_folder
 
-_LOCK, _RECIPE = "lock", "recipe.json"
+_LOCK = "lock"
 
 
 class UnfinishedWork:
     """A context manager that holds the lock of the folder, so that one process at a time works on an output."""
 
     def __init__(self, output: Path, recipe: Recipe, *, overwrite: bool) -> None:
-        self.directory = output.with_name(output.name + ".partial")
+        self.directory = unfinished_folder(output)
+        self._output = output
         self._recipe = recipe
         self._overwrite = overwrite
 
@@ -58,26 +59,17 @@ class UnfinishedWork:
                 "Wait for it, or choose another output",
                 path=self.directory,
             ) from error
-        differences = self._differences()
+        differences = unfinished_differences(self._output, self._recipe)
         if differences and not self._overwrite:
             raise StaleError(
                 f"holds unfinished work made with other settings: {'; '.join(differences)}",
                 "Use the former settings to go on, or pass --overwrite to start afresh",
                 path=self.directory,
             )
-        if differences or not (self.directory / _RECIPE).exists():
+        if differences != []:
             self._clear()
-            with atomic_write(self.directory / _RECIPE) as file:
+            with atomic_write(self.directory / RECIPE_FILE) as file:
                 file.write(json.dumps(asdict(self._recipe), indent=2).encode())
-
-    def _differences(self) -> list[str]:
-        try:
-            stored = json.loads((self.directory / _RECIPE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except ValueError:
-            return [f"{_RECIPE} is damaged"]
-        return self._recipe.differences(stored)
 
     def _clear(self) -> None:
         for entry in self.directory.iterdir():

@@ -13,6 +13,7 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from rag_core.errors import DataError, UsageError
@@ -20,6 +21,7 @@ from rag_core.jsonl import output_path, read_groups, write_records
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.records import ScoredPair
 from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.unfinished import UnfinishedWork
 from reranker_distillation.triplets import Sampling, make_triplets
 
 logger = logging.getLogger(__name__)
@@ -76,12 +78,10 @@ def run(args: Args) -> list[Path]:
 
 def _make(args: Args, source: Path, output: Path, recipe: Recipe) -> None:
     bad_rows: list[DataError] = []
-    generator = random.Random(args.seed)
     groups = read_groups(source, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
-    without_triplets = 0
-    triplets = []
-    for group in groups:
-        made = list(
+    generator = random.Random(args.seed)
+    made = [
+        list(
             make_triplets(
                 group,
                 top_k=args.top_k,
@@ -91,24 +91,28 @@ def _make(args: Args, source: Path, output: Path, recipe: Recipe) -> None:
                 generator=generator,
             )
         )
-        without_triplets += not made
-        triplets += made
-    if not triplets:
+        for group in groups
+    ]
+    empty = sum(not triplets for triplets in made)
+    if empty == len(made):
         raise DataError(
             "gives no triplet: no query has two candidates that the teacher scores apart",
             "Check the scores, or lower --min_margin",
             path=source,
         )
-    rows = write_records(output, triplets)
-    write_manifest(
-        output,
-        recipe,
-        rows=rows,
-        teacher=(read_manifest(source) or {}).get("recipe", {}).get("model"),
-        score_unit=(read_manifest(source) or {}).get("score_unit"),
-        skipped={"bad_rows": len(bad_rows), "queries_without_triplets": without_triplets},
-    )
-    logger.info("%s: %d triplets of %d queries (%d queries gave none)", output, rows, len(groups), without_triplets)
+    scored_by = read_manifest(source) or {}
+    with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
+        rows = write_records(output, chain.from_iterable(made))
+        write_manifest(
+            output,
+            recipe,
+            rows=rows,
+            teacher=scored_by.get("recipe", {}).get("model"),
+            score_unit=scored_by.get("score_unit"),
+            skipped={"bad_rows": len(bad_rows), "queries_without_triplets": empty},
+        )
+        work.remove()
+    logger.info("%s: %d triplets of %d queries (%d queries gave none)", output, rows, len(groups), empty)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

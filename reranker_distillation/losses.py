@@ -44,7 +44,7 @@ def group_triplets(groups: Sequence[Sequence[Triplet]], margin_scale: float) -> 
 
 
 @dataclass
-class GroupedCollator(CrossEncoderDataCollator):
+class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untyped base
     """Tokenise the (query, passage) pairs of a batch of queries, each once, in mini-batches of similar length.
 
     The batch is: `minibatches`, a list of model inputs; `order` (pairs,), the place of each of their rows in

@@ -45,6 +45,7 @@ class Args(StageArgs):
         "factor on the teacher's margins (default: 20 for cosines, which differ by tenths, else 1)", None
     )
     max_length: int = flag("tokens of query and passage together; the passage is cut to fit", 4096)
+    dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("pairs in one forward pass; the pairs of a batch are sorted by length", 32)
 
 
@@ -94,6 +95,7 @@ def run(args: Args) -> Path:
             groups[args.eval_file] if args.eval_file else None,
             margin_scale=margin_scale,
             max_length=args.max_length,
+            dropout=args.dropout,
             mini_batch_size=args.mini_batch_size,
             training_arguments=training_arguments,
             checkpoints=work.directory,

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
 from transformers import (
     HfArgumentParser,
     PrinterCallback,
@@ -26,6 +29,7 @@ from transformers import (
 )
 
 from rag_core.engines.identity import model_kind
+from rag_core.engines.precision import resolve_dtype
 from rag_core.errors import EngineError, UsageError
 from rag_core.jsonl import sync_directory
 from rag_core.records import Triplet
@@ -56,10 +60,10 @@ def parse_training_arguments(
         UsageError: a flag that the stage sets itself, or values that contradict each other.
     """
     parser = HfArgumentParser(CrossEncoderTrainingArguments, allow_abbrev=False)
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     parser.set_defaults(
         **defaults,
-        bf16=bf16,
+        bf16=resolve_dtype("auto") == "bfloat16",
+        use_cpu=not torch.accelerator.is_available(),
         eval_strategy="steps" if evaluates else "no",
         eval_steps=0.1 if evaluates else None,
         disable_tqdm=not sys.stderr.isatty(),
@@ -87,6 +91,7 @@ def train(
     *,
     margin_scale: float,
     max_length: int,
+    dropout: float | None,
     mini_batch_size: int,
     training_arguments: CrossEncoderTrainingArguments,
     checkpoints: Path,
@@ -98,7 +103,7 @@ def train(
         EngineError: the student cannot be loaded, or its loss is not finite.
     """
     set_seed(training_arguments.seed)  # before a fresh head is drawn
-    model = load_student(student, max_length)
+    model = load_student(student, max_length, dropout)
     training_arguments.output_dir = str(checkpoints)
     trainer = _Trainer(
         model=model,
@@ -124,34 +129,49 @@ def train(
     }
 
 
-def load_student(name: str, max_length: int) -> CrossEncoder:
-    """Load a cross-encoder, or grow one from an encoder by a fresh head with raw scores (no sigmoid).
+def load_student(name: str, max_length: int, dropout: float | None) -> CrossEncoder:
+    """Load a cross-encoder, or grow one from a bi-encoder: its transformer, its pooling, and a fresh linear head.
+
+    The head of a grown one gives raw scores (no sigmoid), whose differences are what is learned.
 
     Raises:
-        EngineError: the model cannot be loaded or has more than one output.
+        EngineError: the model cannot be loaded, has more than one output, or is an LLM.
     """
-    options: dict[str, Any] = {}
-    if model_kind(name)[0] != "cross-encoder":
-        logger.info("%s has no scoring head: a fresh one is trained", name)
-        options = {"num_labels": 1, "activation_fn": torch.nn.Identity()}
+    kind, evidence = model_kind(name)
+    config = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    # PyTorch's fused attention is the slower one on a CPU, forward and backward.
+    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
     try:
-        model = CrossEncoder(name, **options)
+        if kind == "cross-encoder":
+            model = CrossEncoder(name, model_kwargs=attention, config_kwargs=config)
+        elif kind == "bi-encoder":
+            encoder = SentenceTransformer(name, model_kwargs=attention, config_kwargs=config)
+            pooling = next(module for module in encoder if isinstance(module, Pooling))
+            head = Dense(pooling.get_embedding_dimension(), 1, activation_function=nn.Identity(), **_SCORES)
+            model = CrossEncoder(modules=[encoder[0], pooling, head], activation_fn=nn.Identity())
+            logger.info("%s is a bi-encoder: a cross-encoder with a fresh head is grown from it", name)
+        else:
+            raise EngineError(f"{name} is a {kind} ({evidence})", "Choose a cross-encoder or a bi-encoder as student")
     except (OSError, ValueError) as error:
         raise EngineError(
             f"cannot load the student {name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
         ) from error
     if model.num_labels != 1:
         raise EngineError(f"{name} has {model.num_labels} outputs, a reranker has 1", "Choose another student")
-    model.max_seq_length = min(max_length, model.max_seq_length or max_length)
+    longest = model[0].auto_model.config.max_position_embeddings
+    model.max_seq_length = min(max_length, longest)
     return model
 
 
-class _Trainer(CrossEncoderTrainer):
+_SCORES = {"module_output_name": "scores"}  # the name under which CrossEncoder looks for them
+
+
+class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]  # untyped base
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Leave out the card that quotes training texts; the pipeline writes its own."""
 
 
-class _LogCallback(TrainerCallback):
+class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
     def on_log(
         self,
         args: TrainingArguments,

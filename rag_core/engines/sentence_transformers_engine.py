@@ -17,7 +17,7 @@ class CrossEncoderScorer:
     """A cross-encoder's raw output, before any sigmoid."""
 
     score_unit: ScoreUnit = "logit"
-    truncated = None
+    truncated: int | None = None
 
     def __init__(self, options: EngineOptions) -> None:
         """Load the model.
@@ -48,7 +48,7 @@ class BiEncoder:
     """A sentence-transformers embedder with the prompts that it declares for queries and passages."""
 
     score_unit: ScoreUnit = "cosine"
-    truncated = None
+    truncated: int | None = None
 
     def __init__(self, options: EngineOptions) -> None:
         """Load the model.

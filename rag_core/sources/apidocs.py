@@ -1,6 +1,6 @@
 """Docstrings of installed packages as a retrieval set: real text that every Python machine has.
 
-The summary line of a docstring is the query, the rest of it the passage that answers, and the BM25
+The summary sentence of a docstring is the query, the rest of it the passage that answers, and the BM25
 neighbours among all passages of the same domain are the other candidates. The sources are parsed, not
 imported, so the result depends on the installed versions alone.
 """
@@ -8,32 +8,70 @@ imported, so the result depends on the installed versions alone.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib.util
 import logging
+import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from rag_core.errors import DataError
 from rag_core.records import RankingSample
 from rag_core.sources.bm25 import nearest_passages
+from rag_core.splits import Splits, duplicate_groups, similar_pairs, split_samples
 
 IN_DOMAIN = ("numpy", "scipy", "pandas", "sklearn", "torch")
 OUT_OF_DOMAIN = ("transformers", "huggingface_hub", "datasets")
+OUT_OF_DOMAIN_SPLIT = "out_of_domain"
 
-_MIN_QUERY_WORDS = 4
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+# Internals that no user reads about, and half of the time it takes to parse the packages.
+_INTERNAL = {
+    "_decomp", "_dynamo", "_export", "_external", "_functorch", "_higher_order_ops", "_inductor", "_lib", "_refs",
+    "_vendor", "distutils", "externals",
+}  # fmt: skip
+# Tests, and the sources of which transformers generates its modeling files, docstrings included.
+_SKIPPED = ("_test", "test", "conftest", "modular_")
+_QUERY_WORDS = range(4, 41)
 _MIN_PASSAGE_CHARACTERS = 120
 _MAX_PASSAGE_CHARACTERS = 1200
+_PASSAGE_GRAM = 3  # words
+_SAME_PASSAGE = 0.6
 
 logger = logging.getLogger(__name__)
 
 
-def read_samples(packages: tuple[str, ...], num_candidates: int) -> list[RankingSample]:
+class ApiDocs:
+    """The numeric packages, split by `fractions`, and `out_of_domain`: the packages around language models."""
+
+    instruction = "Given a summary of what a function does, retrieve its documentation"
+    inputs: Sequence[Path] = ()
+
+    def __init__(self, num_candidates: int, fractions: Mapping[str, float], seed: int) -> None:
+        self._num_candidates = num_candidates
+        self._fractions = fractions
+        self._seed = seed
+        self.splits = [*fractions, OUT_OF_DOMAIN_SPLIT]
+        versions = {package: _version(package) for package in (*IN_DOMAIN, *OUT_OF_DOMAIN)}
+        self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "packages": versions}
+
+    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+        """Make the samples of both domains."""
+        in_domain = read_samples(IN_DOMAIN, self._num_candidates)
+        out_of_domain = read_samples(OUT_OF_DOMAIN, self._num_candidates)
+        return split_samples(in_domain, self._fractions, self._seed) | {OUT_OF_DOMAIN_SPLIT: out_of_domain}
+
+
+def read_samples(packages: Sequence[str], num_candidates: int) -> list[RankingSample]:
     """Make one sample a docstring: 1 positive and `num_candidates - 1` BM25 neighbours as negatives.
 
     Summaries and passages that stand more than once (inherited methods) are left out on every side: no
-    one passage would be their answer.
+    one passage would be their answer. A neighbour of the positive's own name (`numpy.fft.fft` and
+    `scipy.fft.fft`), one that says nearly what it says, or one whose summary is nearly the query, would be a
+    false negative and is passed over.
 
     Raises:
         DataError: a package is not installed.
@@ -45,39 +83,97 @@ def read_samples(packages: tuple[str, ...], num_candidates: int) -> list[Ranking
     logger.info("%s: %d docstrings, %d with a text of their own", ", ".join(packages), len(entries), len(unique))
     queries = [summary for _, summary, _ in unique]
     passages = [body for _, _, body in unique]
-    neighbours = nearest_passages(queries, passages, num_candidates)
+    alike = _alike([name.rpartition(".")[2] for name, _, _ in unique], queries, passages)
+    most = max((len(others) for others in alike.values()), default=0)
+    neighbours = nearest_passages(queries, passages, num_candidates + most)
     return [
         RankingSample(
             query_id=name,
             query=query,
             positive=[passage],
-            negative=[passages[i] for i in near if passages[i] != passage][: num_candidates - 1],
+            negative=[passages[j] for j in near if j not in alike[i]][: num_candidates - 1],
         )
-        for (name, query, passage), near in zip(unique, neighbours, strict=True)
+        for i, ((name, query, passage), near) in enumerate(zip(unique, neighbours, strict=True))
     ]
+
+
+def _alike(names: Sequence[str], queries: Sequence[str], passages: Sequence[str]) -> defaultdict[int, set[int]]:
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for i, name in enumerate(names):
+        groups[name].append(i)
+    alike: defaultdict[int, set[int]] = defaultdict(set)
+    for group in (*groups.values(), *duplicate_groups(queries)):
+        for i in group:
+            alike[i].update(group)
+    for i, j in similar_pairs([_word_grams(passage) for passage in passages], _SAME_PASSAGE):
+        alike[i].add(j)
+        alike[j].add(i)
+    return alike
+
+
+def _word_grams(text: str) -> frozenset[str]:
+    words = re.findall(r"\w+", text.lower())
+    return frozenset(" ".join(words[i : i + _PASSAGE_GRAM]) for i in range(max(1, len(words) - _PASSAGE_GRAM + 1)))
+
+
+def _root(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"the package {package} is not installed", f"pip install {_DISTRIBUTIONS.get(package, package)}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _version(package: str) -> str:
+    _root(package)
+    return metadata.version(_DISTRIBUTIONS.get(package, package))
 
 
 def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
     """Yield (qualified name, summary, rest) of every public docstring that has both parts."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the package {package} is not installed", f"pip install {package}")
-    root = Path(spec.submodule_search_locations[0])
+    root = _root(package)
     seen: set[str] = set()
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root.parent).with_suffix("")
-        if any(part.startswith(("_test", "test", "conftest")) for part in relative.parts):
+        if any(part.startswith(_SKIPPED) or part in _INTERNAL for part in relative.parts):
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = _parse(path.read_text(encoding="utf-8"))
         for name, docstring in _docstrings(tree, ".".join(relative.parts).removesuffix(".__init__")):
             summary, _, rest = docstring.partition("\n\n")
             query, passage = " ".join(summary.split()), " ".join(rest.split())[:_MAX_PASSAGE_CHARACTERS]
-            long_enough = len(query.split()) >= _MIN_QUERY_WORDS and len(passage) >= _MIN_PASSAGE_CHARACTERS
-            if long_enough and name not in seen:
+            if name not in seen and _is_sentence(query) and _answers(query, passage):
                 seen.add(name)
                 yield name, query, passage
+
+
+def _parse(source: str) -> ast.Module:
+    # A syntax tree is so many objects that the garbage collector would take a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's docstrings
+            return ast.parse(source)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _is_sentence(text: str) -> bool:
+    """Tell a summary from a signature (`where(condition, [x, y], /)`), a heading, or a whole essay."""
+    words = text.split()
+    return (
+        len(words) in _QUERY_WORDS
+        and text[0].isalpha()
+        and "(" not in words[0]
+        and not any(mark in text for mark in ("::", ">>>", "---", "===", " -> "))
+    )
+
+
+def _answers(query: str, passage: str) -> bool:
+    # A passage that repeats its summary word by word is found by any ranker.
+    return len(passage) >= _MIN_PASSAGE_CHARACTERS and query.lower().rstrip(".") not in passage.lower()
 
 
 def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ class BM25:
     def __init__(self, passages: Sequence[str]) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets it to DEBUG
         self._bm25s = bm25s
         self._index = bm25s.BM25(k1=_K1, b=_B, method="lucene")
         self._index.index(self._tokenize(passages), show_progress=False)
@@ -39,4 +41,15 @@ class BM25:
 def nearest_passages(queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
     """Return the indices of the `count` best passages of each query, best first, ties in passage order."""
     index = BM25(passages)
-    return [[int(i) for i in np.argsort(-index.scores(query), kind="stable")[:count]] for query in queries]
+    return [_best(index.scores(query), count) for query in queries]
+
+
+def _best(scores: npt.NDArray[np.float32], count: int) -> list[int]:
+    if count < len(scores):
+        # Whatever ties with the last place stays in, so that the stable sort decides as it would over all.
+        kept = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    else:
+        kept = np.arange(len(scores))
+    order = np.argsort(-scores[kept], kind="stable")[:count]
+    best: list[int] = kept[order].tolist()
+    return best

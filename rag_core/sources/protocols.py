@@ -1,0 +1,34 @@
+"""What every source offers to `prepare`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rag_core.errors import DataError
+from rag_core.splits import Splits
+
+
+class Source(Protocol):
+    """A source knows its splits and input files before anything long begins."""
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits it will give, one output each."""
+
+    @property
+    def inputs(self) -> Sequence[Path]:
+        """The local files that it reads."""
+
+    @property
+    def flags(self) -> Mapping[str, Any]:
+        """What else determines the samples."""
+
+    @property
+    def instruction(self) -> str | None:
+        """The task in the words of the teacher's prompt, `None` where it is not known."""
+
+    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+        """Read all splits; count in `dropped` what is left out, and collect bad rows (`None`: raise them)."""

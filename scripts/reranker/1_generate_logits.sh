@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# 1 of 4. The teacher scores every candidate of every query: hours on a GPU, resumable at any moment.
+#   TEACHER=Qwen/Qwen3-Reranker-8B RUN_DIR=runs/stackoverflow bash scripts/reranker/1_generate_logits.sh [flags]
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
+
+RUN_DIR=${RUN_DIR:-runs/stackoverflow}
+TEACHER=${TEACHER:-Qwen/Qwen3-Reranker-8B}
+MAX_LENGTH=${MAX_LENGTH:-4096}
+# The files to be measured on are scored, too: their figures are the ceiling of the student.
+INPUT_FILES=${INPUT_FILES:-$(ls "$RUN_DIR"/data/*.jsonl)}
+printf '%s\n' "RUN_DIR=$RUN_DIR" "TEACHER=$TEACHER" "MAX_LENGTH=$MAX_LENGTH" "INPUT_FILES=${INPUT_FILES//$'\n'/ }" >&2
+
+# shellcheck disable=SC2086  # a list of files
+"$PYTHON" -m reranker_distillation.generate_logits \
+  --teacher "$TEACHER" --input_files $INPUT_FILES --output_dir "$RUN_DIR/scores" --max_length "$MAX_LENGTH" "$@"

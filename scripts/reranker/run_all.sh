@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The four stages of reranker distillation in order. Started again, each goes on where it stopped.
+#   RUN_DIR=runs/stackoverflow bash scripts/reranker/run_all.sh
+# Settings are those of the stages' own scripts, as environment variables.
+set -euo pipefail
+STAGES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+for stage in 1_generate_logits 2_create_triplets 3_train 4_evaluate; do
+  echo "== $stage" >&2
+  bash "$STAGES/$stage.sh"
+done
