@@ -1,0 +1,98 @@
+"""Training with a tiny student: the trajectory of the loss, and what must have no influence on it."""
+
+import itertools
+import json
+import random
+
+import pytest
+
+from rag_core.records import Triplet
+from reranker_distillation.training import load_student, parse_training_arguments, train
+from tests.conftest import TINY
+
+GOLDEN = TINY.parent.parent / "tests" / "golden" / "train_losses.json"
+
+
+def triplet_groups(queries=16, triplets=3):
+    generator = random.Random(7)
+    texts = sorted({text for path in TINY.glob("*.jsonl") for text in path.read_text().split('"') if len(text) > 20})
+    groups = []
+    for query_id in range(queries):
+        chosen = generator.sample(texts, triplets + 1)
+        groups.append(
+            [
+                Triplet(str(query_id), texts[query_id], better, worse, generator.uniform(0.1, 3.0))
+                for better, worse in itertools.pairwise(chosen)
+            ]
+        )
+    return groups
+
+
+def losses_of(tmp_path, student, *flags):
+    arguments = parse_training_arguments(
+        ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags], {}, seed=1, evaluates=False
+    )
+    output = tmp_path / "-".join(["model", *(flag.strip("-") for flag in flags)])
+    train(
+        student,
+        triplet_groups(),
+        None,
+        margin_scale=1.0,
+        max_length=64,
+        dropout=None,
+        mini_batch_size=32,
+        training_arguments=arguments,
+        checkpoints=tmp_path / "checkpoints",
+        output_dir=output,
+    )
+    log = json.loads((output / "training_log.json").read_text())
+    return [entry["loss"] for entry in log if "loss" in entry], output
+
+
+BATCHES_OF_8 = ["--per_device_train_batch_size", "8", "--num_train_epochs", "2"]
+
+
+def test_the_loss_of_four_steps(tmp_path, tiny_cross_encoder):
+    losses, _ = losses_of(tmp_path, tiny_cross_encoder, *BATCHES_OF_8)
+    assert losses == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-3)
+
+
+def test_accumulated_small_batches_equal_a_large_one(tmp_path, tiny_cross_encoder):
+    from safetensors.numpy import load_file
+
+    large, large_model = losses_of(tmp_path, tiny_cross_encoder, *BATCHES_OF_8)
+    small, small_model = losses_of(
+        tmp_path,
+        tiny_cross_encoder,
+        *["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4", "--num_train_epochs", "2"],
+    )
+    assert small == pytest.approx(large, rel=1e-4)
+    expected = load_file(large_model / "model.safetensors")
+    for name, values in load_file(small_model / "model.safetensors").items():
+        assert values == pytest.approx(expected[name], abs=1e-4), name
+
+
+def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder):
+    from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
+
+    model = load_student(tiny_cross_encoder, 64, None)
+    losses = []
+    for size in (1, 7, 64):
+        batch = GroupedCollator(model.preprocess, mini_batch_size=size)(list(group_triplets(triplet_groups(), 1.0)))
+        labels = batch.pop("label")
+        losses.append(GroupedMarginMSE(model)(list(batch.values()), labels).item())
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def test_a_student_grown_from_an_encoder_is_saved_and_loaded_as_it_was(tmp_path, tiny_encoder):
+    from sentence_transformers import CrossEncoder
+
+    from rag_core.engines.identity import model_kind
+
+    student = load_student(tiny_encoder, 64, None)
+    student.save_pretrained(str(tmp_path / "grown"), create_model_card=False)
+    loaded = CrossEncoder(str(tmp_path / "grown"))
+    pairs = [("how do I keep bread fresh", "Store a loaf in a linen bag."), ("a", "b " * 200)]
+    assert loaded.predict(pairs) == pytest.approx(student.predict(pairs), abs=1e-6)
+    assert loaded.max_seq_length == 64
+    assert model_kind(str(tmp_path / "grown"))[0] == "cross-encoder"
