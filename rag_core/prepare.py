@@ -7,6 +7,7 @@ python -m rag_core.prepare --source apidocs --output_dir data/apidocs
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -26,6 +27,7 @@ from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.protocols import Source
 from rag_core.splits import Leak, find_leaks, is_training, parse_fractions, without_leaks
 from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
 
@@ -93,18 +95,24 @@ def run(args: Args) -> Path:
     counts = {split: count_samples(samples) for split, samples in splits.items()}
     _report(counts, leaks, dropped, bad_rows)
 
-    for split, output in outputs.items():
-        write_records(output, splits[split])
-    for split, output in outputs.items():
-        write_manifest(
-            output,
-            recipe,
-            **({"instruction": source.instruction} if source.instruction else {}),
-            rows=counts[split]["queries"],
-            counts=counts[split],
-            skipped={"bad_rows": len(bad_rows)} | +dropped,
-            leaks=[leak.counts() for leak in leaks],
-        )
+    with contextlib.ExitStack() as stack:
+        works = [UnfinishedWork(output, recipe, overwrite=args.overwrite) for output in outputs.values()]
+        for work in works:
+            stack.enter_context(work)
+        for split, output in outputs.items():
+            write_records(output, splits[split])
+        for split, output in outputs.items():
+            write_manifest(
+                output,
+                recipe,
+                **({"instruction": source.instruction} if source.instruction else {}),
+                rows=counts[split]["queries"],
+                counts=counts[split],
+                skipped={"bad_rows": len(bad_rows)} | +dropped,
+                leaks=[leak.counts() for leak in leaks],
+            )
+        for work in works:
+            work.remove()
     return args.output_dir
 
 

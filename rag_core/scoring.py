@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from rag_core.chunk_store import ChunkStore, row_key
+from rag_core.engines.canary import check_finite
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, TextEncoder
-from rag_core.errors import EngineError
 from rag_core.records import RankingSample, ScoredPair
 
 Row = TypeVar("Row", Pair, str)
@@ -117,11 +117,7 @@ def _compute(
             values = store.read(chunk_name, keys)
             if values is None:
                 values = compute(chunk)
-                if not np.isfinite(values).all():
-                    raise EngineError(
-                        "the model gave a score that is not finite (NaN or infinite)",
-                        "Try --dtype float32, or another engine",
-                    )
+                check_finite(values)
                 store.write(chunk_name, keys, values)
                 bar.update(len(chunk))
                 done += len(chunk)

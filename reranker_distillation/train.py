@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 from rag_core.errors import DataError
 from rag_core.jsonl import read_groups
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.model_card import write_model_card
 from rag_core.records import Triplet
 from rag_core.stage import StageArgs, flag, flags_of, run_stage
 from rag_core.unfinished import UnfinishedWork
@@ -63,6 +64,15 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+_ON_THE_CARD = (
+    "num_train_epochs",
+    "learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "seed",
+)
+
+
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
     hashes = check_inputs([args.train_file, *filter(None, [args.eval_file])])
@@ -100,6 +110,14 @@ def run(args: Args) -> Path:
             training_arguments=training_arguments,
             checkpoints=work.directory,
             output_dir=args.output_dir,
+        )
+        write_model_card(
+            args.output_dir,
+            base_model=args.student,
+            teacher=source.get("teacher"),
+            settings={name: getattr(training_arguments, name) for name in _ON_THE_CARD}
+            | {"margin_scale": margin_scale},
+            facts=facts,
         )
         write_manifest(
             args.output_dir, recipe, teacher=source.get("teacher"), skipped={"bad_rows": len(bad_rows)}, **facts

@@ -66,7 +66,7 @@ def _config(name: str) -> dict[str, Any]:
             f"cannot load the model {name!r} ({str(error).splitlines()[0]})",
             "Check the name or folder, the network, and for gated models the access token (hf auth login)",
         ) from error
-    return {**config.to_dict(), "_commit_hash": config._commit_hash}
+    return {**config.to_dict(), "_commit_hash": getattr(config, "_commit_hash", None)}
 
 
 def _read_json(name: str, file_name: str) -> Any:

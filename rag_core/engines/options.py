@@ -18,7 +18,7 @@ class EngineOptions:
         instruction: the task, as told to an LLM reranker; `None` is the data set's own.
         max_length: tokens of prompt and passage together.
         batch_size: sequences at once (transformers, sentence-transformers; vLLM schedules by itself).
-        dtype: "auto" is bfloat16 where the processor computes in it, else float32.
+        dtype: "auto" is what `precision.resolve_dtype` makes of it.
         vllm_runner: "generate" is exact by construction; "pooling" is faster, and is compared with it first.
         gpu_memory_utilization, tensor_parallel_size: as in vLLM.
     """

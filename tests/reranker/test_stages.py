@@ -249,6 +249,9 @@ def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_cross
     log = json.loads((tiny_data / "model" / "training_log.json").read_text())
     losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     assert losses[-1] < losses[0]
+    card = (tiny_data / "model" / "README.md").read_text()
+    assert "10 queries" in card
+    assert "bread" not in card  # no training text
     assert train.main(command) == 0
     assert "is finished already" in capsys.readouterr().err
     evaluation = ["--before", tiny_cross_encoder, "--after", f"{folder}/model", "--teacher", tiny_encoder]
