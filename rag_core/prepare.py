@@ -19,7 +19,7 @@ from typing import Literal
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import write_records
 from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
-from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed
+from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed, parse_limits
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
 from rag_core.sources.mteb import MtebSet
@@ -56,7 +56,9 @@ class Args(StageArgs):
     num_candidates: int | None = flag(
         f"beir, apidocs: passages of each query, the positives among them (default: {_NUM_CANDIDATES})", None
     )
-    limit: int | None = flag("at most this many queries in each output, drawn at random (default: all)", None)
+    limit: list[str] | None = flag(
+        "at most this many queries, drawn at random, in each output (50) or in those named (train=500 test=50)", None
+    )
     drop_leaks: bool = flag("leave out the train queries that duplicate a query of another split", False)
     hub: Literal["huggingface", "modelscope"] | None = flag("mteb: where to fetch it (default: huggingface)", None)
 
@@ -71,6 +73,7 @@ def run(args: Args) -> Path:
     for path in source.inputs:
         if path.resolve() in (output.resolve() for output in outputs.values()):
             raise UsageError(f"{path} is input and output", "Choose another --output_dir")
+    limits = parse_limits(args.limit or [], source.splits)
     flags = {name: getattr(args, name) for name in ("source", "limit", "drop_leaks", "seed", "skip_bad_rows")}
     recipe = Recipe(stage="rag_core.prepare", flags={**flags, **source.flags}, inputs=check_inputs(list(source.inputs)))
     made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
@@ -82,7 +85,8 @@ def run(args: Args) -> Path:
     bad_rows: list[DataError] = []
     splits = source.read(dropped, bad_rows if args.skip_bad_rows else None)
     splits = {
-        split: draw_samples(clean_samples(samples, dropped), args.limit, args.seed) for split, samples in splits.items()
+        split: draw_samples(clean_samples(samples, dropped), limits.get(split), args.seed)
+        for split, samples in splits.items()
     }
     leaks = find_leaks(splits)
     if args.drop_leaks:
@@ -125,8 +129,6 @@ def _check_flags(args: Args) -> None:
         raise UsageError(f"--source {args.source} needs --{own[0]}", f"Pass --{own[0]}")
     if args.num_candidates is not None and args.num_candidates < 2:
         raise UsageError(f"--num_candidates is {args.num_candidates}", "Pass at least 2: one leaves nothing to rank")
-    if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit is {args.limit}", "Pass at least 1")
 
 
 def _open(args: Args) -> Source:

@@ -57,7 +57,7 @@ def format_table(report: Report) -> str:
                 ]
             )
         title = f"{file['path']} ({file['domain']}, {file['measured']} queries)"
-        blocks.append(f"{title}\n\n{_align(rows)}")
+        blocks.append(f"{title}\n\n{format_rows(rows)}")
     return "\n\n".join(blocks)
 
 
@@ -85,7 +85,8 @@ def write_report(directory: Path, report: Report, evaluations: Sequence[FileEval
         file.write(_html(report, evaluations).encode())
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def format_rows(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as a Markdown table, the first row as its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

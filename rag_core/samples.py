@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rag_core.errors import UsageError
 from rag_core.records import RankingSample
 
 
@@ -40,6 +41,23 @@ def _clean(texts: list[str] | None, query: str, dropped: Counter[str]) -> list[s
     dropped["duplicate_passages"] += len(texts) - len(distinct)
     dropped["passages_equal_to_query"] += len(distinct) - len(other)
     return other
+
+
+def parse_limits(words: Sequence[str], splits: Sequence[str]) -> dict[str, int]:
+    """Read `50`, which is for every split, or `train=500 test=50`.
+
+    Raises:
+        UsageError: a word is malformed, or names no split.
+    """
+    limits: dict[str, int] = {}
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        if not number.isdecimal() or int(number) == 0:
+            raise UsageError(f"--limit {word!r} is not a number above 0", "Write e.g. 500, or train=500 test=50")
+        if equals and name not in splits:
+            raise UsageError(f"--limit names {name!r}, which is no split", f"The splits are {', '.join(splits)}")
+        limits |= dict.fromkeys([name] if equals else splits, int(number))
+    return limits
 
 
 def draw_samples(samples: list[RankingSample], limit: int | None, seed: int) -> list[RankingSample]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from rag_core.errors import UsageError
-from rag_core.manifest import Recipe, check_inputs, write_manifest
+from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
 from rag_core.stage import StageArgs, flag, run_stage
 
 STAGE = "reranker_distillation.evaluate"
@@ -83,6 +83,8 @@ def run(args: Args) -> Path:
     }
     if args.teacher_scores:
         scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
+        scored_by = read_manifest(args.teacher_scores[0]) or {}
+        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
     evaluations = [
         evaluate_file(
             path,

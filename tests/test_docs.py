@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,8 @@ def test_pages_name_only_files_that_exist():
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             if "://" not in link:
                 assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_tables_of_the_readme_are_fresh():
+    result = subprocess.run([sys.executable, ROOT / "benchmarks" / "readme_tables.py", "--check"], check=False)
+    assert result.returncode == 0, "run python benchmarks/readme_tables.py"

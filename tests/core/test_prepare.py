@@ -85,7 +85,7 @@ def test_the_same_command_again_finds_its_work_done(rows, tmp_path, capsys):
     ("flags", "what"),
     [
         (["--seed", "1"], "--seed (was 42, is 1)"),
-        (["--limit", "3"], "--limit (was None, is 3)"),
+        (["--limit", "3"], "--limit (was None, is ['3'])"),
         (["--splits", "train=0.8", "test=0.2"], "--splits (was {'train': 0.8, 'dev': 0.1, 'test': 0.1}, "),
     ],
 )
@@ -173,6 +173,8 @@ def test_a_bad_row_stops_or_is_counted(tmp_path, capsys):
 def test_limit_is_per_output(three_files, tmp_path):
     assert jsonl(three_files, tmp_path / "out", "--limit", "2") == 0
     assert [len(read_samples(tmp_path / f"out/{name}.jsonl")) for name in FILES] == [2, 1, 2]
+    assert jsonl(three_files, tmp_path / "named", "--limit", f"{next(iter(FILES))}=1") == 0
+    assert next(len(read_samples(tmp_path / f"named/{name}.jsonl")) for name in FILES) == 1
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,10 @@ def test_limit_is_per_output(three_files, tmp_path):
          "--splits has no effect with --source mteb. Leave it out."),
         (["--source", "beir", "--input", "x", "--num_candidates", "1"],
          "--num_candidates is 1. Pass at least 2: one leaves nothing to rank."),
-        (["--source", "apidocs", "--limit", "0"], "--limit is 0. Pass at least 1."),
+        (["--source", "apidocs", "--limit", "0"],
+         "--limit '0' is not a number above 0. Write e.g. 500, or train=500 test=50."),
+        (["--source", "apidocs", "--limit", "train=5", "tset=5"],
+         "--limit names 'tset', which is no split. The splits are train, dev, test, out_of_domain."),
         (["--source", "beir", "--input", "x", "y"],
          "--input names 2 folders. Pass one: --source beir reads one corpus."),
         (["--source", "apidocs", "--splits", "a"],

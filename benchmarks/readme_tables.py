@@ -1,0 +1,88 @@
+"""Make README's tables from the reports in benchmarks/results.
+
+python benchmarks/readme_tables.py [--store NAME report.json] [--check]
+
+`--store` keeps a report under a name first; `--check` writes nothing and exits 1 where README is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from rag_core.report import format_rows, format_table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+
+def main() -> int:
+    """Store, then write or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", nargs=2, metavar=("NAME", "REPORT"))
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.store:
+        store(args.store[0], Path(args.store[1]))
+    current = README.read_text(encoding="utf-8")
+    fresh = fill(current)
+    if args.check:
+        return int(fresh != current)
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+def store(name: str, report: Path) -> None:
+    """Keep a report, with the names of its files and models only: their folders are nobody's business."""
+    content = json.loads(report.read_text(encoding="utf-8"))
+    content["models"] = {ranker: Path(model).name for ranker, model in content["models"].items()}
+    for file in content["files"]:
+        file["path"] = Path(file["path"]).name
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def fill(readme: str) -> str:
+    """Return README with the tables between its markers made anew."""
+    tables = {"quickstart": quickstart(), "measured": measured()}
+    for name, table in tables.items():
+        pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
+        readme = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", readme, flags=re.DOTALL)
+    return readme
+
+
+def quickstart() -> str:
+    """Return what the quickstart prints at its end."""
+    return f"```text\n{format_table(_load('quickstart'))}\n```"
+
+
+def measured() -> str:
+    """Return one row a seed of the WikiQA benchmark."""
+    rows = [["seed", "BM25", "before", "after", "teacher", "after - before [95 %]", "after - BM25 [95 %]"]]
+    for path in sorted(RESULTS.glob("wikiqa-*.json")):
+        (file,) = _load(path.stem)["files"]
+        means = [f"{file['means'][ranker]['MAP']:.4f}" for ranker in ("BM25", "before", "after", "teacher")]
+        changes = [_interval(file["change_to_after"][ranker]["MAP"]) for ranker in ("before", "BM25")]
+        rows.append([path.stem.removeprefix("wikiqa-"), *means, *changes])
+    title = (
+        "`benchmarks/wikiqa.sh`: WikiQA, 856 training queries, 237 test queries; teacher all-mpnet-base-v2, before = "
+        "all-MiniLM-L6-v2 as bi-encoder, after = a cross-encoder grown from it."
+    )
+    return f"{title}\n\n{format_rows(rows)}"
+
+
+def _interval(change: dict[str, Any]) -> str:
+    return f"{change['difference']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
+
+
+def _load(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
