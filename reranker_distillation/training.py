@@ -30,6 +30,7 @@ from transformers import (
 
 from rag_core.engines.identity import model_kind
 from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError, UsageError
 from rag_core.jsonl import sync_directory
 from rag_core.records import Triplet
@@ -158,6 +159,7 @@ def load_student(name: str, max_length: int, dropout: float | None) -> CrossEnco
         ) from error
     if model.num_labels != 1:
         raise EngineError(f"{name} has {model.num_labels} outputs, a reranker has 1", "Choose another student")
+    keep_head_in_float32(model)
     longest = model[0].auto_model.config.max_position_embeddings
     model.max_seq_length = min(max_length, longest)
     return model

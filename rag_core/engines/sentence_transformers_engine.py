@@ -33,6 +33,7 @@ class CrossEncoderScorer:
             raise EngineError(
                 f"{options.model} has {self._model.num_labels} outputs, a reranker has 1", "Choose another model"
             )
+        keep_head_in_float32(self._model)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,)."""
@@ -69,6 +70,17 @@ class BiEncoder:
         vectors = vectors.float()
         normalised: Floats = (vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy()
         return normalised
+
+
+def keep_head_in_float32(model: Any) -> None:
+    """Let a cross-encoder's last layer compute in float32, whatever the rest does.
+
+    bfloat16 has 8 bits: a fine ranking would come out as a handful of different scores, and ties.
+    """
+    from torch.nn import Linear
+
+    heads = [name for name, module in model.named_modules() if isinstance(module, Linear) and module.out_features == 1]
+    model.set_keep_in_fp32_modules(heads)
 
 
 def _load(model_class: Any, options: EngineOptions) -> Any:

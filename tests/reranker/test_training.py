@@ -96,3 +96,13 @@ def test_a_student_grown_from_an_encoder_is_saved_and_loaded_as_it_was(tmp_path,
     assert loaded.predict(pairs) == pytest.approx(student.predict(pairs), abs=1e-6)
     assert loaded.max_seq_length == 64
     assert model_kind(str(tmp_path / "grown"))[0] == "cross-encoder"
+
+
+def test_bfloat16_does_not_make_ties(tmp_path, tiny_cross_encoder):
+    from rag_core.engines.options import EngineOptions
+    from rag_core.engines.sentence_transformers_engine import CrossEncoderScorer
+
+    scorer = CrossEncoderScorer(EngineOptions(model=tiny_cross_encoder, dtype="bfloat16"))
+    texts = sorted({text for path in TINY.glob("*.jsonl") for text in path.read_text().split('"') if len(text) > 20})
+    scores = scorer.score([("how do I keep bread fresh", text) for text in texts])
+    assert len(set(scores.tolist())) == len(texts)
