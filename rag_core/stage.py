@@ -121,6 +121,8 @@ def run_stage(
     logging.basicConfig(level=args.log_level.upper(), format="%(message)s", stream=sys.stderr, force=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
+    # Threads that wait by spinning make a machine that others use, too, several times slower for all.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for chatty in ("httpx", "filelock", "matplotlib", "fsspec", "sentence_transformers", "bm25s"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

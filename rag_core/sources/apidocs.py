@@ -38,7 +38,7 @@ _SKIPPED = ("_test", "test", "conftest", "modular_")
 _QUERY_WORDS = range(4, 41)
 _MIN_PASSAGE_CHARACTERS = 120
 # A beginning: what two CPU cores can score and train on in minutes.
-_MAX_PASSAGE_CHARACTERS = 240
+_MAX_PASSAGE_CHARACTERS = 160
 _PASSAGE_GRAM = 3  # words
 _SAME_PASSAGE = 0.6
 
