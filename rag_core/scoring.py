@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -87,9 +88,10 @@ def _embed(
     texts: set[str], role: Role, model: TextEncoder, store: ChunkStore, chunk_rows: int
 ) -> tuple[dict[str, int], Floats]:
     ordered = sorted(texts, key=lambda text: (-len(text), text))
-    vectors = np.memmap(
-        store.directory / f"{role}.f32", dtype=np.float32, mode="w+", shape=(len(ordered), model.dimensions)
-    )
+    path = store.directory / f"{role}.f32"
+    with path.open("wb") as file:  # a mapped file on a full disk would end the process without a word
+        os.posix_fallocate(file.fileno(), 0, len(ordered) * model.dimensions * 4)
+    vectors = np.memmap(path, dtype=np.float32, mode="r+", shape=(len(ordered), model.dimensions))
     start = 0
     for chunk in _compute(ordered, lambda rows: model.encode(rows, role), store, chunk_rows, name=role):
         vectors[start : start + len(chunk)] = chunk
