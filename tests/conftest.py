@@ -9,8 +9,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import re
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+
+# A busy machine is no reason for a property to fail.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 TINY = Path(__file__).parent.parent / "data" / "tiny"
 

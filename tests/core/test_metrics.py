@@ -30,7 +30,7 @@ def test_the_eleventh_place_counts_for_map_only():
     assert values["MRR@10"][0] == values["NDCG@10"][0] == 0.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 15), st.integers(0, 2**32))
 def test_agrees_with_sentence_transformers_where_there_are_no_ties(positives, negatives, seed):
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator

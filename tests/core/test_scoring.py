@@ -44,7 +44,7 @@ samples_strategy = st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_siz
 
 
 @pytest.mark.parametrize("make_model", [OverlapScorer, OverlapEncoder])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(samples=samples_strategy, chunk_rows=st.integers(1, 4), stops=st.lists(st.integers(0, 6), max_size=4))
 def test_stopped_any_number_of_times_the_scores_are_the_same(tmp_path_factory, make_model, samples, chunk_rows, stops):
     folder = tmp_path_factory.mktemp("x")

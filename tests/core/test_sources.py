@@ -405,7 +405,7 @@ def package(tmp_path, monkeypatch):
         def near():
             """Sort in another way altogether, quickly.
 
-            {rest.format("row")} Beware.
+            Beware. {rest.format("row")}
             """
         class Other:
             """Say what else a transform of a signal is good for.
