@@ -55,10 +55,10 @@ logger = logging.getLogger(__name__)
 def parse_training_arguments(
     flags: Sequence[str], defaults: dict[str, Any], *, seed: int, evaluates: bool
 ) -> CrossEncoderTrainingArguments:
-    """Parse the trainer's own flags over our defaults; an unknown flag ends the process as argparse does.
+    """Parse the trainer's own flags over our defaults.
 
     Raises:
-        UsageError: a flag that the stage sets itself, or values that contradict each other.
+        UsageError: a flag is unknown, or values contradict each other.
     """
     parser = HfArgumentParser(CrossEncoderTrainingArguments, allow_abbrev=False)
     parser.set_defaults(
@@ -77,6 +77,8 @@ def parse_training_arguments(
         raise UsageError(str(error), "See the CrossEncoderTrainingArguments of sentence-transformers") from error
     except ValueError as error:
         raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
+    if arguments.eval_strategy != "no" and not evaluates:
+        raise UsageError(f"--eval_strategy {arguments.eval_strategy.value} has nothing to evaluate", "Pass --eval_file")
     return arguments
 
 

@@ -289,3 +289,22 @@ def test_teacher_scores_of_another_file_are_refused(tiny_data, overlap_teacher, 
     argv = ["--after", "m", "--in_domain", f"{tiny_data}/test.jsonl", "--output_dir", f"{tiny_data}/report"]
     assert evaluate.main([*argv, "--teacher_scores", f"{tiny_data}/elsewhere.jsonl"]) == 1
     assert "has no score for query_id '1' and passage 'Apples stay crisp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--learning_rat", "1e-4"], "--learning_rat"),
+        (["--gradient_checkpoint", "true"], "--gradient_checkpoint"),
+        (["--eval_strategy", "steps"], "--eval_strategy steps has nothing to evaluate. Pass --eval_file."),
+    ],
+)
+def test_training_flags_that_do_not_exist_or_contradict_each_other(flags, what, tmp_path, tiny_cross_encoder, capsys):
+    source = tmp_path / "triplets.jsonl"
+    source.write_bytes(TRIPLET)
+    command = ["--train_file", str(source), "--output_dir", f"{tmp_path}/m", "--student", tiny_cross_encoder]
+    assert train.main([*command, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert what in error
+    assert not (tmp_path / "m.partial").exists()
