@@ -25,9 +25,9 @@ export MAX_LENGTH=${MAX_LENGTH:-96} LEARNING_RATE=${LEARNING_RATE:-2e-4} BATCH_S
 
 started=$SECONDS
 "$PYTHON" -m rag_core.demo_models --output_dir "$RUN_DIR/models"
-# Eight candidates each of 4,200 queries are what ten minutes of two cores allow.
+# Eight candidates each of 2,500 queries are what ten minutes of two cores allow.
 "$PYTHON" -m rag_core.prepare --source apidocs --num_candidates 8 --splits train=0.8 test=0.2 \
-  --limit train=4200 test=1000 out_of_domain=300 --output_dir "$RUN_DIR/data"
+  --limit train=2500 test=600 out_of_domain=200 --output_dir "$RUN_DIR/data"
 bash "$ROOT/scripts/reranker/1_generate_logits.sh"
 bash "$ROOT/scripts/reranker/2_create_triplets.sh"
 bash "$ROOT/scripts/reranker/3_train.sh" --dropout 0
