@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from rag_core.errors import DataError
+from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_groups
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
@@ -63,7 +63,6 @@ _DEFAULTS: dict[str, Any] = {
     "report_to": "none",
 }
 
-
 _ON_THE_CARD = (
     "num_train_epochs",
     "learning_rate",
@@ -75,6 +74,8 @@ _ON_THE_CARD = (
 
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
+    if args.margin_scale is not None and args.margin_scale <= 0:
+        raise UsageError(f"--margin_scale is {args.margin_scale:g}", "Pass a number above 0, or leave it out")
     hashes = check_inputs([args.train_file, *filter(None, [args.eval_file])])
     bad_rows: list[DataError] = []
     groups = {

@@ -220,6 +220,11 @@ def test_a_stage_refuses_an_input_that_was_changed_behind_its_manifest(tiny_data
             "--min_margin is -1.0. Pass 0 or more: margins are above 0 by definition.",
         ),
         (
+            train.main,
+            ["--train_file", "x", "--output_dir", "m", "--margin_scale", "0"],
+            "--margin_scale is 0. Pass a number above 0, or leave it out.",
+        ),
+        (
             evaluate.main,
             ["--after", "m", "--in_domain", "x", "a/x", "--output_dir", "o"],
             "two files have the same name. Rename one: figures are told apart by the file's name.",
