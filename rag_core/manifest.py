@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rag_core.errors import DataError, StaleError
+from rag_core.errors import DataError, StaleError, UsageError
 from rag_core.jsonl import atomic_write
 
 RECIPE_FILE = "recipe.json"
@@ -111,6 +111,21 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
         raise DataError("is not a manifest", "Delete it to use the file beside it as one from elsewhere", path=path)
     return content
+
+
+def task_instruction(sources: Sequence[Path]) -> str | None:
+    """Return the task instruction that the manifests of the sources carry, `None` where they carry none.
+
+    Raises:
+        UsageError: they carry different ones.
+    """
+    found = {(read_manifest(source) or {}).get("instruction") for source in sources} or {None}
+    if len(found) > 1:
+        raise UsageError(
+            f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
+            "Run the stage for each by itself",
+        )
+    return found.pop()
 
 
 def check_inputs(paths: Sequence[Path]) -> dict[str, str]:

@@ -6,41 +6,65 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+StudentKind = Literal["cross-encoder", "bi-encoder"]
 
 _CARD = """\
 ---
 library_name: sentence-transformers
-pipeline_tag: text-ranking
+pipeline_tag: {task}
 base_model: {base_model}
-tags: [sentence-transformers, cross-encoder, reranker, distillation]
+tags: [sentence-transformers, {kind}, distillation]
 ---
 
 # {name}
 
-A cross-encoder, grown from `{base_model}` by distillation: it learned how far apart a teacher scores the passages of
-a query. No human labels were used.
+A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels were used in training.
 
 | | |
 |---|---|
 | teacher | {teacher} |
-| training data | {queries} queries, {triplets} pairs of passages with the teacher's margin |
+| training data | {data} |
 | training | {steps} steps, {seconds:.0f} seconds |
 | settings | {settings} |
 
 ```python
-from sentence_transformers import CrossEncoder
-
-scores = CrossEncoder("{name}").predict([("a query", "a passage")])
+{snippet}
 ```
 
-Scores compare passages of one query; they are not probabilities. How well it ranks is for `evaluate` to say.
+{meaning} How well it ranks is for `evaluate` to say.
 """
+
+_PARTS: dict[StudentKind, dict[str, str]] = {
+    "cross-encoder": {
+        "task": "text-ranking",
+        "learned": "it learned how far apart a teacher scores the passages of a query",
+        "data": "{queries} queries, {triplets} pairs of passages with the teacher's margin",
+        "snippet": (
+            "from sentence_transformers import CrossEncoder\n\n"
+            'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
+        ),
+        "meaning": "Scores compare passages of one query; they are not probabilities.",
+    },
+    "bi-encoder": {
+        "task": "sentence-similarity",
+        "learned": "it learned how a teacher distributes its scores over the passages of a query",
+        "data": "{queries} queries, {pairs} pairs with the teacher's score",
+        "snippet": (
+            "from sentence_transformers import SentenceTransformer\n\n"
+            'model = SentenceTransformer("{name}")\n'
+            'cosines = model.similarity(model.encode_query(["a query"]), model.encode_document(["a passage"]))'
+        ),
+        "meaning": "Its weights are {alpha:g} of the way from those of `{base_model}` to the trained ones.",
+    },
+}
 
 
 def write_model_card(
     folder: Path,
     *,
+    kind: StudentKind,
     base_model: str,
     teacher: Mapping[str, Any] | None,
     settings: Mapping[str, Any],
@@ -49,13 +73,20 @@ def write_model_card(
     """Write `README.md` into a model's folder.
 
     Args:
-        facts: `queries`, `triplets`, `steps` and `seconds` of the training.
+        facts: `queries`, `steps` and `seconds` of the training; `triplets` of a cross-encoder, `pairs` and `alpha` of
+            a bi-encoder.
     """
+    known = {
+        "kind": kind,
+        "name": folder.name,
+        "base_model": Path(base_model).name if Path(base_model).is_dir() else base_model,
+        **facts,
+    }
+    parts = {name: text.format(**known) for name, text in _PARTS[kind].items()}
     card = _CARD.format(
-        name=folder.name,
-        base_model=Path(base_model).name if Path(base_model).is_dir() else base_model,
         teacher=(teacher or {}).get("name", "unknown (the scores came without manifest)"),
         settings=" ".join(f"--{name} {shlex.quote(json.dumps(value))}" for name, value in settings.items()),
-        **facts,
+        **known,
+        **parts,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from rag_core.chunk_store import ChunkStore
-from rag_core.engines import EngineChoice, EngineName, EngineOptions, choose_engine, load_model
+from rag_core.engines import (
+    EngineChoice,
+    EngineName,
+    EngineOptions,
+    choose_engine,
+    embedding_prompt,
+    load_model,
+    yes_no_prompt,
+)
 from rag_core.engines.canary import CANARY_PAIRS
-from rag_core.engines.identity import model_identity
+from rag_core.engines.identity import declared_instruction, model_identity, model_kind, takes_instruction
 from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.protocols import Role, TextEncoder
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
-from rag_core.engines.yes_no_prompt import VERSION as PROMPT_VERSION
-from rag_core.errors import DataError, StaleError, UsageError
+from rag_core.errors import DataError, EngineError, StaleError, UsageError
 from rag_core.jsonl import read_records, read_samples, write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.manifest import Recipe, check_inputs, is_made, task_instruction, unfinished_folder, write_manifest
 from rag_core.metrics import means, measure, measured
 from rag_core.records import RankingSample, ScoredPair
-from rag_core.scoring import score_samples, spread_pairs
+from rag_core.scoring import TextVectors, Work, embed_samples, embed_texts, score_samples, spread_pairs
+from rag_core.unfinished import UnfinishedWork
 
 # Rows that are computed and kept together. vLLM wants many at once; elsewhere small chunks lose less to a kill.
 _CHUNK_ROWS: dict[EngineName, int] = {"vllm": 8192, "transformers": 512, "sentence-transformers": 1024}
@@ -33,6 +46,13 @@ class _Source:
     sha256: str
     samples: list[RankingSample]
     bad_rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    source: _Source
+    output: Path
+    recipe: Recipe
 
 
 def score_files(
@@ -63,32 +83,42 @@ def score_files(
     name, options = _settle(engine, options, list(outputs))
     todo = []
     for source in sources:
-        output = outputs[source.path]
-        recipe = _recipe(source, stage, name, options, skip_bad_rows)
-        if not overwrite and _is_made(output, recipe, replace_stale):
-            logger.info("%s is finished already", output)
+        item = _Item(source, outputs[source.path], _recipe(source, stage, name, options, skip_bad_rows))
+        if not overwrite and _is_made(item.output, item.recipe, replace_stale):
+            logger.info("%s is finished already", item.output)
         else:
-            todo.append((source, output, recipe))
+            todo.append(item)
     if not todo:
         return
-    model = load_model(name, options, spread_pairs(todo[0][0].samples, CANARY_PAIRS))
-    for source, output, recipe in todo:
-        truncated = model.truncated or 0
-        with ChunkStore(output, recipe, overwrite=overwrite or replace_stale) as store:
-            rows = write_records(output, score_samples(source.samples, model, store, chunk_rows=_CHUNK_ROWS[name]))
-            write_manifest(
-                output,
-                recipe,
-                rows=rows,
-                score_unit=model.score_unit,
-                skipped={"bad_rows": source.bad_rows},
-                batch_size=options.batch_size,
-            )
-            store.remove()
-        logger.info("%s: %d queries, %d pairs", output, len(source.samples), rows)
-        if model.truncated is not None and model.truncated > truncated:
-            logger.info("%d passages were cut to fit --max_length %d", model.truncated - truncated, options.max_length)
-        _report_ranking(output, source.samples)
+    model = load_model(name, options, spread_pairs(todo[0].source.samples, CANARY_PAIRS))
+    with ExitStack() as stack:
+        for item in todo:
+            stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=overwrite or replace_stale))
+        # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
+        folders = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
+        work = Work(model, _scope(name, options), list(dict.fromkeys(folders)), _CHUNK_ROWS[name])
+        if isinstance(model, TextEncoder):
+            embed_samples(chain.from_iterable(item.source.samples for item in todo), work)
+        for item in todo:
+            _score_file(item, work, options)
+        if model.truncated:
+            logger.info("%d texts were cut to fit --max_length %d", model.truncated, options.max_length)
+        for folder in filter(Path.exists, work.folders):
+            shutil.rmtree(folder)
+
+
+def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
+    rows = write_records(item.output, score_samples(item.source.samples, work))
+    write_manifest(
+        item.output,
+        item.recipe,
+        rows=rows,
+        score_unit=work.model.score_unit,
+        skipped={"bad_rows": item.source.bad_rows},
+        batch_size=options.batch_size,
+    )
+    logger.info("%s: %d queries, %d pairs", item.output, len(item.source.samples), rows)
+    _report_ranking(item.output, item.source.samples)
 
 
 def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
@@ -113,24 +143,45 @@ def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> 
     name, reason = choose_engine(options.model, engine)
     dtype = resolve_dtype(options.dtype)
     logger.info("engine: %s, %s (%s)", name, dtype, reason)
-    instruction = None
-    if name != "sentence-transformers":
-        instruction = options.instruction or task_instruction(paths)
-        origin = "as asked" if options.instruction else "from the data's manifest" if instruction else "the default"
-        instruction = instruction or DEFAULT_INSTRUCTION
-        logger.info("instruction: %s (%s)", instruction, origin)
-    return name, dataclasses.replace(options, dtype=dtype, instruction=instruction)
+    return name, dataclasses.replace(options, dtype=dtype, instruction=_instruction(options, paths))
+
+
+def _instruction(options: EngineOptions, paths: list[Path]) -> str | None:
+    if not takes_instruction(options.model):
+        if options.instruction:
+            raise EngineError(f"{options.model} takes no instruction", "Leave out --instruction")
+        return None
+    choices = {
+        "as asked": options.instruction,
+        "from the data's manifest": None if options.instruction else task_instruction(paths),
+        "the model's own": declared_instruction(options.model),
+        "the default": DEFAULT_INSTRUCTION,
+    }
+    origin, instruction = next((origin, text) for origin, text in choices.items() if text)
+    logger.info("instruction: %s (%s)", instruction, origin)
+    return instruction
 
 
 def _recipe(source: _Source, stage: str, engine: EngineName, options: EngineOptions, skip_bad_rows: bool) -> Recipe:
-    decisive = {key: value for key, value in dataclasses.asdict(options).items() if key not in _WITHOUT_SAY}
-    prompt = {"prompt": PROMPT_VERSION} if options.instruction else {}
+    flags, model = _what_scores(engine, options)
     return Recipe(
         stage=stage,
-        flags={**decisive, "engine": engine, "skip_bad_rows": skip_bad_rows},
+        flags={**flags, "skip_bad_rows": skip_bad_rows},
         inputs={str(source.path): source.sha256},
-        model=model_identity(options.model) | prompt,
+        model=model,
     )
+
+
+def _what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the flags and the identity of the model that determine the score of a pair."""
+    flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _WITHOUT_SAY}
+    versions = {"llm-reranker": yes_no_prompt.VERSION, "bi-encoder": embedding_prompt.VERSION}
+    prompt = {"prompt": versions[model_kind(options.model)[0]]} if options.instruction else {}
+    return {**flags, "engine": engine}, model_identity(options.model) | prompt
+
+
+def _scope(engine: EngineName, options: EngineOptions) -> str:
+    return json.dumps(_what_scores(engine, options), sort_keys=True)
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
@@ -142,6 +193,22 @@ def _report_ranking(output: Path, samples: list[RankingSample]) -> None:
     if measured(values):
         figures = ", ".join(f"{name} {value:.4f}" for name, value in means(values).items())
         logger.info("its ranking of the %d labelled queries: %s", measured(values), figures)
+
+
+def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], folder: Path) -> TextVectors:
+    """Embed texts by role with an embedder; what is in `folder` from an earlier run is taken from there.
+
+    Raises:
+        EngineError: the model is no embedder, or as the engine raises.
+    """
+    name, options = _settle("sentence-transformers", options, [])  # vLLM would keep the GPU memory
+    sample = RankingSample(query=min(texts["query"] or texts["passage"]), candidates=sorted(texts["passage"])[:10])
+    model = load_model(name, options, spread_pairs([sample], CANARY_PAIRS))
+    if not isinstance(model, TextEncoder):
+        raise EngineError(f"{options.model} gives no vectors", "Pass an embedder")
+    folder.mkdir(exist_ok=True)
+    work = Work(model, _scope(name, options), [folder], _CHUNK_ROWS[name])
+    return TextVectors({role: embed_texts(texts[role], role, work) for role in texts}, work.scope, model.dimensions)
 
 
 def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[float]]:
@@ -159,18 +226,3 @@ def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[floa
             "Score the evaluated file itself (generate_logits), with the same query_id values",
             path=path,
         ) from error
-
-
-def task_instruction(sources: list[Path]) -> str | None:
-    """Return the task instruction that the manifests of the sources carry, `None` where they carry none.
-
-    Raises:
-        UsageError: they carry different ones.
-    """
-    found = {(read_manifest(source) or {}).get("instruction") for source in sources}
-    if len(found) > 1:
-        raise UsageError(
-            f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
-            "Run the stage for each by itself, or say --instruction for all",
-        )
-    return found.pop()

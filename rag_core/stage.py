@@ -101,6 +101,11 @@ def _argparse_type(annotation: Any) -> dict[str, Any]:
     return {"type": annotation, "metavar": annotation.__name__.upper()}
 
 
+def is_main_process() -> bool:
+    """Tell whether this process owns the outputs: of several that torchrun starts, the first one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_stage(
     args_type: type[A],
     run: Callable[[A], Path | Sequence[Path]],
@@ -118,7 +123,8 @@ def run_stage(
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args = args_type(**vars(namespace))
     args.further_flags = rest
-    logging.basicConfig(level=args.log_level.upper(), format="%(message)s", stream=sys.stderr, force=True)
+    level = args.log_level if is_main_process() else "warning"
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr, force=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
     # Threads that wait by spinning make a machine that others use, too, several times slower for all.
@@ -128,7 +134,8 @@ def run_stage(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         made = run(args)
-        print(*([made] if isinstance(made, Path) else made), sep="\n")
+        if is_main_process():
+            print(*([made] if isinstance(made, Path) else made), sep="\n")
     except PipelineError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code

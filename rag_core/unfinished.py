@@ -13,12 +13,13 @@ from typing import Self
 from rag_core.errors import StaleError
 from rag_core.jsonl import atomic_write
 from rag_core.manifest import RECIPE_FILE, Recipe, unfinished_differences, unfinished_folder
+from rag_core.stage import is_main_process
 
 _LOCK = "lock"
 
 
 class UnfinishedWork:
-    """A context manager that holds the lock of the folder, so that one process at a time works on an output."""
+    """A context manager that holds the lock of the folder, so that one run at a time works on an output."""
 
     def __init__(self, output: Path, recipe: Recipe, *, overwrite: bool) -> None:
         self.directory = unfinished_folder(output)
@@ -29,11 +30,15 @@ class UnfinishedWork:
     def __enter__(self) -> Self:
         """Take the lock; keep what an earlier run of the same recipe left, and with `overwrite` drop any other's.
 
+        Of several processes that torchrun started, only the first takes the lock, for all.
+
         Raises:
             StaleError: another process works on this output, or the unfinished work has another recipe.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / _LOCK).open("w")
+        self._lock = (self.directory / _LOCK).open("a")
+        if not is_main_process():
+            return self
         try:
             self._take_over()
         except BaseException:

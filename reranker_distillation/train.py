@@ -23,7 +23,7 @@ from rag_core.jsonl import read_groups
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
 from rag_core.records import Triplet
-from rag_core.stage import StageArgs, flag, flags_of, run_stage
+from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
 from rag_core.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
@@ -81,11 +81,18 @@ def run(args: Args) -> Path:
     groups = {
         path: read_groups(path, Triplet, skipped=bad_rows if args.skip_bad_rows else None) for path in map(Path, hashes)
     }
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
     from rag_core.engines.identity import model_identity
-    from reranker_distillation.training import decisive_settings, parse_training_arguments, train
+    from rag_core.training import decisive_settings, parse_training_arguments
+    from reranker_distillation.training import train
 
     training_arguments = parse_training_arguments(
-        args.further_flags, _DEFAULTS, seed=args.seed, evaluates=args.eval_file is not None
+        CrossEncoderTrainingArguments,
+        args.further_flags,
+        _DEFAULTS,
+        seed=args.seed,
+        evaluates=args.eval_file is not None,
     )
     source = read_manifest(args.train_file) or {}
     margin_scale = args.margin_scale or (20.0 if source.get("score_unit") == "cosine" else 1.0)
@@ -112,18 +119,20 @@ def run(args: Args) -> Path:
             checkpoints=work.directory,
             output_dir=args.output_dir,
         )
-        write_model_card(
-            args.output_dir,
-            base_model=args.student,
-            teacher=source.get("teacher"),
-            settings={name: getattr(training_arguments, name) for name in _ON_THE_CARD}
-            | {"margin_scale": margin_scale},
-            facts=facts,
-        )
-        write_manifest(
-            args.output_dir, recipe, teacher=source.get("teacher"), skipped={"bad_rows": len(bad_rows)}, **facts
-        )
-        work.remove()
+        if is_main_process():
+            write_model_card(
+                args.output_dir,
+                kind="cross-encoder",
+                base_model=args.student,
+                teacher=source.get("teacher"),
+                settings={name: getattr(training_arguments, name) for name in _ON_THE_CARD}
+                | {"margin_scale": margin_scale},
+                facts=facts,
+            )
+            write_manifest(
+                args.output_dir, recipe, teacher=source.get("teacher"), skipped={"bad_rows": len(bad_rows)}, **facts
+            )
+            work.remove()
     return args.output_dir
 
 

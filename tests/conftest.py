@@ -33,9 +33,7 @@ def _words():
     return sorted(set(re.findall(r"\w+|[^\w\s]", text.lower())))
 
 
-@pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory):
-    """A two-layer BERT as a sentence-transformers embedder."""
+def _make_encoder(tmp_path_factory, size):
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -47,7 +45,7 @@ def tiny_encoder(tmp_path_factory):
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=size,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
@@ -58,8 +56,20 @@ def tiny_encoder(tmp_path_factory):
     BertModel(config).save_pretrained(raw)
     folder = tmp_path_factory.mktemp("tiny-encoder")
     transformer = Transformer(str(raw))
-    SentenceTransformer(modules=[transformer, Pooling(32)]).save(str(folder), create_model_card=False)
+    SentenceTransformer(modules=[transformer, Pooling(size)]).save(str(folder), create_model_card=False)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """A two-layer BERT as a sentence-transformers embedder of 32 dimensions."""
+    return _make_encoder(tmp_path_factory, 32)
+
+
+@pytest.fixture(scope="session")
+def tiny_wide_encoder(tmp_path_factory):
+    """Another one, of 48 dimensions."""
+    return _make_encoder(tmp_path_factory, 48)
 
 
 @pytest.fixture(scope="session")
@@ -97,4 +107,7 @@ def overlap_teacher(monkeypatch):
     monkeypatch.setattr(scored_files + "load_model", lambda engine, options, canary_pairs: scorer)
     monkeypatch.setattr(scored_files + "choose_engine", lambda model, asked: ("transformers", "test"))
     monkeypatch.setattr(scored_files + "model_identity", lambda model: {"name": model})
+    monkeypatch.setattr(scored_files + "model_kind", lambda model: ("llm-reranker", "test"))
+    monkeypatch.setattr(scored_files + "takes_instruction", lambda model: True)
+    monkeypatch.setattr(scored_files + "declared_instruction", lambda model: None)
     return scorer

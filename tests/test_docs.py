@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rag_core.stage import make_parser
-from tests.test_imports import STAGES
+from tests.test_imports import PIPELINES, STAGES
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "data/README.md"]
@@ -20,7 +20,9 @@ PAGES = ["README.md", "data/README.md"]
 def commands(text):
     joined = text.replace("\\\n", " ")
     return re.findall(
-        r"^\s*(?:\w+=\S+ )*python -m ((?:rag_core|reranker_distillation)\.\S+ ?.*)$", joined, re.MULTILINE
+        r"^\s*(?:\w+=\S+ )*python -m ((?:rag_core|reranker_distillation|embedding_distillation)\.\S+ ?.*)$",
+        joined,
+        re.MULTILINE,
     )
 
 
@@ -29,9 +31,9 @@ def check(command):
     module = importlib.import_module(module_name)
     _, rest = make_parser(module.Args, "").parse_known_args(argv)
     if module.Args.takes_further_flags:
-        from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+        from sentence_transformers.base.training_args import BaseTrainingArguments
 
-        known = {f"--{field.name}" for field in dataclasses.fields(CrossEncoderTrainingArguments)}
+        known = {f"--{field.name}" for field in dataclasses.fields(BaseTrainingArguments)}
         rest = [word for word in rest if word.startswith("--") and word not in known]
     assert rest == []
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PIPELINES = ("reranker_distillation", "embedding_distillation")
 STAGES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("rag_core", "reranker_distillation")
+    for package in ("rag_core", *PIPELINES)
     for path in (ROOT / package).rglob("*.py")
     if "def main(" in path.read_text(encoding="utf-8")
 )
@@ -42,9 +43,11 @@ def test_help_comes_in_under_a_second(stage):
     assert "--seed" in result.stdout
 
 
-def test_the_core_imports_no_pipeline():
-    for path in (ROOT / "rag_core").rglob("*.py"):
+@pytest.mark.parametrize("package", ["rag_core", *PIPELINES])
+def test_the_core_imports_no_pipeline_and_pipelines_not_each_other(package):
+    others = tuple(name for name in PIPELINES if name != package)
+    for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(name.startswith("reranker_distillation") for name in names), path
+            assert not any(name.startswith(others) for name in names), path

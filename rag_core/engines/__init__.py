@@ -6,12 +6,21 @@ import importlib.util
 from collections.abc import Sequence
 
 from rag_core.engines.canary import check
-from rag_core.engines.identity import model_kind
+from rag_core.engines.identity import llm_embedder, model_kind
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Pair, PairScorer, TextEncoder
 from rag_core.errors import EngineError
 
 __all__ = ["EngineChoice", "EngineName", "EngineOptions", "PairScorer", "TextEncoder", "choose_engine", "load_model"]
+
+
+# What can run a kind of model, in the order of preference.
+_ENGINES: dict[str, tuple[EngineName, ...]] = {
+    "an LLM reranker": ("vllm", "transformers"),
+    "an LLM embedder": ("vllm", "sentence-transformers", "transformers"),
+    "a cross-encoder": ("sentence-transformers",),
+    "a bi-encoder": ("sentence-transformers",),
+}
 
 
 def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
@@ -20,26 +29,24 @@ def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
     Raises:
         EngineError: the engine asked for cannot run the model.
     """
-    kind, evidence = model_kind(model)
-    possible: tuple[EngineName, ...] = (
-        ("vllm", "transformers") if kind == "llm-reranker" else ("sentence-transformers",)
-    )
+    kind, evidence = _kind(model)
+    possible = _ENGINES[kind]
     if asked != "auto":
         if asked not in possible:
             raise EngineError(
-                f"the engine {asked} cannot run {model} ({evidence}: it is a {kind})",
+                f"the engine {asked} cannot run {model} ({evidence}: it is {kind})",
                 f"Pass --engine {' or '.join(possible)}, or auto",
             )
         return asked, "as asked"
-    if kind != "llm-reranker":
-        return "sentence-transformers", f"{evidence}: a {kind}"
+    if possible[0] != "vllm":
+        return possible[0], f"{evidence}: {kind}"
     if importlib.util.find_spec("vllm") is None:
-        return "transformers", f"{evidence}: an LLM reranker; vLLM is not installed"
+        return possible[1], f"{evidence}: {kind}; vLLM is not installed"
     import torch
 
     if not torch.cuda.is_available():
-        return "transformers", f"{evidence}: an LLM reranker; no CUDA GPU for vLLM"
-    return "vllm", f"{evidence}: an LLM reranker; vLLM and a CUDA GPU are there"
+        return possible[1], f"{evidence}: {kind}; no CUDA GPU for vLLM"
+    return "vllm", f"{evidence}: {kind}; vLLM and a CUDA GPU are there"
 
 
 def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
@@ -53,15 +60,26 @@ def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequenc
     return model
 
 
+def _kind(model: str) -> tuple[str, str]:
+    kind, evidence = model_kind(model)
+    if kind == "llm-reranker":
+        return "an LLM reranker", evidence
+    if kind == "cross-encoder":
+        return "a cross-encoder", evidence
+    is_llm, evidence = llm_embedder(model)
+    return "an LLM embedder" if is_llm else "a bi-encoder", evidence
+
+
 def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
+    embeds = model_kind(options.model)[0] == "bi-encoder"
     if engine == "vllm":
-        from rag_core.engines.vllm_engine import load
+        from rag_core.engines.vllm_engine import VllmEncoder, load
 
-        return load(options, canary_pairs)
+        return VllmEncoder(options) if embeds else load(options, canary_pairs)
     if engine == "transformers":
-        from rag_core.engines.transformers_engine import YesNoScorer
+        from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
 
-        return YesNoScorer(options)
+        return LastTokenEncoder(options) if embeds else YesNoScorer(options)
     from rag_core.engines.sentence_transformers_engine import BiEncoder, CrossEncoderScorer
 
-    return BiEncoder(options) if model_kind(options.model)[0] == "bi-encoder" else CrossEncoderScorer(options)
+    return BiEncoder(options) if embeds else CrossEncoderScorer(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from rag_core.manifest import sha256
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
 
 _WEIGHTS_AND_CONFIG = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*/config.json")
+
+_DECLARED_QUERY_PROMPT = re.compile(r"Instruct: (.+)\nQuery:", re.DOTALL)
+_PASSAGE_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for
 
 
 @cache
@@ -54,6 +58,73 @@ def model_kind(name: str) -> tuple[ModelKind, str]:
         f"(its config.json says {architecture})",
         "Choose another model, or wrap it as a sentence-transformers model",
     )
+
+
+def llm_embedder(name: str) -> tuple[bool, str]:
+    """Tell whether a model is a decoder that embeds what `EmbeddingPrompt` writes, and from what that was read.
+
+    Its vector is the hidden state at the last token with no layer behind it; it declares the prompt
+    "Instruct: ...\\nQuery:" for queries and none for passages. It is a decoder when transformers has a causal language
+    model of its type, and its config has no `is_decoder` that is false, as those of BERT's kind have. The name of
+    its architecture says less: saved by sentence-transformers, a Qwen3ForCausalLM is a Qwen3Model.
+
+    Raises:
+        EngineError: as `model_kind`.
+    """
+    kind, evidence = model_kind(name)
+    if kind != "bi-encoder":
+        return False, evidence
+    paths = {module["type"].rpartition(".")[2]: module["path"] for module in _read_json(name, "modules.json")}
+    further = sorted(paths.keys() - {"Transformer", "Pooling", "Normalize"})
+    if further:
+        return False, f"{evidence} and a layer {', '.join(further)}"
+    if not _takes_last_token(_read_json(name, f"{paths['Pooling']}/config.json") or {}):
+        return False, f"{evidence}, not of the last token"
+    config = _config(name)
+    evidence += f", config.json says {(config.get('architectures') or ['none'])[0]}"
+    if not _is_decoder(config):
+        return False, evidence
+    prompts = _prompts(name)
+    if declared_instruction(name) is None or any(prompts.get(role) for role in _PASSAGE_PROMPTS):
+        return False, f"{evidence}, its prompts are not 'Instruct: ...\\nQuery:' and none for passages"
+    return True, evidence
+
+
+def takes_instruction(name: str) -> bool:
+    """Tell whether a model is told the task: an LLM reranker, or an embedder with the prompt "Instruct: ...\\nQuery:".
+
+    Raises:
+        EngineError: as `model_kind`.
+    """
+    return model_kind(name)[0] == "llm-reranker" or declared_instruction(name) is not None
+
+
+def declared_instruction(name: str) -> str | None:
+    """Return the instruction in an embedder's own query prompt, `None` where that is of another form."""
+    match = _DECLARED_QUERY_PROMPT.fullmatch(_prompts(name).get("query") or "")
+    return match[1] if match else None
+
+
+def declared_max_length(name: str) -> int | None:
+    """Return the tokens of a text that an embedder was saved to read; newer ones have it in their tokenizer."""
+    length: int | None = (_read_json(name, "sentence_bert_config.json") or {}).get("max_seq_length")
+    return length
+
+
+def _takes_last_token(pooling: dict[str, Any]) -> bool:
+    """Read the config of a pooling layer, which names its modes, or before sentence-transformers 5.4 flags each."""
+    flagged = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value]
+    return pooling.get("pooling_mode", flagged) in ("lasttoken", ["lasttoken"], ["pooling_mode_lasttoken"])
+
+
+def _is_decoder(config: dict[str, Any]) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return config["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and config.get("is_decoder") is not False
+
+
+def _prompts(name: str) -> dict[str, str]:
+    return (_read_json(name, "config_sentence_transformers.json") or {}).get("prompts") or {}
 
 
 def _config(name: str) -> dict[str, Any]:

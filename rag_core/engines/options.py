@@ -15,11 +15,12 @@ class EngineOptions:
 
     Attributes:
         model: hub name or local folder.
-        instruction: the task, as told to an LLM reranker; `None` is the data set's own.
-        max_length: tokens of prompt and passage together.
+        instruction: the task, as told to an LLM reranker or an embedder that takes one (`identity.takes_instruction`;
+            other models are told nothing); `None` is the model's own, or the default.
+        max_length: tokens of a prompt, with the passage or text in it.
         batch_size: sequences at once (transformers, sentence-transformers; vLLM schedules by itself).
         dtype: "auto" is what `precision.resolve_dtype` makes of it.
-        vllm_runner: "generate" is exact by construction; "pooling" is faster, and is compared with it first.
+        vllm_runner: of a reranker: "generate" is exact by construction; "pooling" is faster, compared with it first.
         gpu_memory_utilization, tensor_parallel_size: as in vLLM.
     """
 

@@ -41,7 +41,8 @@ class TextEncoder(Protocol):
 
     Attributes:
         dimensions: length of a vector.
-        score_unit, truncated: as in `PairScorer`.
+        score_unit: "cosine".
+        truncated: texts embedded so far that were cut to the maximal length; `None` where nobody counts.
     """
 
     score_unit: ScoreUnit

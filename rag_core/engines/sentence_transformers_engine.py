@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.engines.embedding_prompt import query_prompt
+from rag_core.engines.identity import takes_instruction
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
@@ -46,7 +48,10 @@ class CrossEncoderScorer:
 
 
 class BiEncoder:
-    """A sentence-transformers embedder with the prompts that it declares for queries and passages."""
+    """A sentence-transformers embedder with the prompts that it declares for queries and passages.
+
+    An instruction takes the place of the one in a query prompt that is declared as "Instruct: ...\\nQuery:".
+    """
 
     score_unit: ScoreUnit = "cosine"
     truncated: int | None = None
@@ -61,12 +66,21 @@ class BiEncoder:
 
         self._model = _load(SentenceTransformer, options)
         self._batch_size = options.batch_size
+        self._query_prompt: str | None = None  # the model's own
+        if options.instruction and takes_instruction(options.model):
+            self._query_prompt = query_prompt(options.instruction)
         self.dimensions: int = self._model.get_embedding_dimension()
 
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts; shape (texts, dimensions), L2-normalised in float32."""
         encode = self._model.encode_query if role == "query" else self._model.encode_document
-        vectors = encode(list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True)
+        vectors = encode(
+            list(texts),
+            prompt=self._query_prompt if role == "query" else None,
+            batch_size=self._batch_size,
+            show_progress_bar=False,
+            convert_to_tensor=True,
+        )
         vectors = vectors.float()
         normalised: Floats = (vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy()
         return normalised

@@ -1,16 +1,18 @@
-"""LLM rerankers through plain transformers: on one GPU, or on a CPU."""
+"""LLM rerankers and LLM embedders through plain transformers: on one GPU, or on a CPU."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_core.engines.canary import check_finite
+from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
-from rag_core.engines.protocols import Floats, Pair, ScoreUnit
+from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -18,7 +20,62 @@ if TYPE_CHECKING:
     import torch
 
 
-class YesNoScorer:
+class _LastPositionModel(abc.ABC):
+    """A decoder of which only what it says at the last position of each sequence is wanted."""
+
+    def __init__(self, options: EngineOptions, auto_class: Any) -> None:
+        """Load the model, on the GPU where there is one.
+
+        Raises:
+            EngineError: the model cannot be loaded, or does not fit `max_length`.
+        """
+        import torch
+
+        self.truncated: int | None = 0
+        self._batch_size = options.batch_size
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = _load(auto_class, options, self._device).eval()
+
+    def _run(self, prompts: Sequence[list[int]], *, width: int) -> Floats:
+        """Return what `_read_last` gives for each prompt; shape (prompts, width), in the order given.
+
+        Raises:
+            EngineError: memory is short.
+        """
+        import torch
+
+        # Like lengths together pad little; longest first, so that too large a batch fails at once.
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        rows = np.empty((len(prompts), width), dtype=np.float32)
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            try:
+                rows[batch] = self._run_batch([prompts[index] for index in batch])
+            except torch.OutOfMemoryError as error:
+                raise EngineError(
+                    f"{len(batch)} sequences of up to {len(prompts[batch[0]])} tokens do not fit in the GPU memory",
+                    "Lower --batch_size, or --max_length",
+                ) from error
+        return rows
+
+    def _run_batch(self, prompts: list[list[int]]) -> Floats:
+        import torch
+
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        # Whatever stands in the padding, causal attention hides it from the tokens before it.
+        token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
+        mask = torch.arange(token_ids.shape[1]) < lengths[:, None]
+        inputs = {"input_ids": token_ids.to(self._device), "attention_mask": mask.long().to(self._device)}
+        with torch.inference_mode():
+            rows: Floats = self._read_last(inputs, (lengths - 1).to(self._device)).cpu().numpy()
+        return rows
+
+    @abc.abstractmethod
+    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+        """Return float32 rows, one a sequence, of a right-padded batch; `last_positions` has each one's last token."""
+
+
+class YesNoScorer(_LastPositionModel):
     """log p(yes) - log p(no) at the token after the yes/no prompt.
 
     The two logits' difference is that of the log-probabilities, since both share one normaliser. So only two rows
@@ -35,17 +92,15 @@ class YesNoScorer:
             EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
         """
         import torch
+        from transformers import AutoModelForCausalLM
 
-        self.truncated: int | None = 0
         self._prompt = YesNoPrompt.for_model(options)
-        self._batch_size = options.batch_size
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = _load(options, self._device)
+        super().__init__(options, AutoModelForCausalLM)
         # Taken by the hook below; set before each batch.
         self._last_positions = torch.empty(0, dtype=torch.long)
         # In the model's own place for a head, so that what the model does to its logits (soft cap, scale) is done.
         self._model.set_output_embeddings(self._answer_head(self._model.get_output_embeddings()))
-        self._model.to(self._device).eval()
+        self._model.to(self._device)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,), float32.
@@ -53,42 +108,16 @@ class YesNoScorer:
         Raises:
             EngineError: a score is not finite, a query leaves no room for its passage, or memory is short.
         """
-        import torch
-
         prompts, truncated = self._prompt.token_ids(pairs)
-        # Like lengths together pad little; longest first, so that too large a batch fails at once.
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        scores = np.empty(len(prompts), dtype=np.float32)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            try:
-                scores[batch] = self._log_odds([prompts[index] for index in batch])
-            except torch.OutOfMemoryError as error:
-                raise EngineError(
-                    f"{len(batch)} sequences of up to {len(prompts[batch[0]])} tokens do not fit in the GPU memory",
-                    "Lower --batch_size, or --max_length",
-                ) from error
+        scores = self._run(prompts, width=1)[:, 0]
         check_finite(scores)
         self.truncated = (self.truncated or 0) + truncated
         return scores
 
-    def _log_odds(self, prompts: list[list[int]]) -> Floats:
-        import torch
-
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        # Whatever stands in the padding, causal attention hides it from the tokens before it.
-        token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
-        mask = torch.arange(token_ids.shape[1]) < lengths[:, None]
-        self._last_positions = (lengths - 1).to(self._device)
-        with torch.inference_mode():
-            logits = self._model(
-                input_ids=token_ids.to(self._device),
-                attention_mask=mask.long().to(self._device),
-                use_cache=False,
-            ).logits
-        yes, no = logits[:, 0].float().unbind(dim=1)
-        log_odds: Floats = (yes - no).cpu().numpy()
-        return log_odds
+    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+        self._last_positions = last_positions
+        logits: torch.Tensor = self._model(**inputs, use_cache=False).logits
+        return logits[:, 0, :1].float() - logits[:, 0, 1:].float()
 
     def _answer_head(self, head: Any) -> torch.nn.Linear:
         """Return the head's rows yes and no in float32, which bfloat16 would round to steps of 0.1 near 20."""
@@ -108,11 +137,46 @@ class YesNoScorer:
         return hidden[sequences, self._last_positions].unsqueeze(1).float()
 
 
-def _load(options: EngineOptions, device: str) -> Any:
-    from transformers import AutoModelForCausalLM
+class LastTokenEncoder(_LastPositionModel):
+    """The hidden state at the end token after text and prompt, of length 1."""
 
+    score_unit: ScoreUnit = "cosine"
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model, on the GPU where there is one.
+
+        Raises:
+            EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
+        """
+        from transformers import AutoModel
+
+        self._prompt = EmbeddingPrompt.for_model(options)
+        super().__init__(options, AutoModel)
+        self.dimensions: int = self._model.config.get_text_config().hidden_size
+
+    def encode(self, texts: Sequence[str], role: Role) -> Floats:
+        """Embed texts; shape (texts, dimensions), L2-normalised in float32.
+
+        Raises:
+            EngineError: memory is short.
+        """
+        prompts, truncated = self._prompt.token_ids(texts, role)
+        vectors = self._run(prompts, width=self.dimensions)
+        self.truncated = (self.truncated or 0) + truncated
+        return vectors
+
+    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        hidden = self._model(**inputs, use_cache=False).last_hidden_state
+        vectors = hidden[torch.arange(len(hidden), device=hidden.device), last_positions].float()
+        normalised: torch.Tensor = vectors / vectors.norm(dim=1, keepdim=True)
+        return normalised
+
+
+def _load(auto_class: Any, options: EngineOptions, device: str) -> Any:
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, loading = auto_class.from_pretrained(
             options.model, dtype=resolve_dtype(options.dtype), device_map=device, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -124,7 +188,7 @@ def _load(options: EngineOptions, device: str) -> Any:
         missing = sorted(loading["missing_keys"])
         raise EngineError(
             f"the weights of {options.model!r} lack {len(missing)} tensors ({missing[0]}, ...), which would be random",
-            "Choose a causal language model, such as Qwen/Qwen3-Reranker-0.6B",
+            "Choose another model, such as Qwen/Qwen3-Reranker-0.6B or Qwen/Qwen3-Embedding-0.6B",
         )
     readable = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if readable is not None and options.max_length > readable:

@@ -1,6 +1,6 @@
-"""LLM rerankers through vLLM: many prompts at once, and the query they share is read once.
+"""LLM rerankers and LLM embedders through vLLM: many prompts at once, and what they begin with is read once.
 
-Two forms of the same score. `YesNoScorer` asks a language model for the log-probabilities of its two answers;
+A reranker's score has two forms. `YesNoScorer` asks a language model for the log-probabilities of its two answers;
 `PoolingScorer` has vLLM keep only the difference of the two rows of the output head, as a classifier, which saves
 the vocabulary and the sampler. The first is exact by construction, so `load` holds the second against it.
 """
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from rag_core.engines.canary import check_finite, compare
+from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
-from rag_core.engines.protocols import Floats, Pair, PairScorer, ScoreUnit
+from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
-    """Load the form asked for; the pooling form only when it scores the canary pairs as the exact one does.
+    """Load a reranker in the form asked for; the pooling form only when it scores the canary pairs as the exact one.
 
     Raises:
         EngineError: vLLM or the model cannot be loaded, or the two forms differ.
@@ -61,9 +62,7 @@ def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
     return fast
 
 
-class _VllmScorer(abc.ABC):
-    score_unit: ScoreUnit = "log-odds"
-
+class _VllmModel:
     def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
         """Start the engine.
 
@@ -72,7 +71,6 @@ class _VllmScorer(abc.ABC):
         """
         self._vllm = _import_vllm()
         self.truncated: int | None = 0
-        self._prompt = YesNoPrompt.for_model(options)
         if not _has_cuda():
             import torch
 
@@ -98,18 +96,8 @@ class _VllmScorer(abc.ABC):
                 "more; --engine transformers does without vLLM",
             ) from error
 
-    def score(self, pairs: Sequence[Pair]) -> Floats:
-        """Score (query, passage) pairs; shape (pairs,), float32.
-
-        Raises:
-            EngineError: a score is missing or not finite, or a query leaves no room for its passage.
-        """
-        token_ids, truncated = self._prompt.token_ids(pairs)
-        prompts = [self._vllm.TokensPrompt(prompt_token_ids=ids) for ids in token_ids]
-        scores = np.array(self._log_odds(prompts) if prompts else [], dtype=np.float32)
-        check_finite(scores)
-        self.truncated = (self.truncated or 0) + truncated
-        return scores
+    def _prompts(self, token_ids: list[list[int]]) -> list[Any]:
+        return [self._vllm.TokensPrompt(prompt_token_ids=ids) for ids in token_ids]
 
     def close(self) -> None:
         """Stop the engine and give its memory back, so that another one can be started."""
@@ -119,6 +107,32 @@ class _VllmScorer(abc.ABC):
         del self._llm
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+class _VllmScorer(_VllmModel, abc.ABC):
+    score_unit: ScoreUnit = "log-odds"
+
+    def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
+        """Start the engine.
+
+        Raises:
+            EngineError: as `_VllmModel`, or the model does not fit the prompt.
+        """
+        self._prompt = YesNoPrompt.for_model(options)
+        super().__init__(options, max_model_len=max_model_len, **settings)
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        """Score (query, passage) pairs; shape (pairs,), float32.
+
+        Raises:
+            EngineError: a score is missing or not finite, or a query leaves no room for its passage.
+        """
+        token_ids, truncated = self._prompt.token_ids(pairs)
+        prompts = self._prompts(token_ids)
+        scores = np.array(self._log_odds(prompts) if prompts else [], dtype=np.float32)
+        check_finite(scores)
+        self.truncated = (self.truncated or 0) + truncated
+        return scores
 
     @abc.abstractmethod
     def _log_odds(self, prompts: list[Any]) -> list[float]:
@@ -174,6 +188,36 @@ class PoolingScorer(_VllmScorer):
     def _log_odds(self, prompts: list[Any]) -> list[float]:
         outputs = self._llm.encode(prompts, pooling_task="classify", pooling_params=self._pooling, use_tqdm=False)
         return [output.outputs.data.item() for output in outputs]
+
+
+class VllmEncoder(_VllmModel):
+    """The hidden state at the end token after text and prompt, of length 1."""
+
+    score_unit: ScoreUnit = "cosine"
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Start the engine.
+
+        Raises:
+            EngineError: vLLM is not installed or does not run, the model cannot be loaded or does not fit the prompt.
+        """
+        self._prompt = EmbeddingPrompt.for_model(options)
+        super().__init__(options, max_model_len=options.max_length, runner="pooling", convert="embed")
+        self._pooling = self._vllm.PoolingParams(use_activation=False)  # normalised below, in float32
+        self.dimensions: int = self._llm.model_config.get_hidden_size()
+
+    def encode(self, texts: Sequence[str], role: Role) -> Floats:
+        """Embed texts; shape (texts, dimensions), L2-normalised in float32."""
+        token_ids, truncated = self._prompt.token_ids(texts, role)
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        if token_ids:
+            outputs = self._llm.encode(
+                self._prompts(token_ids), pooling_task="embed", pooling_params=self._pooling, use_tqdm=False
+            )
+            vectors[:] = [output.outputs.data.float().numpy() for output in outputs]
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.truncated = (self.truncated or 0) + truncated
+        return vectors
 
 
 def _check_poolable(model: str) -> None:

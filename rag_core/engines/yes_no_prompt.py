@@ -9,10 +9,11 @@ arXiv:2506.05176; with one `<|im_end|>` after the user turn, where early version
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
+from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
 from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class YesNoPrompt:
         self._prefix: list[int] = tokenizer.encode(PREFIX, add_special_tokens=False)
         self._suffix: list[int] = tokenizer.encode(SUFFIX, add_special_tokens=False)
         self._room = max_length - len(self._prefix) - len(self._suffix)
-        self._plain = _without_special_tokens(tokenizer)
+        self._plain = without_special_tokens(tokenizer)
         self.yes = self._single_id("yes")
         self.no = self._single_id("no")
         # Without these tokens the turns would be spelled out, a text that no such model was trained on.
@@ -68,15 +69,7 @@ class YesNoPrompt:
         Raises:
             EngineError: the tokenizer cannot be loaded, or as the constructor raises.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(options.model)
-        except (OSError, ValueError) as error:
-            raise EngineError(
-                f"cannot load the tokenizer of {options.model!r} ({' '.join(str(error).split())[:200]})",
-                "Check the name or folder, and the network",
-            ) from error
+        tokenizer = load_tokenizer(options.model)
         return cls(tokenizer, options.instruction or DEFAULT_INSTRUCTION, options.max_length)
 
     def token_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], int]:
@@ -114,21 +107,3 @@ class YesNoPrompt:
                 _REMEDY,
             )
         return ids[0]
-
-
-def _without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Return the fast tokenizer without its added tokens, so that no text can spell one.
-
-    `split_special_tokens=True` is not enough: added tokens that are not marked special (`<think>`) still match.
-    """
-    from tokenizers import Tokenizer
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise EngineError("the teacher's tokenizer has no fast version", "Choose a model with a tokenizer.json")
-    plain = Tokenizer(backend.model)  # shares the vocabulary
-    if backend.normalizer is not None:
-        plain.normalizer = backend.normalizer
-    if backend.pre_tokenizer is not None:
-        plain.pre_tokenizer = backend.pre_tokenizer
-    return plain

@@ -25,7 +25,8 @@ from rag_core.splits import Splits, duplicate_groups, similar_pairs, split_sampl
 
 IN_DOMAIN = ("numpy", "scipy", "pandas", "sklearn", "torch")
 OUT_OF_DOMAIN = ("transformers", "huggingface_hub", "datasets")
-OUT_OF_DOMAIN_SPLIT = "out_of_domain"
+# The second is for choices that must not be made on the first, such as how much of the training is kept.
+OUT_OF_DOMAIN_SPLITS = {"out_of_domain": 0.8, "out_of_domain_dev": 0.2}
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 # Internals that no user reads about, and half of the time it takes to parse the packages.
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class ApiDocs:
-    """The numeric packages, split by `fractions`, and `out_of_domain`: the packages around language models."""
+    """The numeric packages, split by `fractions`, and out of their domain: the packages around language models."""
 
     instruction = "Given a summary of what a function does, retrieve its documentation"
     inputs: Sequence[Path] = ()
@@ -55,15 +56,17 @@ class ApiDocs:
         self._num_candidates = num_candidates
         self._fractions = fractions
         self._seed = seed
-        self.splits = [*fractions, OUT_OF_DOMAIN_SPLIT]
+        self.splits = [*fractions, *OUT_OF_DOMAIN_SPLITS]
         versions = {package: _version(package) for package in (*IN_DOMAIN, *OUT_OF_DOMAIN)}
         self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "packages": versions}
 
     def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
         """Make the samples of both domains."""
-        in_domain = read_samples(IN_DOMAIN, self._num_candidates)
-        out_of_domain = read_samples(OUT_OF_DOMAIN, self._num_candidates)
-        return split_samples(in_domain, self._fractions, self._seed) | {OUT_OF_DOMAIN_SPLIT: out_of_domain}
+        domains = ((IN_DOMAIN, self._fractions), (OUT_OF_DOMAIN, OUT_OF_DOMAIN_SPLITS))
+        splits: Splits = {}
+        for packages, fractions in domains:
+            splits |= split_samples(read_samples(packages, self._num_candidates), fractions, self._seed)
+        return splits
 
 
 def read_samples(packages: Sequence[str], num_candidates: int) -> list[RankingSample]:

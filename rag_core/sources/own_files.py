@@ -8,18 +8,18 @@ from pathlib import Path
 
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
+from rag_core.manifest import task_instruction
 from rag_core.splits import Splits, split_samples
 
 
 class OwnFiles:
     """One file is split by `fractions`; of several, each is a split, named by its stem."""
 
-    instruction = None
-
     def __init__(self, paths: Sequence[Path], fractions: Mapping[str, float], seed: int) -> None:
         self.inputs = [file for path in paths for file in _files(path)]
         self._fractions = fractions if len(self.inputs) == 1 else None
         self._seed = seed
+        self.instruction = task_instruction(self.inputs)
         self.flags = {} if self._fractions is None else {"splits": dict(self._fractions)}
         stems = [file.name.removesuffix(".gz").removesuffix(".jsonl") for file in self.inputs]
         self.splits = stems if self._fractions is None else list(self._fractions)

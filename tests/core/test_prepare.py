@@ -192,7 +192,8 @@ def test_limit_is_per_output(three_files, tmp_path):
         (["--source", "apidocs", "--limit", "0"],
          "--limit '0' is not a number above 0. Write e.g. 500, or train=500 test=50."),
         (["--source", "apidocs", "--limit", "train=5", "tset=5"],
-         "--limit names 'tset', which is no split. The splits are train, dev, test, out_of_domain."),
+         "--limit names 'tset', which is no split. The splits are train, dev, test, out_of_domain, "
+         "out_of_domain_dev."),
         (["--source", "beir", "--input", "x", "y"],
          "--input names 2 folders. Pass one: --source beir reads one corpus."),
         (["--source", "apidocs", "--splits", "a"],
@@ -287,7 +288,7 @@ def docs(monkeypatch):
 def test_apidocs_has_two_domains(docs, tmp_path):
     out = tmp_path / "out"
     assert main(["--source", "apidocs", "--output_dir", str(out)]) == 0
-    assert [manifest(out, name)["rows"] for name in (*FILES, "out_of_domain")] == [16, 2, 2, 5]
+    assert [manifest(out, name)["rows"] for name in (*FILES, *apidocs.OUT_OF_DOMAIN_SPLITS)] == [16, 2, 2, 4, 1]
     found = manifest(out, "out_of_domain")
     assert found["recipe"]["flags"]["packages"] == dict.fromkeys((*apidocs.IN_DOMAIN, *apidocs.OUT_OF_DOMAIN), "1.0")
     assert found["instruction"] == "Given a summary of what a function does, retrieve its documentation"

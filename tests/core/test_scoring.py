@@ -1,5 +1,6 @@
 """Scoring that is stopped and started again, with a teacher whose scores can be reckoned by hand."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -11,7 +12,8 @@ from rag_core.chunk_store import ChunkStore
 from rag_core.errors import EngineError, StaleError
 from rag_core.manifest import Recipe
 from rag_core.records import RankingSample
-from rag_core.scoring import score_samples, spread_pairs
+from rag_core.scoring import Work, embed_samples, score_samples, spread_pairs
+from rag_core.unfinished import UnfinishedWork
 from tests.conftest import OverlapScorer
 
 RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
@@ -43,76 +45,127 @@ samples_strategy = st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_siz
 )
 
 
+def score(samples, model, folder, chunk_rows=2):
+    folder.mkdir(exist_ok=True)
+    return list(score_samples(samples, Work(model, "scope", [folder], chunk_rows)))
+
+
 @pytest.mark.parametrize("make_model", [OverlapScorer, OverlapEncoder])
 @settings(max_examples=40)
 @given(samples=samples_strategy, chunk_rows=st.integers(1, 4), stops=st.lists(st.integers(0, 6), max_size=4))
 def test_stopped_any_number_of_times_the_scores_are_the_same(tmp_path_factory, make_model, samples, chunk_rows, stops):
     folder = tmp_path_factory.mktemp("x")
-    with ChunkStore(folder / "whole", RECIPE, overwrite=False) as store:
-        model = make_model()
-        whole = list(score_samples(samples, model, store, chunk_rows=chunk_rows))
+    model = make_model()
+    whole = score(samples, model, folder / "whole", chunk_rows)
     work = model.scored if isinstance(model, OverlapScorer) else model.encoded
     assert len(work) == len(set(work))  # nothing twice
 
     for stop in stops:
-        writes = 0
+        with pytest.MonkeyPatch.context() as patch:
+            writes = 0
+            write = ChunkStore.write
 
-        class StoppedStore(ChunkStore):
-            def write(self, *args):
+            def stopping_write(*args):
                 nonlocal writes
                 if writes == stop:  # noqa: B023
                     raise Stopped
                 writes += 1
-                super().write(*args)
+                write(*args)  # noqa: B023
 
-        try:
-            with StoppedStore(folder / "stopped", RECIPE, overwrite=False) as store:
-                list(score_samples(samples, make_model(), store, chunk_rows=chunk_rows))
-        except Stopped:
-            pass
-    with ChunkStore(folder / "stopped", RECIPE, overwrite=False) as store:
-        assert list(score_samples(samples, make_model(), store, chunk_rows=chunk_rows)) == whole
+            patch.setattr(ChunkStore, "write", stopping_write)
+            with contextlib.suppress(Stopped):
+                score(samples, make_model(), folder / "stopped", chunk_rows)
+    assert score(samples, make_model(), folder / "stopped", chunk_rows) == whole
 
     rows = [(sample.query_id, text) for sample in samples for text, _ in sample.passages()]
     assert [(pair.query_id, pair.passage) for pair in whole] == rows
 
 
-def store(tmp_path, recipe=RECIPE, overwrite=False):
-    return ChunkStore(tmp_path / "out.jsonl", recipe, overwrite=overwrite)
+def test_cosines_are_those_of_the_vectors_whatever_the_block(tmp_path, monkeypatch):
+    samples = [
+        RankingSample("a b", candidates=["a", "bb", "a"], query_id="1"),
+        RankingSample("a b", candidates=["aa"], query_id="2"),
+    ]
+    model = OverlapEncoder()
+    for i, floats in enumerate((1, 8, 2**24)):
+        monkeypatch.setattr("rag_core.scoring._BLOCK_FLOATS", floats)
+        (query,) = model.encode(["a b"], "query")
+        passages = model.encode(["a", "bb", "aa"], "passage")
+        scores = [pair.score for pair in score(samples, model, tmp_path / str(i))]
+        assert scores == pytest.approx((passages @ query).tolist(), abs=1e-6)
 
 
-def test_a_damaged_chunk_and_a_chunk_of_another_plan_are_not_used(tmp_path):
-    with store(tmp_path) as chunks:
-        chunks.write("pair-0", ["k1", "k2"], np.array([1, 2], dtype=np.float32))
-        assert chunks.read("pair-0", ["k1", "k2"]).tolist() == [1, 2]
-        assert chunks.read("pair-0", ["k1", "k3"]) is None
-        assert chunks.read("pair-1", ["k1"]) is None
-        path = chunks.directory / "pair-0.npz"
-        path.write_bytes(path.read_bytes()[:-30])
-        assert chunks.read("pair-0", ["k1", "k2"]) is None
+def test_a_text_of_two_files_is_embedded_once_and_the_longest_come_first(tmp_path):
+    model = OverlapEncoder()
+    work = Work(model, "scope", [tmp_path], 100)
+    first = RankingSample("q", candidates=["a", "bbb"], query_id="1")
+    second = RankingSample("q", candidates=["bbb", "cc", "q"], query_id="1")
+    embed_samples([first, second], work)
+    assert model.encoded == [("query", "q"), ("passage", "bbb"), ("passage", "cc"), ("passage", "a"), ("passage", "q")]
+    list(score_samples([second], work))
+    assert len(model.encoded) == 5
+
+
+def test_rows_are_found_in_every_folder_by_all_that_determines_them(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    samples = [RankingSample("q", candidates=["x", "y"], query_id="1")]
+    score(samples, OverlapScorer(), tmp_path / "b")
+    model = OverlapScorer()
+    list(score_samples(samples, Work(model, "scope", [tmp_path / "a", tmp_path / "b"], 2)))
+    assert model.scored == []
+    list(score_samples(samples, Work(model, "another model", [tmp_path / "a", tmp_path / "b"], 2)))
+    assert len(model.scored) == 2
+
+
+def test_a_damaged_chunk_is_not_used(tmp_path, caplog):
+    chunks = ChunkStore([tmp_path], "pair")
+    assert chunks.missing(["k1", "k2"]) == [0, 1]
+    chunks.write(["k1", "k2"], np.array([1, 2], dtype=np.float32))
+    chunks.write(["k3"], np.array([3], dtype=np.float32))
+    assert ChunkStore([tmp_path], "pair").read(["k3", "k1", "k2", "k1"]).tolist() == [3, 1, 2, 1]
+    assert ChunkStore([tmp_path], "query").missing(["k1"]) == [0]
+    path = max(tmp_path.glob("pair-*.npy"), key=lambda path: path.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-3])
+    chunks = ChunkStore([tmp_path], "pair")
+    assert chunks.missing(["k1", "k2", "k3"]) == [0, 1]
+    assert f"{path} cannot be read: its rows are computed again" in caplog.messages
+    with pytest.raises(KeyError, match="k2"):
+        chunks.read(["k3", "k2"])
+
+
+def work_on(tmp_path, recipe=RECIPE, overwrite=False):
+    return UnfinishedWork(tmp_path / "out.jsonl", recipe, overwrite=overwrite)
 
 
 def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp_path):
-    with store(tmp_path) as chunks:
-        chunks.write("pair-0", ["k"], np.array([1], dtype=np.float32))
+    with work_on(tmp_path) as work:
+        (work.directory / "kept").touch()
     other = Recipe(stage="s", flags={"dtype": "bfloat16"}, inputs={"a.jsonl": "01"}, model={"name": "m"})
-    with pytest.raises(StaleError) as error, store(tmp_path, other):
+    with pytest.raises(StaleError) as error, work_on(tmp_path, other):
         pass
     assert str(error.value) == (
         f"{tmp_path / 'out.jsonl.partial'}: holds unfinished work made with other settings: "
         "--dtype (was 'float32', is 'bfloat16'); the content of the input. "
         "Use the former settings to go on, or pass --overwrite to start afresh."
     )
-    with store(tmp_path, overwrite=True) as chunks:
-        assert chunks.read("pair-0", ["k"]) is not None  # the same recipe: nothing to gain from starting afresh
-    with store(tmp_path, other, overwrite=True) as chunks:
-        assert chunks.read("pair-0", ["k"]) is None
+    with work_on(tmp_path, overwrite=True) as work:
+        assert (work.directory / "kept").exists()  # the same recipe: nothing to gain from starting afresh
+    with work_on(tmp_path, other, overwrite=True) as work:
+        assert not (work.directory / "kept").exists()
     assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
 
 
 def test_a_second_process_on_the_same_output(tmp_path):
-    with store(tmp_path), pytest.raises(StaleError, match="another process is working on this output"), store(tmp_path):
-        pass
+    with work_on(tmp_path), pytest.raises(StaleError, match="another process is working on this output"):
+        work_on(tmp_path).__enter__()
+
+
+def test_of_the_processes_of_torchrun_the_first_holds_the_lock(tmp_path, monkeypatch):
+    with work_on(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        with work_on(tmp_path):
+            pass
 
 
 def test_a_score_that_is_not_finite(tmp_path):
@@ -120,8 +173,8 @@ def test_a_score_that_is_not_finite(tmp_path):
         def score(self, pairs):
             return np.full(len(pairs), np.nan, dtype=np.float32)
 
-    with store(tmp_path) as chunks, pytest.raises(EngineError, match="not finite"):
-        list(score_samples([RankingSample("q", candidates=["a"])], Broken(), chunks, chunk_rows=2))
+    with pytest.raises(EngineError, match="not finite"):
+        score([RankingSample("q", candidates=["a"])], Broken(), tmp_path / "x")
 
 
 def test_canary_pairs_come_from_all_over_the_file():

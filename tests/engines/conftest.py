@@ -26,6 +26,23 @@ WORDS = (
 
 MAX_LENGTH = 256
 
+DECLARED_INSTRUCTION = "Given a question, find the passage that answers it"
+
+TINY_QWEN = {
+    "vocab_size": 151936,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,  # the smallest that vLLM computes on a CPU
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.05,
+    "bos_token_id": None,
+    "eos_token_id": 151645,
+    "pad_token_id": None,  # whose embedding would be zero, and <|endoftext|> is read as well
+}
+
 
 @pytest.fixture(scope="session")
 def qwen_tokenizer():
@@ -55,24 +72,46 @@ def tiny_qwen(qwen_tokenizer, tmp_path_factory):
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=151936,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,  # the smallest that vLLM computes on a CPU
-        max_position_embeddings=1024,
-        initializer_range=0.05,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=151645,
-        pad_token_id=151643,
-    )
     folder = tmp_path_factory.mktemp("tiny-qwen3")
-    Qwen3ForCausalLM(config).save_pretrained(folder)
+    Qwen3ForCausalLM(Qwen3Config(**TINY_QWEN, tie_word_embeddings=False)).save_pretrained(folder)
     qwen_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def embedder_tokenizer(qwen_tokenizer):
+    """As Qwen3-Embedding's: it ends each text with <|endoftext|>, and pads on the left."""
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    end = "<|endoftext|>"
+    backend = Tokenizer.from_str(qwen_tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, backend.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token=end, padding_side="left", model_max_length=1024
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_llm_embedder(embedder_tokenizer, tmp_path_factory):
+    """Folder of a two-layer Qwen3 as sentence-transformers saves an embedder like Qwen3-Embedding, in float32."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(0)
+    raw = tmp_path_factory.mktemp("qwen3")
+    Qwen3Model(Qwen3Config(**TINY_QWEN)).save_pretrained(raw)
+    embedder_tokenizer.save_pretrained(raw)
+    folder = tmp_path_factory.mktemp("tiny-qwen3-embedding")
+    model = SentenceTransformer(
+        modules=[Transformer(str(raw)), Pooling(64, "lasttoken"), Normalize()],
+        prompts={"query": f"Instruct: {DECLARED_INSTRUCTION}\nQuery:", "document": ""},
+    )
+    model.save(str(folder), create_model_card=False)
     return str(folder)
 
 
@@ -93,3 +132,15 @@ def pairs():
         ("how long is a river", "It goes on and on. " * 200),
         ("how long is a river", ""),
     ]
+
+
+@pytest.fixture(scope="session")
+def texts(pairs):
+    """Queries and passages; one is too long for MAX_LENGTH, others spell special tokens."""
+    return [text for text in dict.fromkeys(text for pair in pairs for text in pair) if text]
+
+
+@pytest.fixture(scope="session")
+def plain_texts(texts):
+    """Those without special tokens, which sentence-transformers would read as such."""
+    return [text for text in texts if "<" not in text]

@@ -5,10 +5,41 @@ import json
 import pytest
 
 from rag_core.engines import choose_engine
-from rag_core.engines.identity import model_identity, model_kind
+from rag_core.engines.identity import declared_instruction, llm_embedder, model_identity, model_kind, takes_instruction
 from rag_core.errors import EngineError
 from rag_core.manifest import read_manifest
 from reranker_distillation import generate_logits
+
+from .conftest import DECLARED_INSTRUCTION
+
+LAST = {"pooling_mode": "lasttoken"}
+OLD_LAST = {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True, "include_prompt": True}
+ASKS = {"query": "Instruct: Find it\nQuery:", "document": ""}
+QWEN = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+BERT = {"model_type": "bert", "architectures": ["BertModel"]}
+
+
+@pytest.fixture
+def embedder(tmp_path):
+    """Write the files that say what an embedder is; return its folder."""
+
+    def write(config=QWEN, layers=("Transformer", "Pooling", "Normalize"), pooling=LAST, prompts=ASKS):
+        modules = [
+            {"type": f"sentence_transformers.models.{layer}", "path": f"{i}_{layer}" if i else ""}
+            for i, layer in enumerate(layers)
+        ]
+        files = {
+            "config.json": config,
+            "modules.json": modules,
+            "config_sentence_transformers.json": {"prompts": prompts},
+            "1_Pooling/config.json": pooling,
+        }
+        (tmp_path / "1_Pooling").mkdir()
+        for name, content in files.items():
+            (tmp_path / name).write_text(json.dumps(content))
+        return str(tmp_path)
+
+    return write
 
 
 def test_kinds_of_models(tiny_qwen, tiny_encoder, tiny_cross_encoder):
@@ -25,10 +56,115 @@ def test_auto_says_what_it_picked_and_why(tiny_qwen, tiny_encoder, monkeypatch):
     assert reason == "config.json says Qwen3ForCausalLM: an LLM reranker; vLLM is not installed"
 
 
-def test_an_engine_that_cannot_run_the_model(tiny_qwen, tiny_encoder):
-    with pytest.raises(EngineError, match="cannot run"):
+@pytest.mark.parametrize("pooling", [LAST, {"pooling_mode": ["lasttoken"]}, OLD_LAST])
+@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "Qwen3Model"])
+@pytest.mark.parametrize("prompts", [ASKS, {"query": ASKS["query"]}])
+def test_an_llm_embedder(embedder, pooling, architecture, prompts):
+    model = embedder(QWEN | {"architectures": [architecture]}, pooling=pooling, prompts=prompts)
+    assert llm_embedder(model) == (True, f"modules.json has a pooling layer, config.json says {architecture}")
+    assert model_kind(model)[0] == "bi-encoder"
+
+
+def test_an_llm_embedder_as_it_is_saved(tiny_llm_embedder):
+    assert llm_embedder(tiny_llm_embedder) == (True, "modules.json has a pooling layer, config.json says Qwen3Model")
+    assert declared_instruction(tiny_llm_embedder) == DECLARED_INSTRUCTION
+
+
+QWEN_SAYS = "modules.json has a pooling layer, config.json says Qwen3ForCausalLM"
+PROMPTS_DIFFER = f"{QWEN_SAYS}, its prompts are not 'Instruct: ...\\nQuery:' and none for passages"
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (
+            {"layers": ["Transformer", "Pooling", "Dense", "Normalize"]},
+            "modules.json has a pooling layer and a layer Dense",
+        ),
+        ({"pooling": {"pooling_mode": "mean"}}, "modules.json has a pooling layer, not of the last token"),
+        (
+            {"pooling": OLD_LAST | {"pooling_mode_cls_token": True}},
+            "modules.json has a pooling layer, not of the last token",
+        ),
+        ({"pooling": {}}, "modules.json has a pooling layer, not of the last token"),
+        ({"config": BERT}, "modules.json has a pooling layer, config.json says BertModel"),
+        ({"prompts": {}}, PROMPTS_DIFFER),
+        ({"prompts": {"query": "query: "}}, PROMPTS_DIFFER),
+        ({"prompts": {"query": "Instruct: Find it\nQuery: "}}, PROMPTS_DIFFER),
+        ({"prompts": ASKS | {"document": "passage: "}}, PROMPTS_DIFFER),
+    ],
+)
+def test_what_only_sentence_transformers_can_run(embedder, files, reason):
+    model = embedder(**files)
+    assert llm_embedder(model) == (False, reason)
+    assert choose_engine(model, "auto") == ("sentence-transformers", f"{reason}: a bi-encoder")
+    for engine in ("vllm", "transformers"):
+        with pytest.raises(EngineError) as caught:
+            choose_engine(model, engine)
+        assert str(caught.value) == (
+            f"the engine {engine} cannot run {model} ({reason}: it is a bi-encoder). "
+            "Pass --engine sentence-transformers, or auto."
+        )
+
+
+def test_other_models_are_no_llm_embedders(tiny_qwen, tiny_cross_encoder):
+    assert llm_embedder(tiny_qwen) == (False, "config.json says Qwen3ForCausalLM")
+    assert not llm_embedder(tiny_cross_encoder)[0]
+
+
+@pytest.mark.parametrize("asked", ["vllm", "transformers", "sentence-transformers"])
+def test_an_llm_embedder_runs_on_every_engine(embedder, asked):
+    assert choose_engine(embedder(), asked) == (asked, "as asked")
+
+
+@pytest.mark.parametrize(
+    ("installed", "cuda", "engine", "reason"),
+    [
+        (False, True, "sentence-transformers", "vLLM is not installed"),
+        (True, False, "sentence-transformers", "no CUDA GPU for vLLM"),
+        (True, True, "vllm", "vLLM and a CUDA GPU are there"),
+    ],
+)
+def test_auto_takes_vllm_for_an_llm_embedder_where_it_can(embedder, monkeypatch, installed, cuda, engine, reason):
+    model = embedder()
+    llm_embedder(model)  # what transformers imports on the way looks for specs, too
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    assert choose_engine(model, "auto") == (
+        engine,
+        f"modules.json has a pooling layer, config.json says Qwen3ForCausalLM: an LLM embedder; {reason}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, True),
+        ({"config": BERT, "pooling": {"pooling_mode": "mean"}}, True),
+        ({"prompts": {"query": "Instruct: Find it\nQuery: "}}, False),
+        ({"prompts": {"query": "query: "}}, False),
+        ({"prompts": {"query": None}}, False),
+        ({"prompts": {}}, False),
+    ],
+)
+def test_an_embedder_takes_an_instruction_where_it_declares_one(embedder, files, expected):
+    model = embedder(**files)
+    assert takes_instruction(model) is expected
+    assert declared_instruction(model) == ("Find it" if expected else None)
+
+
+def test_rerankers_take_an_instruction_where_they_are_llms(tiny_qwen, tiny_encoder, tiny_cross_encoder):
+    assert takes_instruction(tiny_qwen)
+    assert not takes_instruction(tiny_encoder)
+    assert not takes_instruction(tiny_cross_encoder)
+
+
+def test_an_engine_that_cannot_run_the_model(tiny_qwen, tiny_encoder, tiny_cross_encoder):
+    with pytest.raises(EngineError, match=r"a pooling layer, not of the last token: it is a bi-encoder\)\. Pass --eng"):
         choose_engine(tiny_encoder, "vllm")
-    with pytest.raises(EngineError, match="Pass --engine vllm or transformers, or auto"):
+    with pytest.raises(EngineError, match=r"the engine transformers cannot run .* CrossEncoder: it is a cross-encoder"):
+        choose_engine(tiny_cross_encoder, "transformers")
+    with pytest.raises(EngineError, match=r"an LLM reranker\)\. Pass --engine vllm or transformers, or auto"):
         choose_engine(str(tiny_qwen), "sentence-transformers")
 
 

@@ -126,7 +126,7 @@ def test_short_memory_is_an_error(scorer, pairs, monkeypatch):
     def full(prompts):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(scorer, "_log_odds", full)
+    monkeypatch.setattr(scorer, "_run_batch", full)
     with pytest.raises(EngineError, match=r"8 sequences of up to 256 tokens do not fit .* Lower --batch_size"):
         scorer.score(pairs)
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_core.engines import EngineOptions, PairScorer, vllm_engine
+from rag_core.engines import EngineOptions, PairScorer, TextEncoder, load_model, vllm_engine
+from rag_core.engines.sentence_transformers_engine import BiEncoder
+from rag_core.engines.transformers_engine import LastTokenEncoder
 from rag_core.engines.transformers_engine import YesNoScorer as TransformersScorer
 from rag_core.errors import EngineError
 
@@ -21,11 +23,16 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def options(tiny_qwen):
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        yield EngineOptions(tiny_qwen, max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+        yield
+
+
+@pytest.fixture(scope="module")
+def options(tiny_qwen):
+    return EngineOptions(tiny_qwen, max_length=MAX_LENGTH, batch_size=8, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,26 @@ def pooling(options, pairs, generate):
     return SimpleNamespace(scores=scores, truncated=truncated)
 
 
+@pytest.fixture(scope="module")
+def embedding_options(tiny_llm_embedder):
+    return EngineOptions(tiny_llm_embedder, "Find the proof", max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def embedder(embedding_options, pairs, texts):
+    encoder = load_model("vllm", embedding_options, pairs[:20])
+    assert isinstance(encoder, vllm_engine.VllmEncoder)
+    assert encoder.truncated == 0, "the canary's pairs are counted by the run"
+    found = SimpleNamespace(
+        encoder=encoder,
+        vectors={role: encoder.encode(texts, role) for role in ("query", "passage")},
+        truncated=encoder.truncated,
+        nothing=encoder.encode([], "query"),
+    )
+    encoder.close()
+    return found
+
+
 def test_generate_scores_are_those_of_transformers(generate, expected, pairs):
     assert isinstance(generate.scorer, PairScorer)
     assert expected.std() > 0.1
@@ -108,3 +135,24 @@ def test_the_recipe_with_a_default_for_a_missing_answer_is_wrong(generate, expec
 
     old = np.array([logprob(found, 9693) - logprob(found, 2152) for found in generate.old_logprobs])
     assert np.abs(old - expected).max() > 1
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_vectors_are_those_of_transformers(embedder, embedding_options, texts, role):
+    expected = LastTokenEncoder(embedding_options).encode(texts, role)
+    assert isinstance(embedder.encoder, TextEncoder)
+    assert (embedder.encoder.score_unit, embedder.encoder.dimensions) == ("cosine", 64)
+    assert embedder.vectors[role].dtype == np.float32
+    np.testing.assert_allclose(embedder.vectors[role], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_vectors_are_those_of_sentence_transformers(embedder, embedding_options, texts, plain_texts, role):
+    expected = BiEncoder(embedding_options).encode(plain_texts, role)
+    rows = [texts.index(text) for text in plain_texts]
+    np.testing.assert_allclose(embedder.vectors[role][rows], expected, rtol=0, atol=1e-4)
+
+
+def test_cut_texts_are_counted_and_none_are_no_error(embedder):
+    assert embedder.truncated == 2
+    assert embedder.nothing.shape == (0, 64)

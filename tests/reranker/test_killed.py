@@ -30,6 +30,9 @@ class Slow(OverlapScorer):
 scored_files.load_model = lambda *_: Slow()
 scored_files.choose_engine = lambda *_: ("transformers", "test")
 scored_files.model_identity = lambda model: {"name": model}
+scored_files.model_kind = lambda *_: ("llm-reranker", "test")
+scored_files.takes_instruction = lambda *_: True
+scored_files.declared_instruction = lambda *_: None
 scored_files._CHUNK_ROWS = {"transformers": 3}
 sys.exit(generate_logits.main(sys.argv[1:]))
 """
@@ -44,8 +47,8 @@ def test_scoring_killed_at_any_moment_ends_in_the_same_bytes(tiny_data):
     kills = 0
     for _ in range(3):
         process = subprocess.Popen(command, cwd=TINY.parent.parent)
-        seen = len(list(chunks.glob("*.npz")))
-        while process.poll() is None and len(list(chunks.glob("*.npz"))) <= seen:
+        seen = len(list(chunks.glob("pair-*.npy")))
+        while process.poll() is None and len(list(chunks.glob("pair-*.npy"))) <= seen:
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.15))
         kills += process.poll() is None

@@ -5,9 +5,11 @@ import json
 import random
 
 import pytest
+from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from rag_core.records import Triplet
-from reranker_distillation.training import load_student, parse_training_arguments, train
+from rag_core.training import parse_training_arguments
+from reranker_distillation.training import load_student, train
 from tests.conftest import TINY
 
 GOLDEN = TINY.parent.parent / "tests" / "golden" / "train_losses.json"
@@ -30,7 +32,11 @@ def triplet_groups(queries=16, triplets=3):
 
 def losses_of(tmp_path, student, *flags):
     arguments = parse_training_arguments(
-        ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags], {}, seed=1, evaluates=False
+        CrossEncoderTrainingArguments,
+        ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
+        {},
+        seed=1,
+        evaluates=False,
     )
     output = tmp_path / "-".join(["model", *(flag.strip("-") for flag in flags)])
     train(

@@ -1,0 +1,1 @@
+"""Distil a large embedder into a small bi-encoder."""

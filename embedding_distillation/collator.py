@@ -1,0 +1,127 @@
+"""From soft labels to batches: each text of a batch stands in it once, in mini-batches of similar length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+
+from rag_core.engines.protocols import Role
+from rag_core.records import RankingSample, SoftLabels
+from rag_core.scoring import TextVectors
+
+TextKey = tuple[Role, str]
+
+_MOST_ANCHORS = 4096
+
+
+def make_dataset(
+    groups: Sequence[SoftLabels], anchors: Sequence[TextKey], anchors_per_query: int, seed: int
+) -> Dataset:
+    """Return one row a query, with its candidates and with the anchor texts that go with it in every epoch."""
+    generator = random.Random(seed)
+    rows = []
+    for group in groups:
+        drawn = generator.sample(anchors, min(anchors_per_query, len(anchors)))
+        rows.append(
+            {
+                "query": group.query,
+                "passages": group.passages,
+                "scores": group.scores,
+                "anchor_roles": [role for role, _ in drawn],
+                "anchor_texts": [text for _, text in drawn],
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+def texts_by_role(texts: Sequence[TextKey]) -> dict[Role, set[str]]:
+    """Return the texts of each role."""
+    return {
+        "query": {text for role, text in texts if role == "query"},
+        "passage": {text for role, text in texts if role == "passage"},
+    }
+
+
+def draw_anchors(samples: Sequence[RankingSample], seed: int) -> list[TextKey]:
+    """Return queries and passages of samples as anchors, at most 4,096 of them, drawn at random."""
+    texts: dict[TextKey, None] = {}
+    for sample in samples:
+        texts["query", sample.query] = None
+        texts |= {("passage", passage): None for passage, _ in sample.passages()}
+    anchors = list(texts)
+    return anchors if len(anchors) <= _MOST_ANCHORS else random.Random(seed).sample(anchors, _MOST_ANCHORS)
+
+
+@dataclass
+class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  # untyped base
+    """Tokenise the distinct texts of a batch of queries, with the student's own prompts for queries and passages.
+
+    The batch is: `minibatches`, a list of model inputs; `order` (texts,), the place of each of their rows among the
+    texts, which are queries, then passages, then anchors; `queries` (queries,), `passages` (queries, candidates) and
+    `anchors` (anchors,), indices of texts; `passage_range`, the first and the end of the passages; `mask` and
+    `scores` (queries, candidates), which candidates are there and their teacher's scores; `teacher_vectors`
+    (queries and passages, dimensions) and `anchor_vectors` (anchors, dimensions), where they are given.
+    """
+
+    mini_batch_size: int = 32
+    role_prompts: Mapping[Role, str | None] = field(default_factory=dict)
+    teacher_vectors: TextVectors | None = None
+    anchor_vectors: TextVectors | None = None
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        queries: list[TextKey] = list(dict.fromkeys(("query", row["query"]) for row in features))
+        passages: list[TextKey] = list(dict.fromkeys(("passage", text) for row in features for text in row["passages"]))
+        anchors = list(
+            dict.fromkeys(key for row in features for key in zip(row["anchor_roles"], row["anchor_texts"], strict=True))
+        )
+        taught = queries + passages
+        index = {key: i for i, key in enumerate(taught)}
+        texts = [*taught, *(key for key in anchors if key not in index)]
+        index |= {key: i for i, key in enumerate(texts)}
+        candidates = max(len(row["passages"]) for row in features)
+        batch: dict[str, Any] = {
+            "queries": torch.tensor([index["query", row["query"]] for row in features]),
+            "passage_range": (len(queries), len(taught)),
+            "passages": _padded([[index["passage", p] for p in row["passages"]] for row in features], len(queries)),
+            "mask": torch.tensor([[i < len(row["passages"]) for i in range(candidates)] for row in features]),
+            "scores": _padded([row["scores"] for row in features], 0.0),
+            "anchors": torch.tensor([index[key] for key in anchors], dtype=torch.long),
+            **self._minibatches(texts),
+        }
+        if self.teacher_vectors is not None:
+            batch["teacher_vectors"] = torch.from_numpy(self.teacher_vectors.of(taught))
+        if self.anchor_vectors is not None:
+            batch["anchor_vectors"] = torch.from_numpy(self.anchor_vectors.of(anchors))
+        return batch
+
+    def _minibatches(self, texts: Sequence[TextKey]) -> dict[str, Any]:
+        order: list[int] = []
+        minibatches = []
+        roles: tuple[Role, ...] = ("query", "passage")
+        for role in roles:
+            mine = [i for i, (of, _) in enumerate(texts) if of == role]
+            mine.sort(key=lambda i: -len(texts[i][1]))
+            for start in range(0, len(mine), self.mini_batch_size):
+                chosen = mine[start : start + self.mini_batch_size]
+                order += chosen
+                inputs = self.preprocess_fn([texts[i][1] for i in chosen], prompt=self.role_prompts.get(role))
+                minibatches.append(dict(inputs))
+        return {"minibatches": minibatches, "order": torch.tensor(order)}
+
+
+def role_prompts(model: SentenceTransformer) -> dict[Role, str | None]:
+    """Return the prompts that a model declares for queries and passages."""
+    passage = (model.prompts[name] for name in ("document", "passage", "corpus") if name in model.prompts)
+    return {"query": model.prompts.get("query"), "passage": next(passage, None)}
+
+
+def _padded(rows: list[list[Any]], filler: float) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *([filler] * (width - len(row)))] for row in rows])

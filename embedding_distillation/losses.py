@@ -1,0 +1,158 @@
+"""What a small bi-encoder learns from soft labels, with each text of a batch encoded once.
+
+Scores are (queries, candidates) tensors; queries have different numbers of candidates, so a mask of the same shape
+says which entries are there. Student scores are cosines divided by the student's temperature, teacher scores are
+divided by the teacher's: the two need not have the same unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+LossName = Literal["kl", "margin_mse", "mse", "kl+contrastive"]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What a `DistillationLoss` adds up.
+
+    Attributes:
+        teacher_temperature, student_temperature: what scores are divided by.
+        contrastive_weight: of the contrastive term beside the KL divergence (`kl+contrastive`).
+        anchor_weight: of the penalty on drift of the anchor texts' embeddings; 0 where there are none.
+    """
+
+    name: LossName
+    teacher_temperature: float
+    student_temperature: float
+    contrastive_weight: float
+    anchor_weight: float
+
+
+def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over queries of KL(teacher || student), each a softmax over the query's candidates, in nats.
+
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, without its factor of the
+    temperature squared: there is no other loss on hard labels to balance it against.
+    """
+    lowest = torch.finfo(student.dtype).min
+    log_student = student.masked_fill(~mask, lowest).log_softmax(dim=1)
+    log_teacher = teacher.masked_fill(~mask, lowest).log_softmax(dim=1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
+
+
+def margin_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean, over queries, of the mean over all pairs of candidates of (student margin - teacher margin)^2.
+
+    Hofstätter et al. 2020, arXiv:2010.02666. Computed as 2 / (n - 1) times the sum of (d - mean d)^2 with
+    d = student - teacher, which is the same: n candidates instead of n (n - 1) / 2 pairs.
+    """
+    count = mask.sum(dim=1)
+    difference = (student - teacher).masked_fill(~mask, 0.0)
+    mean = difference.sum(dim=1, keepdim=True) / count.unsqueeze(1)
+    squared = ((difference - mean) ** 2).masked_fill(~mask, 0.0)
+    return (2 * squared.sum(dim=1) / (count - 1)).mean()
+
+
+def contrastive(student: Tensor, best: Tensor, usable: Tensor) -> Tensor:
+    """Return InfoNCE: the mean over queries of -log softmax of the teacher's best candidate among usable passages.
+
+    van den Oord et al. 2018, arXiv:1807.03748.
+
+    Args:
+        student: scaled scores of every query with every passage of the batch; shape (queries, passages).
+        best: index of each query's best passage; shape (queries,).
+        usable: which passages are its negatives, see `usable_negatives`; shape (queries, passages).
+    """
+    keep = usable.scatter(1, best.unsqueeze(1), True)
+    return nn.functional.cross_entropy(student.masked_fill(~keep, torch.finfo(student.dtype).min), best)
+
+
+def usable_negatives(
+    teacher: Tensor, mask: Tensor, passages: Tensor, count: int, teacher_cosines: Tensor | None
+) -> Tensor:
+    """Tell which of the batch's passages are negatives of each query; shape (queries, count), bool.
+
+    No negative is a passage that the teacher scores within one temperature of the query's best (or above): it may
+    be a positive. Of a passage of another query the teacher's score is known where the teacher's vectors are.
+    After Solatorio 2024, "GISTEmbed", arXiv:2402.16829.
+
+    Args:
+        teacher: scaled scores of the candidates; shape (queries, candidates).
+        passages: index of each candidate among the batch's passages; shape (queries, candidates).
+        teacher_cosines: scaled cosines of the teacher's vectors; shape (queries, count).
+    """
+    lowest = torch.finfo(teacher.dtype).min
+    best = teacher.masked_fill(~mask, lowest).max(dim=1, keepdim=True).values
+    usable = torch.ones(len(teacher), count, dtype=torch.bool, device=teacher.device)
+    if teacher_cosines is not None:
+        usable = teacher_cosines < best - 1
+    rows, columns = mask.nonzero(as_tuple=True)
+    usable[rows, passages[rows, columns]] = (teacher < best - 1)[rows, columns]
+    return usable
+
+
+class DistillationLoss(nn.Module):
+    """The loss of a batch made by `collator.GroupedCollator`, by name, as a dict of its weighted terms.
+
+    `mse` compares vectors: the mean over texts of |W s - t|^2, with s and t of length 1 and W a learned projection
+    where the sizes differ (Reimers and Gurevych 2020, arXiv:2004.09813, have W = 1). The projection is not part of
+    the model that comes out.
+    """
+
+    def __init__(self, model: SentenceTransformer, settings: LossSettings, teacher_dimensions: int | None) -> None:
+        super().__init__()
+        self.model = model
+        self._settings = settings
+        self.projection: nn.Module = nn.Identity()
+        dimensions = model.get_embedding_dimension()
+        if settings.name == "mse" and teacher_dimensions is not None and teacher_dimensions != dimensions:
+            self.projection = nn.Linear(dimensions, teacher_dimensions, bias=False)
+
+    def forward(self, inputs: Mapping[str, Any], labels: None = None) -> dict[str, Tensor]:
+        """Return the terms of the loss, scalars, whose sum is minimised."""
+        vectors = self._embed(inputs["minibatches"], inputs["order"])
+        terms = self._distillation(vectors, inputs)
+        if self._settings.anchor_weight:
+            drift = 1 - (vectors[inputs["anchors"]] * inputs["anchor_vectors"]).sum(dim=1)
+            terms["drift"] = self._settings.anchor_weight * drift.mean()
+        return terms
+
+    def _embed(self, minibatches: list[dict[str, Tensor]], order: Tensor) -> Tensor:
+        encoded = torch.cat([self.model(features)["sentence_embedding"] for features in minibatches]).float()
+        return torch.empty_like(encoded).index_copy(0, order, normalize(encoded, dim=1))
+
+    def _distillation(self, vectors: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        settings = self._settings
+        if settings.name == "mse":
+            taught = vectors[: len(inputs["teacher_vectors"])]
+            projected = normalize(self.projection(taught), dim=1)
+            return {"mse": ((projected - inputs["teacher_vectors"]) ** 2).sum(dim=1).mean()}
+        queries, passages, mask = vectors[inputs["queries"]], inputs["passages"], inputs["mask"]
+        student = (queries.unsqueeze(1) * vectors[passages]).sum(dim=2) / settings.student_temperature
+        teacher = inputs["scores"] / settings.teacher_temperature
+        if settings.name == "margin_mse":
+            return {"margin_mse": margin_mse(student, teacher, mask)}
+        terms = {"kl": kl_divergence(student, teacher, mask)}
+        if settings.name == "kl+contrastive":
+            terms["contrastive"] = settings.contrastive_weight * self._contrastive(vectors, teacher, inputs)
+        return terms
+
+    def _contrastive(self, vectors: Tensor, teacher: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        first, end = inputs["passage_range"]  # where the batch's passages stand among its texts
+        queries, passages, mask = inputs["queries"], inputs["passages"] - first, inputs["mask"]
+        teacher_cosines = None
+        if "teacher_vectors" in inputs:
+            known = inputs["teacher_vectors"]
+            teacher_cosines = known[queries] @ known[first:end].T / self._settings.teacher_temperature
+        usable = usable_negatives(teacher, mask, passages, end - first, teacher_cosines)
+        best = teacher.masked_fill(~mask, torch.finfo(teacher.dtype).min).argmax(dim=1, keepdim=True)
+        student = vectors[queries] @ vectors[first:end].T / self._settings.student_temperature
+        return contrastive(student, passages.gather(1, best).squeeze(1), usable)

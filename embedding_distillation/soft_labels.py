@@ -1,0 +1,57 @@
+"""Soft labels from a teacher's scores: which candidates of a query are kept, and how soft their distribution is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_core.records import ScoredPair, SoftLabels
+
+# The teacher's default temperature, as a share of how far its scores of one query spread: that spread is what differs
+# between teachers, some 0.15 for cosines, 5 and more for log-odds.
+AUTO_SHARE = 1 / 3
+
+# Mean of entropy / log(candidates), above and below which a distribution says next to nothing.
+NEARLY_UNIFORM, NEARLY_ONE_HOT = 0.98, 0.05
+
+
+def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> SoftLabels:
+    """Return the candidates of one query, best first, with the teacher's scores; labels are not looked at.
+
+    Ties keep the order of the file. Of more than `max_passages` candidates the first half of the places goes to
+    the teacher's best, where the order matters most; the other half is spread evenly over the rest of its
+    ranking, down to the worst, so that the student goes on seeing what is irrelevant.
+    """
+    ranking = sorted(pairs, key=lambda pair: -pair.score)
+    if max_passages is not None and len(ranking) > max_passages:
+        best = (max_passages + 1) // 2
+        rest = np.linspace(len(ranking) - 1, best, num=max_passages - best).round().astype(int)
+        ranking = ranking[:best] + [ranking[rank] for rank in reversed(rest)]
+    return SoftLabels(
+        query_id=pairs[0].query_id,
+        query=pairs[0].query,
+        passages=[pair.passage for pair in ranking],
+        scores=[pair.score for pair in ranking],
+    )
+
+
+def score_spread(groups: Sequence[SoftLabels]) -> float:
+    """Return the median, over queries, of the standard deviation of the teacher's scores of one query."""
+    return float(np.median([np.std(group.scores) for group in groups]))
+
+
+def relative_entropy(groups: Sequence[SoftLabels], temperature: float) -> float:
+    """Return how soft the targets are: the mean over queries of H(softmax(scores / temperature)) / log(candidates).
+
+    0 is one-hot, 1 is uniform.
+    """
+    return float(np.mean([_entropy(np.asarray(group.scores) / temperature) for group in groups]))
+
+
+def _entropy(logits: npt.NDArray[np.float64]) -> float:
+    from scipy.special import softmax
+    from scipy.stats import entropy
+
+    return float(entropy(softmax(logits)) / np.log(len(logits)))

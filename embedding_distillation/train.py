@@ -1,0 +1,275 @@
+"""Train a small bi-encoder on a teacher's soft labels, without making it forget what it knew.
+
+SoftLabels -> sentence-transformers SentenceTransformer folder
+
+python -m embedding_distillation.train --train_file data/train_logits_scores.jsonl --output_dir models/student
+
+Every field of sentence-transformers' SentenceTransformerTrainingArguments is a flag under its own name, too, e.g.
+--num_train_epochs 2 --learning_rate 5e-5 --report_to wandb. Batch sizes count queries. A run that was stopped goes
+on from its last checkpoint when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from embedding_distillation.soft_labels import (
+    AUTO_SHARE,
+    NEARLY_ONE_HOT,
+    NEARLY_UNIFORM,
+    relative_entropy,
+    score_spread,
+)
+from rag_core.errors import DataError, UsageError
+from rag_core.jsonl import read_groups, read_samples
+from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.model_card import write_model_card
+from rag_core.records import SoftLabels
+from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
+from rag_core.unfinished import UnfinishedWork
+
+if TYPE_CHECKING:
+    from rag_core.merging import Domain
+
+logger = logging.getLogger(__name__)
+
+
+def _merge(text: str) -> float | str:
+    if text in ("auto", "off"):
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number, auto nor off") from error
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    takes_further_flags: ClassVar[bool] = True
+
+    train_file: Path = flag("SoftLabels records, made by generate_scores")
+    output_dir: Path = flag("folder of the trained model")
+    student: str = flag("bi-encoder to train", "BAAI/bge-m3")
+    eval_file: Path | None = flag("SoftLabels records of other queries, for the loss on unseen data", None)
+    loss: Literal["kl", "margin_mse", "mse", "kl+contrastive"] = flag(
+        "what is learned: the teacher's distribution over the candidates, its margins, its vectors, or the first with "
+        "in-batch negatives",
+        "kl",
+    )
+    temperature: float | None = flag("temperature of both teacher and student", None)
+    teacher_temperature: float | None = flag(
+        "what the teacher's scores are divided by (default: a share of their spread)", None
+    )
+    student_temperature: float = flag("what the student's cosines are divided by", 0.05)
+    contrastive_weight: float = flag("kl+contrastive: weight of the contrastive term", 0.1)
+    teacher: str | None = flag(
+        "the embedder that made the scores: needed for mse; kl+contrastive then also masks false negatives among other "
+        "queries' passages",
+        None,
+    )
+    anchor_files: list[Path] = flag(
+        "RankingSample records from elsewhere (labels unused): their embeddings are held where they are", []
+    )
+    anchor_weight: float = flag("weight of the penalty on the anchors' drift, 1 - cosine of new and old", 1.0)
+    anchors_per_query: int = flag("anchor texts beside each training query", 2)
+    merge: str = flag(
+        "interpolate with the student before training: auto (chosen on the dev files, 0.5 without any), off, or the "
+        "weight of the trained one",
+        "auto",
+        type=_merge,
+    )
+    dev_files: list[Path] = flag("ScoredPair records of in-domain queries that are not trained on", [])
+    out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
+    max_length: int = flag("tokens of a text; longer ones are cut", 512)
+    dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
+    mini_batch_size: int = flag("texts in one forward pass; the texts of a batch are sorted by length", 32)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 1.0,
+    "learning_rate": 2e-5,
+    "warmup_steps": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "logging_steps": 0.02,
+    "save_steps": 0.1,
+    "save_total_limit": 2,
+    "report_to": "none",
+}
+
+_ON_THE_CARD = (
+    "num_train_epochs",
+    "learning_rate",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "seed",
+)
+
+
+def run(args: Args) -> Path:
+    """Train the student; return its folder."""
+    _check_flags(args)
+    hashes = check_inputs(
+        [
+            args.train_file,
+            *filter(None, [args.eval_file]),
+            *args.anchor_files,
+            *args.dev_files,
+            *args.out_of_domain_dev_files,
+        ]
+    )
+    bad_rows: list[DataError] = []
+    skipped = bad_rows if args.skip_bad_rows else None
+    groups = _read_groups(args.train_file, skipped)
+    eval_groups = _read_groups(args.eval_file, skipped) if args.eval_file else None
+    anchor_samples = [sample for path in args.anchor_files for sample in read_samples(path, skipped=skipped)]
+    source = read_manifest(args.train_file) or {}
+    teacher_temperature = _teacher_temperature(args, groups, source.get("score_unit", "unknown unit"))
+
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    from embedding_distillation.collator import draw_anchors
+    from embedding_distillation.losses import LossSettings
+    from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
+    from rag_core.dev_set import DevSet
+    from rag_core.engines.identity import model_identity
+    from rag_core.training import decisive_settings, parse_training_arguments
+
+    domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
+    domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
+    dev_sets = [(domain, DevSet.read(path, skipped=skipped)) for path, domain in domain_of.items()]
+    training_arguments = parse_training_arguments(
+        SentenceTransformerTrainingArguments,
+        args.further_flags,
+        _DEFAULTS,
+        seed=args.seed,
+        evaluates=args.eval_file is not None,
+    )
+    loss = LossSettings(
+        name=args.loss,
+        teacher_temperature=teacher_temperature,
+        student_temperature=args.temperature or args.student_temperature,
+        contrastive_weight=args.contrastive_weight,
+        anchor_weight=args.anchor_weight if args.anchor_files else 0.0,
+    )
+    recipe = Recipe(
+        stage="embedding_distillation.train",
+        flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments),
+        inputs=hashes,
+        model=model_identity(args.student),
+    )
+    if not args.overwrite and is_made(args.output_dir, recipe):
+        logger.info("%s is finished already", args.output_dir)
+        return args.output_dir
+    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+        facts = train(
+            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size),
+            groups,
+            eval_groups,
+            loss=loss,
+            teacher=args.teacher,
+            anchors=Anchors(draw_anchors(anchor_samples, args.seed), args.anchors_per_query),
+            merge=MergeSettings(args.merge, dev_sets),  # type: ignore[arg-type]  # parsed by _merge
+            training_arguments=training_arguments,
+            checkpoints=work.directory,
+            output_dir=args.output_dir,
+        )
+        if is_main_process():
+            teacher = source.get("teacher")
+            settings = dataclasses.asdict(loss) | {name: getattr(training_arguments, name) for name in _ON_THE_CARD}
+            write_model_card(
+                args.output_dir,
+                kind="bi-encoder",
+                base_model=args.student,
+                teacher=teacher,
+                settings=settings,
+                facts=facts,
+            )
+            write_manifest(args.output_dir, recipe, teacher=teacher, skipped={"bad_rows": len(bad_rows)}, **facts)
+            work.remove()
+    return args.output_dir
+
+
+def _check_flags(args: Args) -> None:
+    for name in ("temperature", "teacher_temperature", "student_temperature"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name} is {value:g}", "Pass a number above 0, or leave it out")
+    if args.temperature and args.teacher_temperature:
+        raise UsageError("both --temperature and --teacher_temperature are given", "Pass one of them")
+    if args.loss == "mse" and not args.teacher:
+        raise UsageError("--loss mse learns the teacher's vectors", "Pass --teacher, the embedder")
+    if args.teacher and args.loss not in ("mse", "kl+contrastive"):
+        raise UsageError(f"--loss {args.loss} needs the teacher's scores only", "Leave out --teacher")
+    if isinstance(args.merge, float) and not 0 <= args.merge <= 1:
+        raise UsageError(f"--merge is {args.merge:g}", "Pass a weight from 0 to 1, auto or off")
+    if (args.dev_files or args.out_of_domain_dev_files) and args.merge != "auto":
+        raise UsageError("dev files choose the weight of --merge auto", f"Leave out --merge {args.merge}, or the files")
+
+
+def _read_groups(path: Path, skipped: list[DataError] | None) -> list[SoftLabels]:
+    """Read soft labels, one row a query.
+
+    Raises:
+        DataError: as `read_groups`, or a query has one candidate, or two rows.
+    """
+    groups = []
+    for rows in read_groups(path, SoftLabels, skipped=skipped):
+        if len(rows) > 1 or len(rows[0].passages) < 2:
+            what = "two rows" if len(rows) > 1 else "one candidate, which has nothing to be compared with"
+            raise DataError(
+                f"query_id {rows[0].query_id!r} has {what}", "Make the file again with generate_scores", path=path
+            )
+        groups.append(rows[0])
+    return groups
+
+
+def _teacher_temperature(args: Args, groups: Sequence[SoftLabels], unit: str) -> float:
+    """Return what the teacher's scores are divided by, and say how soft that makes the targets."""
+    spread = score_spread(groups)
+    temperature = args.teacher_temperature or args.temperature or AUTO_SHARE * spread
+    if not temperature:
+        raise DataError(
+            "the teacher scores all candidates of most queries alike", "Check its scores", path=args.train_file
+        )
+    softness = relative_entropy(groups, temperature)
+    logger.info(
+        "teacher's scores (%s) spread by %.3g within a query; temperature %.3g (%s) makes targets of relative entropy "
+        "%.2f (0 one-hot, 1 uniform)",
+        unit,
+        spread,
+        temperature,
+        "as asked" if args.teacher_temperature or args.temperature else "auto",
+        softness,
+    )
+    if args.loss in ("kl", "kl+contrastive") and not NEARLY_ONE_HOT < softness < NEARLY_UNIFORM:
+        logger.warning(
+            "WARNING: the targets are nearly %s: the student learns little of the teacher's order. "
+            "Pass a %s --teacher_temperature.",
+            "uniform" if softness >= NEARLY_UNIFORM else "one-hot",
+            "lower" if softness >= NEARLY_UNIFORM else "higher",
+        )
+    return temperature
+
+
+def _decisive_flags(args: Args) -> dict[str, Any]:
+    paths = {"train_file", "eval_file", "anchor_files", "dev_files", "out_of_domain_dev_files", "output_dir"}
+    elsewhere = {"student", "overwrite", "log_level", "temperature", "teacher_temperature", "student_temperature"}
+    return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths | elsewhere}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

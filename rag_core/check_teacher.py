@@ -1,0 +1,175 @@
+"""Go or no-go: does this teacher rank better than this student, here, before anyone spends GPU hours?
+
+RankingSample (labelled) -> check.json
+
+python -m rag_core.check_teacher --teacher Qwen/Qwen3-Embedding-8B --student BAAI/bge-m3 --dataset data/test.jsonl
+
+Scores a few hundred queries with both. On a clear no (the teacher is worse, and the 95 % interval excludes zero) it
+exits with 1, unless --force is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rag_core.errors import DataError, PipelineError, UsageError
+from rag_core.jsonl import atomic_write, output_path, read_samples, write_records
+from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.records import RankingSample
+from rag_core.stage import StageArgs, flag, run_stage
+
+if TYPE_CHECKING:
+    from rag_core.metrics import MetricName, PerQuery
+    from rag_core.significance import Change
+
+Verdict = Literal["go", "unclear", "no"]
+
+STAGE = "rag_core.check_teacher"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    teacher: str = flag("model that is to teach")
+    student: str = flag("model that is to learn; for a cross-encoder grown from an embedder, that embedder")
+    dataset: Path = flag("labelled RankingSample records of the domain")
+    queries: int = flag("how many of them, drawn at random", 200)
+    output_dir: Path | None = flag("folder of sample, scores and check.json (default: <dataset>_check beside it)", None)
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag("what runs the teacher", "auto")
+    instruction: str | None = flag("the task, as told to an LLM teacher (default: as in generate_logits)", None)
+    max_length: int = flag("tokens, as in generate_logits", 4096)
+    batch_size: int = flag("sequences in a batch", 32)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto")
+    force: bool = flag("go on (exit 0) on a clear no, too", False)
+
+
+def run(args: Args) -> Path:
+    """Compare teacher and student, print table and verdict, and return the path of check.json.
+
+    Raises:
+        PipelineError: the verdict is no, and not `force`.
+    """
+    if args.queries < 2:
+        raise UsageError(f"--queries is {args.queries}", "Pass at least 2")
+    from rag_core.engines.options import EngineOptions
+    from rag_core.metrics import METRICS, means, measure
+    from rag_core.report import format_rows
+    from rag_core.scored_files import score_files, scores_by_sample
+    from rag_core.significance import paired_change
+
+    folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
+    sample_file, samples = _sample(args, folder)
+    values: dict[str, PerQuery] = {}
+    for role, model in (("student", args.student), ("teacher", args.teacher)):
+        logger.info("%s: %s", role, model)
+        scores = folder / f"{role}.jsonl"
+        score_files(
+            {sample_file: scores},
+            stage=STAGE,
+            engine=args.engine if role == "teacher" else "auto",
+            options=EngineOptions(
+                model=model,
+                instruction=args.instruction if role == "teacher" else None,
+                max_length=args.max_length,
+                batch_size=args.batch_size,
+                dtype=args.dtype,
+            ),
+            replace_stale=True,
+        )
+        values[role] = measure(samples, scores_by_sample(scores, samples))
+    changes = {
+        metric: paired_change(values["student"][metric], values["teacher"][metric], args.seed) for metric in METRICS
+    }
+    rows = [["", *METRICS], *([role, *(f"{means(by)[m]:.4f}" for m in METRICS)] for role, by in values.items())]
+    rows.append(
+        ["teacher - student", *(f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]" for c in changes.values())]
+    )
+    print(format_rows(rows))  # noqa: T201  # the result of this stage
+    return _conclude(args, folder, values, changes, len(samples))
+
+
+def verdict_of(change: Change) -> Verdict:
+    """Return "go" where the teacher is better beyond the interval, "no" where it is worse beyond it."""
+    if change.low > 0:
+        return "go"
+    return "no" if change.high < 0 else "unclear"
+
+
+def _conclude(
+    args: Args, folder: Path, values: dict[str, PerQuery], changes: dict[MetricName, Change], queries: int
+) -> Path:
+    from rag_core.metrics import means
+
+    verdict = verdict_of(changes["MAP"])
+    path = folder / "check.json"
+    content = {
+        "verdict": verdict,
+        "teacher": args.teacher,
+        "student": args.student,
+        "dataset": str(args.dataset),
+        "queries": queries,
+        "means": {role: means(by_metric) for role, by_metric in values.items()},
+        "teacher_minus_student": {metric: dataclasses.asdict(change) for metric, change in changes.items()},
+    }
+    with atomic_write(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+    change = changes["MAP"]
+    interval = f"{change.difference:+.4f} of MAP, 95 % interval {change.low:+.4f} to {change.high:+.4f}"
+    if verdict == "go":
+        logger.info("go: the teacher ranks better than the student (%s, %d queries)", interval, queries)
+    elif verdict == "unclear":
+        logger.warning(
+            "WARNING: unclear: %d queries do not tell whether the teacher ranks better than the student (%s). "
+            "More --queries would; a student cannot learn what its teacher does not know.",
+            queries,
+            interval,
+        )
+    elif not args.force:
+        raise PipelineError(
+            f"no: the teacher ranks worse than the student on {args.dataset} ({interval}, {queries} queries)",
+            "Choose another teacher or instruction, or pass --force to go on nevertheless",
+        )
+    else:
+        logger.warning("WARNING: no: the teacher ranks worse than the student (%s); going on, as forced", interval)
+    return path
+
+
+def _sample(args: Args, folder: Path) -> tuple[Path, list[RankingSample]]:
+    """Draw the queries, and keep them in a file."""
+    hashes = check_inputs([args.dataset])
+    bad_rows: list[DataError] = []
+    samples = read_samples(args.dataset, skipped=bad_rows if args.skip_bad_rows else None)
+    usable = [sample for sample in samples if sample.positive and sample.negative]
+    if len(usable) < 2:
+        raise DataError(
+            f"has {len(usable)} queries with a positive and a negative, a comparison needs 2",
+            "Pass labelled samples",
+            path=args.dataset,
+        )
+    chosen = sorted(random.Random(args.seed).sample(range(len(usable)), min(args.queries, len(usable))))
+    drawn = [usable[i] for i in chosen]
+    path = folder / "sample.jsonl"
+    write_records(path, drawn)
+    recipe = Recipe(stage=STAGE, flags={"queries": args.queries, "seed": args.seed}, inputs=hashes)
+    instruction = (read_manifest(args.dataset) or {}).get("instruction")
+    write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(bad_rows)})
+    return path, drawn
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

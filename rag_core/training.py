@@ -1,0 +1,180 @@
+"""What both train stages share: the trainer's own flags, its log, resumption, and a model that is saved as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from sentence_transformers.base.training_args import BaseTrainingArguments
+from transformers import (
+    HfArgumentParser,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from rag_core.engines.precision import resolve_dtype
+from rag_core.errors import EngineError, UsageError
+from rag_core.jsonl import sync_directory
+
+T = TypeVar("T", bound=BaseTrainingArguments)
+
+# Settings of the trainer that have no say in the weights that come out.
+_WITHOUT_SAY = (
+    "output_dir",
+    "logging",
+    "log_",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "save_",
+    "dataloader_",
+    "hub_",
+    "ddp_",
+    "local_rank",
+)
+
+# In each checkpoint: what the loss learned, which the trainer does not keep.
+_LOSS_STATE = "loss_state.pt"
+
+logger = logging.getLogger(__name__)
+
+
+def parse_training_arguments(
+    arguments_type: type[T], flags: Sequence[str], defaults: dict[str, Any], *, seed: int, evaluates: bool
+) -> T:
+    """Parse the trainer's own flags over our defaults.
+
+    Raises:
+        UsageError: a flag is unknown, or values contradict each other.
+    """
+    parser = HfArgumentParser(arguments_type, allow_abbrev=False)
+    parser.set_defaults(
+        **defaults,
+        bf16=resolve_dtype("auto") == "bfloat16",
+        use_cpu=not torch.accelerator.is_available(),
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=0.1 if evaluates else None,
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_nan_inf_filter=False,
+    )
+    try:
+        (arguments,) = parser.parse_args_into_dataclasses(["--output_dir", "unused", "--seed", str(seed), *flags])
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
+    except ValueError as error:
+        raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
+    if arguments.eval_strategy != "no" and not evaluates:
+        raise UsageError(f"--eval_strategy {arguments.eval_strategy.value} has nothing to evaluate", "Pass --eval_file")
+    return arguments  # type: ignore[no-any-return]
+
+
+def decisive_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
+    """Return the settings that have a say in the weights that come out."""
+    return {name: value for name, value in arguments.to_dict().items() if not name.startswith(_WITHOUT_SAY)}
+
+
+def attention_settings() -> dict[str, str]:
+    """Return the `model_kwargs` that make training fastest: PyTorch's fused attention is the slower one on a CPU."""
+    return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
+
+
+def run_trainer(trainer: Trainer, checkpoints: Path) -> dict[str, Any]:
+    """Train to the end, going on from the last whole checkpoint in `checkpoints`; return `steps` and `seconds`.
+
+    Raises:
+        EngineError: the loss is not finite.
+    """
+    trainer.remove_callback(PrinterCallback)  # prints to stdout, which is for results
+    trainer.add_callback(_LogCallback())
+    trainer.accelerator.wait_for_everyone()  # the first process may have dropped checkpoints of other settings
+    checkpoint = _last_whole_checkpoint(checkpoints)
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint.name)
+        if (checkpoint / _LOSS_STATE).exists():
+            learned = torch.load(checkpoint / _LOSS_STATE, map_location=trainer.args.device, weights_only=True)
+            trainer.loss.load_state_dict(learned, strict=False)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": round(sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history), 1),
+    }
+
+
+def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside and rename it, so that no half-written model is taken for a whole one."""
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    write(unfinished)
+    if output_dir.exists():
+        shutil.rmtree(output_dir)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(output_dir)
+    sync_directory(output_dir.parent)
+
+
+def write_training_log(folder: Path, state: TrainerState) -> None:
+    """Write `training_log.json` into a model's folder: what the trainer logged, a dict a step."""
+    (folder / "training_log.json").write_text(json.dumps(state.log_history, indent=2), encoding="utf-8")
+
+
+class PipelineTrainer:
+    """Mixed into a trainer: checkpoints keep what the loss learned, and no model card quotes training texts."""
+
+    loss: torch.nn.Module
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add nothing: the pipeline writes a card of its own."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
+        learned = {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
+        if learned and output_dir is not None:
+            torch.save(learned, Path(output_dir) / _LOSS_STATE)
+
+
+class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise EngineError(
+                f"the training loss is not finite at step {state.global_step}",
+                "Lower --learning_rate, or soften the teacher's scores (--margin_scale, --teacher_temperature)",
+            )
+        shown = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss", "learning_rate")}
+        if shown and state.is_world_process_zero:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            logger.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
+
+
+def _last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was saved to its end: the trainer writes its state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

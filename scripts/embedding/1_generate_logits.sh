@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# 1 of 4. The teacher embeds every text once and gives every candidate its cosine: resumable at any moment.
+#   TEACHER=Qwen/Qwen3-Embedding-8B RUN_DIR=runs/scidocs bash scripts/embedding/1_generate_logits.sh [flags]
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
+
+RUN_DIR=${RUN_DIR:-runs/scidocs}
+TEACHER=${TEACHER:-Qwen/Qwen3-Embedding-8B}
+MAX_LENGTH=${MAX_LENGTH:-4096}
+printf '%s\n' "RUN_DIR=$RUN_DIR" "TEACHER=$TEACHER" "MAX_LENGTH=$MAX_LENGTH" >&2
+
+score() {
+  "$PYTHON" -m embedding_distillation.generate_logits \
+    --teacher "$TEACHER" --output_dir "$RUN_DIR/scores" --max_length "$MAX_LENGTH" --input_files "$@"
+}
+# The files to be measured on are scored, too: they are the ceiling of the student. Files of one task share a run.
+inside=() outside=()
+for file in "$RUN_DIR"/data/*.jsonl; do
+  case ${file##*/} in out_of_domain*) outside+=("$file") ;; *) inside+=("$file") ;; esac
+done
+score "${inside[@]}" "$@"
+if ((${#outside[@]})); then
+  score "${outside[@]}" "$@"
+fi
