@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from rag_core.engines.options import EngineOptions
 from rag_core.errors import DataError
 from rag_core.jsonl import output_path, read_samples
-from rag_core.metrics import METRICS, MetricName, PerQuery, means, measure, measured
+from rag_core.metrics import METRICS, MetricName, PerQuery, means, measure, measured, rank
 from rag_core.records import RankingSample
 from rag_core.scored_files import score_files, scores_by_sample
 from rag_core.significance import Change, paired_change
@@ -30,12 +32,14 @@ class FileEvaluation:
 
     Attributes:
         values: per ranker and metric, one value a sample, NaN where it cannot be measured.
+        scores: per ranker, for each sample the scores of its `passages()`.
     """
 
     path: Path
     domain: Domain
     samples: list[RankingSample]
     values: dict[Ranker, PerQuery]
+    scores: dict[Ranker, list[list[float]]]
 
     @property
     def measured(self) -> int:
@@ -54,6 +58,53 @@ class FileEvaluation:
             for ranker, values in self.values.items()
             if ranker != "after"
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A query whose average precision changed much, in words.
+
+    Attributes:
+        rank_before, rank_after: of the best positive, from 1.
+        first_before, first_after: the passage that stands first.
+        was_relevant, is_relevant: whether those are positives.
+    """
+
+    query: str
+    change: float
+    rank_before: int
+    rank_after: int
+    first_before: str
+    was_relevant: bool
+    first_after: str
+    is_relevant: bool
+
+
+def examples(evaluation: FileEvaluation, count: int) -> tuple[list[Example], list[Example]]:
+    """Return the queries with the largest gains and with the largest losses after training, up to `count` each."""
+    change = evaluation.values["after"]["MAP"] - evaluation.values["before"]["MAP"]
+    order = np.argsort(-np.nan_to_num(change), kind="stable")
+    gains = [_example(evaluation, int(i), float(change[i])) for i in order[:count] if change[i] > 0]
+    losses = [_example(evaluation, int(i), float(change[i])) for i in order[::-1][:count] if change[i] < 0]
+    return gains, losses
+
+
+def _example(evaluation: FileEvaluation, i: int, change: float) -> Example:
+    passages, labels = zip(*evaluation.samples[i].passages(), strict=True)
+    before = rank(passages, evaluation.scores["before"][i])
+    after = rank(passages, evaluation.scores["after"][i])
+    positives = np.flatnonzero(labels)
+    first_before, first_after = int(before.argmin()), int(after.argmin())
+    return Example(
+        query=evaluation.samples[i].query,
+        change=change,
+        rank_before=int(before[positives].min()) + 1,
+        rank_after=int(after[positives].min()) + 1,
+        first_before=passages[first_before],
+        was_relevant=bool(labels[first_before]),
+        first_after=passages[first_after],
+        is_relevant=bool(labels[first_after]),
+    )
 
 
 def read_labelled(paths: Sequence[Path], *, skip_bad_rows: bool) -> dict[Path, list[RankingSample]]:
@@ -78,11 +129,9 @@ def evaluate_file(
     path: Path, domain: Domain, samples: list[RankingSample], scores: Mapping[Ranker, Path]
 ) -> FileEvaluation:
     """Measure BM25 and each ranker, from its ScoredPair file, on one file."""
-    values: dict[Ranker, PerQuery] = {"BM25": measure(samples, bm25_scores(samples))}
-    for ranker in RANKERS:
-        if ranker in scores:
-            values[ranker] = measure(samples, scores_by_sample(scores[ranker], samples))
-    return FileEvaluation(path, domain, samples, values)
+    found: dict[Ranker, list[list[float]]] = {"BM25": bm25_scores(samples)}
+    found |= {ranker: scores_by_sample(scores[ranker], samples) for ranker in RANKERS if ranker in scores}
+    return FileEvaluation(path, domain, samples, {ranker: measure(samples, by) for ranker, by in found.items()}, found)
 
 
 def score_for_evaluation(

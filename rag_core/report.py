@@ -1,50 +1,93 @@
-"""Before, after, teacher: the table on the screen, `report.json`, `per_query.jsonl` and `report.html`."""
+"""Before, after, teacher: the table on the screen, `report.json`, `report.md`, `report.html` and `per_query.jsonl`."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from rag_core.evaluation import FileEvaluation, Ranker
+from rag_core.errors import DataError
+from rag_core.evaluation import FileEvaluation, Ranker, examples
 from rag_core.jsonl import atomic_write
+from rag_core.manifest import read_manifest
 from rag_core.metrics import METRICS
+from rag_core.significance import count_wins, gap_closed, mean_interval
 
 Report = dict[str, Any]
 
+_EXAMPLES = 10
+_SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "seconds", "alpha")
+_SHOWN_SETTINGS = (
+    "loss", "name", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate", "num_train_epochs",
+    "per_device_train_batch_size", "merge",
+)  # fmt: skip
 
-def make_report(evaluations: Sequence[FileEvaluation], models: Mapping[Ranker, str], seed: int) -> Report:
-    """Return the content of `report.json`: per file the means of every ranker and what "after" changed."""
+
+def make_report(
+    evaluations: Sequence[FileEvaluation], models: Mapping[Ranker, str], seed: int, trade_off: Sequence[Path] = ()
+) -> Report:
+    """Return the content of `report.json`: the models, how "after" was trained, and what each ranker does on each file.
+
+    Args:
+        trade_off: folders of further trained models, whose merge curves are shown beside that of "after".
+
+    Raises:
+        DataError: a file in the folder of a trained model is damaged.
+    """
+    after = Path(models["after"])
+    merges = [{"name": folder.name, **merge} for folder in (after, *trade_off) if (merge := _read_merge(folder))]
     return {
         "models": dict(models),
-        "files": [
-            {
-                "path": str(evaluation.path),
-                "domain": evaluation.domain,
-                "queries": len(evaluation.samples),
-                "measured": evaluation.measured,
-                "means": evaluation.means(),
-                "change_to_after": {
-                    ranker: {metric: dataclasses.asdict(change) for metric, change in changes.items()}
-                    for ranker, changes in evaluation.changes(seed).items()
-                },
-            }
-            for evaluation in evaluations
-        ],
+        "training": _training(after),
+        "training_log": _read_log(after),
+        "merges": [merge for merge in merges if merge["files"]],
+        "files": [_file_report(evaluation, seed) for evaluation in evaluations],
     }
 
 
+def _file_report(evaluation: FileEvaluation, seed: int) -> Report:
+    values = evaluation.values
+    gains, losses = examples(evaluation, _EXAMPLES)
+    return {
+        "path": str(evaluation.path),
+        "domain": evaluation.domain,
+        "queries": len(evaluation.samples),
+        "measured": evaluation.measured,
+        "means": evaluation.means(),
+        "intervals": {
+            ranker: {metric: mean_interval(by_metric[metric], seed) for metric in METRICS}
+            for ranker, by_metric in values.items()
+        },
+        "change_to_after": {
+            ranker: {metric: dataclasses.asdict(change) for metric, change in changes.items()}
+            for ranker, changes in evaluation.changes(seed).items()
+        },
+        "wins": {m: dataclasses.asdict(count_wins(values["before"][m], values["after"][m])) for m in METRICS},
+        "gap_closed": _gaps(evaluation, seed) if "teacher" in values else None,
+        "examples": {
+            "gains": [dataclasses.asdict(example) for example in gains],
+            "losses": [dataclasses.asdict(example) for example in losses],
+        },
+    }
+
+
+def _gaps(evaluation: FileEvaluation, seed: int) -> dict[str, Any]:
+    before, after, teacher = (evaluation.values[ranker] for ranker in ("before", "after", "teacher"))
+    found = {metric: gap_closed(before[metric], after[metric], teacher[metric], seed) for metric in METRICS}
+    return {metric: dataclasses.asdict(gap) if gap else None for metric, gap in found.items()}
+
+
 def format_table(report: Report) -> str:
-    """Return the report as a Markdown table for each file: means, and "after" against each ranker."""
+    """Return the report as a Markdown table for each file: means, "after" against each ranker, wins, the gap closed."""
     blocks = []
     for file in report["files"]:
-        rows = [["", "model", *METRICS, "MAP, after minus this [95 % interval]", "relative"]]
+        rows = [["", "model", *METRICS, "MAP, after minus this [95 % interval]", "relative", "p"]]
         for ranker, means in file["means"].items():
             change = file["change_to_after"].get(ranker, {}).get("MAP")
             rows.append(
@@ -54,11 +97,29 @@ def format_table(report: Report) -> str:
                     *(f"{means[metric]:.4f}" for metric in METRICS),
                     f"{change['difference']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "",
                     f"{change['relative']:+.1%}" if change and change["relative"] is not None else "",
+                    f"{change['p_value']:.4f}" if change else "",
                 ]
             )
         title = f"{file['path']} ({file['domain']}, {file['measured']} queries)"
-        blocks.append(f"{title}\n\n{format_rows(rows)}")
+        blocks.append(f"{title}\n\n{format_rows(rows)}\n\n{summary(file)}")
     return "\n\n".join(blocks)
+
+
+def summary(file: Mapping[str, Any]) -> str:
+    """Return wins and losses, and the share of the gap closed, in a line."""
+    wins = file["wins"]["MAP"]
+    line = f"{wins['better']} queries better than before, {wins['worse']} worse, {wins['same']} the same"
+    if file["gap_closed"] is None:
+        return line
+    shares = [f"{metric} {_share(gap)}" for metric, gap in file["gap_closed"].items()]
+    return f"{line}\nshare of the teacher's lead closed: {', '.join(shares)}"
+
+
+def _share(gap: Mapping[str, Any] | None) -> str:
+    if gap is None:
+        return "- (the teacher has no lead)"
+    bounds = "no bounds: the lead may be 0" if gap["low"] is None else f"{gap['low']:.0%}, {gap['high']:.0%}"
+    return f"{gap['share']:.0%} [{bounds}]"
 
 
 def warnings(report: Report) -> list[str]:
@@ -74,15 +135,17 @@ def warnings(report: Report) -> list[str]:
     return found
 
 
-def write_report(directory: Path, report: Report, evaluations: Sequence[FileEvaluation]) -> None:
-    """Write `report.json`, `per_query.jsonl` and the self-contained `report.html`."""
+def write_report(directory: Path, report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> None:
+    """Write `report.json`, `report.md`, the self-contained `report.html`, and `per_query.jsonl`."""
     with atomic_write(directory / "report.json") as file:
         file.write(json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
     with atomic_write(directory / "per_query.jsonl") as file:
         for row in _per_query(evaluations):
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    with atomic_write(directory / "report.md") as file:
+        file.write(_render("report.md.jinja", autoescape=False, report=report, table=format_table(report)).encode())
     with atomic_write(directory / "report.html") as file:
-        file.write(_html(report, evaluations).encode())
+        file.write(_html(report, evaluations, seed).encode())
 
 
 def format_rows(rows: Sequence[Sequence[str]]) -> str:
@@ -108,58 +171,82 @@ def _per_query(evaluations: Sequence[FileEvaluation]) -> list[dict[str, Any]]:
     ]
 
 
-def _html(report: Report, evaluations: Sequence[FileEvaluation]) -> str:
+def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> str:
+    from rag_core import plots
+
+    pictures = []
+    for file, evaluation in zip(report["files"], evaluations, strict=True):
+        drawn = [plots.metric_bars(file), plots.change_histogram(evaluation)]
+        if "teacher" in evaluation.scores:
+            drawn.append(plots.score_scatter(evaluation, seed))
+        pictures.append(drawn)
+    return _render(
+        "report.html.jinja",
+        autoescape=True,
+        report=report,
+        metrics=METRICS,
+        pictures=pictures,
+        summary=summary,
+        curve=plots.training_curve(report["training_log"]) if report["training_log"] else None,
+        trade_off=plots.trade_off(report["merges"]) if report["merges"] else None,
+    )
+
+
+def _render(template: str, *, autoescape: bool, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
-    template = Environment(loader=PackageLoader("rag_core", "."), autoescape=True).get_template("report.html.jinja")
-    plots = [
-        (_bars(file), _histogram(evaluation)) for file, evaluation in zip(report["files"], evaluations, strict=True)
-    ]
-    return template.render(report=report, metrics=METRICS, plots=plots)
+    environment = Environment(
+        loader=PackageLoader("rag_core", "."), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
-def _bars(file: Mapping[str, Any]) -> str:
-    """Draw the means of every ranker, metric by metric."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    axes = figure.subplots()
-    rankers = list(file["means"])
-    width = 0.8 / len(rankers)
-    for i, ranker in enumerate(rankers):
-        heights = [file["means"][ranker][metric] for metric in METRICS]
-        bars = axes.bar(np.arange(len(METRICS)) + i * width, heights, width, label=ranker, color=_COLOURS[ranker])
-        axes.bar_label(bars, fmt="%.3f", fontsize=7)
-    axes.set_xticks(np.arange(len(METRICS)) + 0.4 - width / 2, METRICS)
-    axes.set_ylim(0, 1)
-    axes.legend(ncols=len(rankers), loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False, fontsize=8)
-    return _svg(figure)
+def _training(model: Path) -> dict[str, Any] | None:
+    """Return how a model was trained, from the manifest beside it; `None` where there is none."""
+    manifest = read_manifest(model)
+    if manifest is None:
+        return None
+    flags = manifest["recipe"].get("flags", {})
+    return {
+        "teacher": (manifest.get("teacher") or {}).get("name"),
+        **{name: flags[name] for name in _SHOWN_SETTINGS if name in flags},
+        **{name: manifest[name] for name in _SHOWN_FACTS if name in manifest},
+    }
 
 
-def _histogram(evaluation: FileEvaluation) -> str:
-    """Draw how many queries gained or lost how much MAP from before to after."""
-    from matplotlib.figure import Figure
-
-    change = evaluation.values["after"]["MAP"] - evaluation.values["before"]["MAP"]
-    change = change[np.isfinite(change)]
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(change, bins=np.linspace(-1, 1, 41).tolist(), color=_COLOURS["after"])
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("change of average precision, after minus before")
-    axes.set_ylabel("queries")
-    won, lost = int((change > 0).sum()), int((change < 0).sum())
-    axes.set_title(f"{won} queries better, {lost} worse, {len(change) - won - lost} the same", fontsize=9)
-    return _svg(figure)
+class _Curve(TypedDict):
+    name: str
+    domain: str
+    measure: str
+    queries: int
+    values: list[float]
 
 
-_COLOURS: dict[str, str] = {"BM25": "#9aa5b1", "before": "#5b8def", "after": "#1f9d61", "teacher": "#d98a29"}
+class _Merge(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    alpha: float
+    reason: str
+    alphas: list[float]
+    files: list[_Curve]
 
 
-def _svg(figure: Any) -> str:
-    from matplotlib import rc_context
+def _read_merge(folder: Path) -> Any:
+    return _read_json(folder / "merge.json", TypeAdapter(_Merge), "train")
 
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "report"}):  # equal figures give equal bytes
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)
+
+def _read_log(folder: Path) -> Any:
+    return _read_json(folder / "training_log.json", TypeAdapter(list[dict[str, float]]), "train")
+
+
+def _read_json(path: Path, adapter: TypeAdapter[Any], made_by: str) -> Any:
+    """Return the content of a file of a trained model, `None` where it is not there."""
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise DataError(
+            f"is not what {made_by} writes ({error.errors()[0]['msg']})",
+            "Delete it to leave it out of the report, or train again",
+            path=path,
+        ) from error

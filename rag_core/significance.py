@@ -31,6 +31,64 @@ class Change:
     p_value: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Wins:
+    """On how many queries the new values are higher, lower, and the same."""
+
+    better: int
+    worse: int
+    same: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GapClosed:
+    """The share of the teacher's lead that training closed: (after - before) / (teacher - before), of the means.
+
+    Attributes:
+        low, high: 95 % percentile bootstrap interval over queries, all three resampled together; `None` where the
+            lead's own interval is not above 0, so that the share has no bounds.
+    """
+
+    share: float
+    low: float | None
+    high: float | None
+
+
+def mean_interval(values: Values, seed: int) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean over queries; NaN values left out."""
+    from scipy import stats
+
+    values = values[np.isfinite(values)]
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def count_wins(old: Values, new: Values) -> Wins:
+    """Compare query by query; NaN values left out."""
+    difference = new - old
+    return Wins(int((difference > 0).sum()), int((difference < 0).sum()), int((difference == 0).sum()))
+
+
+def gap_closed(before: Values, after: Values, teacher: Values, seed: int) -> GapClosed | None:
+    """Return the share of the teacher's lead that was closed; `None` where the teacher's mean is not above before's.
+
+    Args:
+        before, after, teacher: a metric's values; shape (queries,) each, NaN values left out together.
+    """
+    usable = np.isfinite(before) & np.isfinite(after) & np.isfinite(teacher)
+    gain, lead = (after - before)[usable], (teacher - before)[usable]
+    if not len(lead) or lead.mean() <= 0:
+        return None
+    drawn = np.random.default_rng(seed).integers(len(lead), size=(_RESAMPLES, len(lead)))
+    gains, leads = gain[drawn].mean(axis=1), lead[drawn].mean(axis=1)
+    low = high = None
+    if np.quantile(leads, 0.025) > 0:
+        low, high = map(float, np.quantile(gains[leads > 0] / leads[leads > 0], (0.025, 0.975)))
+    return GapClosed(float(gain.mean() / lead.mean()), low, high)
+
+
 def paired_change(old: Values, new: Values, seed: int) -> Change:
     """Compare two metrics' values query by query; shape (queries,) each, NaN values left out in pairs.
 

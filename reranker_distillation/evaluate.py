@@ -1,6 +1,6 @@
 """Measure the student before and after training, beside BM25 and the teacher, in and out of its domain.
 
-RankingSample (labelled) -> report.json, report.html, per_query.jsonl
+RankingSample (labelled) -> report.json, report.md, report.html, per_query.jsonl
 
 python -m reranker_distillation.evaluate --after models/student --in_domain data/test.jsonl --output_dir reports/student
 
@@ -10,100 +10,26 @@ python -m reranker_distillation.evaluate --after models/student --in_domain data
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from rag_core.errors import UsageError
-from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
-from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.evaluate_stage import EvaluateArgs, evaluate
+from rag_core.stage import flag, run_stage
 
 STAGE = "reranker_distillation.evaluate"
 
-logger = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(EvaluateArgs):
     """Flags of the stage."""
 
     before: str = flag("the student before training", "BAAI/bge-reranker-v2-m3")
-    after: str = flag("the trained student")
-    teacher: str | None = flag("also score the files with this teacher", None)
-    teacher_scores: list[Path] = flag("or take its scores: ScoredPair files, one for each file, in their order", [])
-    in_domain: list[Path] = flag("labelled samples of the domain that was trained on")
-    out_of_domain: list[Path] = flag("labelled samples of other domains", [])
-    output_dir: Path = flag("folder of report and scores")
-    batch_size: int = flag("pairs in a batch", 32)
-    max_length: int = flag("tokens of query and passage together", 4096)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "float32")
-    expect: Path | None = flag("JSON list of expected figures; a deviation, up or down, is an error", None)
 
 
 def run(args: Args) -> Path:
     """Write the report, print its table, and return the folder."""
-    files = [*args.in_domain, *args.out_of_domain]
-    if len({path.name for path in files}) < len(files):
-        raise UsageError("two files have the same name", "Rename one: figures are told apart by the file's name")
-    if args.teacher and args.teacher_scores:
-        raise UsageError("both --teacher and --teacher_scores are given", "Pass one of them")
-    if args.teacher_scores and len(args.teacher_scores) != len(files):
-        raise UsageError(
-            f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
-            "Pass one for each of --in_domain and --out_of_domain, in their order",
-        )
-    from rag_core.engines.options import EngineOptions
-    from rag_core.evaluation import Ranker, evaluate_file, read_labelled, score_for_evaluation
-    from rag_core.expectation import compare, read_expectations
-    from rag_core.report import format_table, make_report, warnings, write_report
-
-    expectations = read_expectations(args.expect) if args.expect else []
-    hashes = check_inputs([*files, *args.teacher_scores])
-    labelled = read_labelled(files, skip_bad_rows=args.skip_bad_rows)
-    models: dict[Ranker, str] = {"before": args.before, "after": args.after}
-    if args.teacher:
-        models["teacher"] = args.teacher
-    scores: dict[Ranker, dict[Path, Path]] = {
-        ranker: score_for_evaluation(
-            ranker,
-            files,
-            EngineOptions(
-                model=model,
-                max_length=args.max_length,
-                batch_size=args.batch_size,
-                dtype="auto" if ranker == "teacher" else args.dtype,
-            ),
-            stage=STAGE,
-            output_dir=args.output_dir / "scores",
-            skip_bad_rows=args.skip_bad_rows,
-        )
-        for ranker, model in models.items()
-    }
-    if args.teacher_scores:
-        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
-        scored_by = read_manifest(args.teacher_scores[0]) or {}
-        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
-    evaluations = [
-        evaluate_file(
-            path,
-            "in-domain" if path in args.in_domain else "out-of-domain",
-            samples,
-            {ranker: by_file[path] for ranker, by_file in scores.items()},
-        )
-        for path, samples in labelled.items()
-    ]
-    report = make_report(evaluations, models, args.seed)
-    write_report(args.output_dir, report, evaluations)
-    recipe = Recipe(stage=STAGE, flags={"seed": args.seed, "models": models}, inputs=hashes)
-    write_manifest(args.output_dir / "report.json", recipe)
-    print(format_table(report))  # noqa: T201  # the result of this stage
-    for warning in warnings(report):
-        logger.warning(warning)
-    for line in compare(expectations, report):
-        logger.info(line)
-    return args.output_dir
+    return evaluate(args, STAGE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
