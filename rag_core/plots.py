@@ -134,5 +134,5 @@ def _svg(figure: Any) -> str:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "report"}):  # equal figures give equal bytes
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)

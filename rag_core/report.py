@@ -24,7 +24,7 @@ Report = dict[str, Any]
 _EXAMPLES = 10
 _SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "seconds", "alpha")
 _SHOWN_SETTINGS = (
-    "loss", "name", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate", "num_train_epochs",
+    "loss", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate", "num_train_epochs",
     "per_device_train_batch_size", "merge",
 )  # fmt: skip
 
@@ -118,8 +118,9 @@ def summary(file: Mapping[str, Any]) -> str:
 def _share(gap: Mapping[str, Any] | None) -> str:
     if gap is None:
         return "- (the teacher has no lead)"
-    bounds = "no bounds: the lead may be 0" if gap["low"] is None else f"{gap['low']:.0%}, {gap['high']:.0%}"
-    return f"{gap['share']:.0%} [{bounds}]"
+    if gap["low"] is None:
+        return "- (the teacher's lead may be chance)"
+    return f"{gap['share']:.0%} [{gap['low']:.0%}, {gap['high']:.0%}]"
 
 
 def warnings(report: Report) -> list[str]:

@@ -112,7 +112,7 @@ def declared_max_length(name: str) -> int | None:
 
 
 def _takes_last_token(pooling: dict[str, Any]) -> bool:
-    """Read the config of a pooling layer, which names its modes, or before sentence-transformers 5.4 flags each."""
+    """Read the config of a pooling layer, which names its modes, or in older versions has a flag for each."""
     flagged = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value]
     return pooling.get("pooling_mode", flagged) in ("lasttoken", ["lasttoken"], ["pooling_mode_lasttoken"])
 
