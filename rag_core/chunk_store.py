@@ -26,20 +26,22 @@ logger = logging.getLogger(__name__)
 class ChunkStore:
     """Rows of float32, all of one shape, in the chunk files of some folders; new ones go to the first folder.
 
-    A chunk file is a NumPy array with the fields `key` and `value`, read through a memory map. Each is written
-    beside its place, synced and renamed. Memory is that of the keys: 40 bytes a row.
+    A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced and
+    renamed. In memory are the keys, 32 bytes a row and as much again while they are sorted; values are read through a
+    memory map that is closed again, so that they do not stay.
     """
 
     def __init__(self, folders: Sequence[Path], kind: str) -> None:
         """Find the chunks of a kind of rows, e.g. "pair"."""
         self._folder = folders[0]
         self._kind = kind
-        self._chunks: list[npt.NDArray[np.void]] = []
+        self._paths: list[Path] = []
+        self._keys: list[npt.NDArray[np.bytes_]] = []
         self._index: tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]] | None = None
         for folder in folders:
             for path in sorted(folder.glob(f"{kind}-*.npy")):
                 try:
-                    self._chunks.append(np.load(path, mmap_mode="r"))
+                    self._add(path)
                 except (OSError, ValueError):  # damaged by something other than this program
                     logger.warning("%s cannot be read: its rows are computed again", path)
 
@@ -55,8 +57,7 @@ class ChunkStore:
         path = self._folder / f"{self._kind}-{row_key(*keys)}.npy"
         with atomic_write(path) as file:
             np.save(file, chunk)
-        self._chunks.append(np.load(path, mmap_mode="r"))
-        self._index = None
+        self._add(path)
 
     def read(self, keys: Sequence[str]) -> Floats:
         """Return the rows of keys, in their order; shape (keys, ...).
@@ -67,21 +68,30 @@ class ChunkStore:
         places = self._find(keys)
         if (places < 0).any():
             raise KeyError(keys[int(np.argmin(places))])
-        ends = np.cumsum([len(chunk) for chunk in self._chunks])
+        ends = np.cumsum([len(chunk) for chunk in self._keys])
         chunk_of = np.searchsorted(ends, places, side="right")
-        values = np.empty((len(keys), *self._chunks[0]["value"].shape[1:]), dtype=np.float32)
+        values: Floats | None = None
         for number in np.unique(chunk_of):
             mine = chunk_of == number
-            chunk = self._chunks[number]
-            values[mine] = chunk["value"][places[mine] - (ends[number] - len(chunk))]
-        return values
+            chunk = np.load(self._paths[number], mmap_mode="r")
+            rows = chunk["value"][places[mine] - (ends[number] - len(chunk))]
+            if values is None:
+                values = np.empty((len(keys), *rows.shape[1:]), dtype=np.float32)
+            values[mine] = rows
+        return np.empty(0, dtype=np.float32) if values is None else values
+
+    def _add(self, path: Path) -> None:
+        chunk = np.load(path, mmap_mode="r")
+        self._keys.append(chunk["key"].copy())
+        self._paths.append(path)
+        self._index = None
 
     def _find(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return each key's place among all rows, -1 where it has none."""
-        if not self._chunks:
+        if not self._keys:
             return np.full(len(keys), -1, dtype=np.int64)
         if self._index is None:
-            known = np.concatenate([chunk["key"] for chunk in self._chunks])
+            known = np.concatenate(self._keys)
             order = np.argsort(known, kind="stable")
             self._index = known[order], order
         known, order = self._index

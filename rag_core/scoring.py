@@ -20,7 +20,7 @@ from rag_core.records import Label, RankingSample, ScoredPair
 Row = TypeVar("Row")
 
 _SECONDS_BETWEEN_NOTES = 60  # where there is no terminal for a bar, as in a batch job's log
-_BLOCK_FLOATS = 2**24  # of vectors that are in memory at once while cosines are taken
+_BLOCK_FLOATS = 2**22  # of vectors that are in memory at once while cosines are taken
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,7 @@ PAGES = ["README.md", "data/README.md"]
 def commands(text):
     joined = text.replace("\\\n", " ")
     return re.findall(
-        r"^\s*(?:\w+=\S+ )*python -m ((?:rag_core|reranker_distillation|embedding_distillation)\.\S+ ?.*)$",
-        joined,
-        re.MULTILINE,
+        rf"^\s*(?:\w+=\S+ )*python -m ((?:{'|'.join(('rag_core', *PIPELINES))})\.\S+ ?.*)$", joined, re.MULTILINE
     )
 
 

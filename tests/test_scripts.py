@@ -20,25 +20,31 @@ def test_a_script_is_strict_and_parses(script):
 
 
 @pytest.mark.slow
-def test_the_reranker_recipe(tmp_path, tiny_encoder):
+@pytest.mark.parametrize(
+    ("pipeline", "report", "finished"),
+    # Three scored files, triplets or soft labels, the model, two files of evaluation scores (before and after).
+    [("reranker", "report", 8), ("embedding", "embedder_report", 10)],
+)
+def test_the_recipe(pipeline, report, finished, tmp_path, tiny_encoder, tiny_wide_encoder):
     data = tmp_path / "run" / "data"
     data.mkdir(parents=True)
-    for name in ("train", "test"):
-        (data / f"{name}.jsonl").write_bytes((TINY / f"{name}.jsonl").read_bytes())
-    (data / "out_of_domain.jsonl").write_bytes((TINY / "test.jsonl").read_bytes())
+    names = {"train": "train", "dev": "train", "test": "test", "out_of_domain": "test", "out_of_domain_dev": "test"}
+    for name, source in names.items():
+        (data / f"{name}.jsonl").write_bytes((TINY / f"{source}.jsonl").read_bytes())
     settings = {
         "PYTHON": sys.executable,
         "RUN_DIR": "run",
-        "TEACHER": tiny_encoder,
+        "TEACHER": tiny_wide_encoder,
         "STUDENT": tiny_encoder,
         "BEFORE": tiny_encoder,
         "MAX_LENGTH": "64",
         "BATCH_SIZE": "4",
+        "FORCE": "1",  # a random teacher may be worse than a random student
     }
 
     def run_all():
         return subprocess.run(
-            ["bash", SCRIPTS / "reranker" / "run_all.sh"],
+            ["bash", SCRIPTS / pipeline / "run_all.sh"],
             cwd=tmp_path,
             env=os.environ | settings,
             capture_output=True,
@@ -48,14 +54,35 @@ def test_the_reranker_recipe(tmp_path, tiny_encoder):
 
     first = run_all()
     assert first.returncode == 0, first.stderr
-    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
-    assert [(Path(file["path"]).name, file["domain"]) for file in report["files"]] == [
+    found = json.loads((tmp_path / "run" / report / "report.json").read_text())
+    assert [(Path(file["path"]).name, file["domain"]) for file in found["files"]] == [
         ("test.jsonl", "in-domain"),
         ("out_of_domain.jsonl", "out-of-domain"),
     ]
-    assert list(report["files"][0]["means"]) == ["BM25", "before", "after", "teacher"]
-    for setting in ("RUN_DIR=run", f"TEACHER={tiny_encoder}", "LEARNING_RATE=2e-5", "TOP_K=8"):
+    assert list(found["files"][0]["means"]) == ["BM25", "before", "after", "teacher"]
+    assert (tmp_path / "run" / "check" / "check.json").exists()
+    for setting in ("RUN_DIR=run", f"TEACHER={tiny_wide_encoder}", "LEARNING_RATE=2e-5", "DATASET=run/data/dev.jsonl"):
         assert setting in first.stderr
+    if pipeline == "embedding":  # the dev files that are there choose how much is kept
+        assert [curve["name"] for curve in found["merges"][0]["files"]] == [
+            "dev_logits.jsonl",
+            "out_of_domain_dev_logits.jsonl",
+        ]
     second = run_all()
     assert second.returncode == 0, second.stderr
-    assert second.stderr.count("is finished already") >= 6  # three scored files, triplets, model, evaluation scores
+    assert second.stderr.count("is finished already") >= finished
+
+
+@pytest.mark.parametrize("pipeline", ["reranker", "embedding"])
+def test_a_worse_teacher_stops_the_recipe(pipeline, tmp_path):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "dev.jsonl").touch()
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> called\nexit 1\n')
+    python.chmod(0o755)
+    settings = {"PYTHON": str(python), "RUN_DIR": "run"}
+    command = ["bash", SCRIPTS / pipeline / "run_all.sh"]
+    found = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, check=False)
+    assert found.returncode == 1
+    (call,) = (tmp_path / "called").read_text().splitlines()
+    assert call.startswith("-m rag_core.check_teacher")
