@@ -4,7 +4,8 @@
 #   DATA_DIR=path/to/data bash benchmarks/embedding.sh [run ...]
 # DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
 # layout of BEIR). Runs are wikiqa-1 wikiqa-2 wikiqa-3 wikiqa_original-1 wikiqa_anchors-1 scifact-1 scifact-2 scifact-3
-# (all of them by default). The reports go to benchmarks/results/embedding-<run>.json.
+# (all of them by default), and wikiqa_reranker-1, whose teacher is the cross-encoder RERANKER (of benchmarks/wikiqa.sh).
+# The reports go to benchmarks/results/embedding-<run>.json.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
@@ -21,6 +22,9 @@ score() { # max_length, files
   stage embedding_distillation.generate_logits --teacher "$TEACHER" --output_dir "$SCORES" --max_length "$1" \
     --input_files "${@:2}"
 }
+soft_labels() { # files
+  stage embedding_distillation.generate_scores --output_dir "$RUN_DIR/soft_labels" --input_files "$@"
+}
 
 stage rag_core.demo_models --output_dir "$RUN_DIR/models"
 mkdir -p "$DATA"
@@ -35,8 +39,7 @@ stage rag_core.prepare --source jsonl --input "$RUN_DIR/scifact/train.jsonl" \
 score 128 "$DATA"/wikiqa_{train,dev,test}.jsonl.gz
 score 256 "$DATA"/semeval_{dev,test}.jsonl.gz
 score 256 "$DATA/scifact_test.jsonl.gz" "$DATA"/scifact_{train,dev}.jsonl
-stage embedding_distillation.generate_scores --output_dir "$RUN_DIR/soft_labels" \
-  --input_files "$SCORES"/{wikiqa,scifact}_train_logits.jsonl
+soft_labels "$SCORES"/{wikiqa,scifact}_train_logits.jsonl
 "$PYTHON" "$ROOT/benchmarks/original_pairs.py" "$SCORES/wikiqa_train_logits.jsonl" \
   "$RUN_DIR/soft_labels/wikiqa_pairs.jsonl"
 
@@ -52,6 +55,11 @@ run() {
     wikiqa_original-*) recipe=(--train_file "$RUN_DIR/soft_labels/wikiqa_pairs.jsonl" --temperature 1 --merge off
       --learning_rate 6e-5 --per_device_train_batch_size 512) ;;
     wikiqa_anchors-*) recipe+=(--anchor_files "$DATA/scifact_train.jsonl") ;;
+    wikiqa_reranker-*)
+      stage reranker_distillation.generate_logits --teacher "${RERANKER:?a cross-encoder}" --output_dir "$SCORES" \
+        --max_length 128 --output_suffix _reranker --input_files "$DATA/wikiqa_train.jsonl.gz"
+      soft_labels "$SCORES/wikiqa_train_reranker.jsonl"
+      recipe[1]=$RUN_DIR/soft_labels/wikiqa_train_reranker_scores.jsonl ;;
   esac
   stage embedding_distillation.train "${flags[@]}" "${recipe[@]}"
   # What the student was before is the same in every report.

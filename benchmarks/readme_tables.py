@@ -2,7 +2,7 @@
 
 python benchmarks/readme_tables.py [--store NAME report.json] [--check]
 
-`--store` keeps a report under a name first; `--check` writes nothing and exits 1 where README is stale.
+`--store` only keeps a report under a name; `--check` writes nothing and exits 1 where README is stale.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.store:
         store(args.store[0], Path(args.store[1]))
+        return 0
     current = README.read_text(encoding="utf-8")
     fresh = fill(current)
     if args.check:

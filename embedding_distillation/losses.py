@@ -29,7 +29,7 @@ class LossSettings:
         anchor_weight: of the penalty on drift of the anchor texts' embeddings; 0 where there are none.
     """
 
-    name: LossName
+    loss: LossName
     teacher_temperature: float
     student_temperature: float
     contrastive_weight: float
@@ -113,7 +113,7 @@ class DistillationLoss(nn.Module):
         self._settings = settings
         self.projection: nn.Module = nn.Identity()
         dimensions = model.get_embedding_dimension()
-        if settings.name == "mse" and teacher_dimensions is not None and teacher_dimensions != dimensions:
+        if settings.loss == "mse" and teacher_dimensions is not None and teacher_dimensions != dimensions:
             self.projection = nn.Linear(dimensions, teacher_dimensions, bias=False)
 
     def forward(self, inputs: Mapping[str, Any], labels: None = None) -> dict[str, Tensor]:
@@ -131,17 +131,17 @@ class DistillationLoss(nn.Module):
 
     def _distillation(self, vectors: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         settings = self._settings
-        if settings.name == "mse":
+        if settings.loss == "mse":
             taught = vectors[: len(inputs["teacher_vectors"])]
             projected = normalize(self.projection(taught), dim=1)
             return {"mse": ((projected - inputs["teacher_vectors"]) ** 2).sum(dim=1).mean()}
         queries, passages, mask = vectors[inputs["queries"]], inputs["passages"], inputs["mask"]
         student = (queries.unsqueeze(1) * vectors[passages]).sum(dim=2) / settings.student_temperature
         teacher = inputs["scores"] / settings.teacher_temperature
-        if settings.name == "margin_mse":
+        if settings.loss == "margin_mse":
             return {"margin_mse": margin_mse(student, teacher, mask)}
         terms = {"kl": kl_divergence(student, teacher, mask)}
-        if settings.name == "kl+contrastive":
+        if settings.loss == "kl+contrastive":
             terms["contrastive"] = settings.contrastive_weight * self._contrastive(vectors, teacher, inputs)
         return terms
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_core.errors import DataError
+from rag_core.jsonl import read_groups
 from rag_core.records import ScoredPair, SoftLabels
 
 # The teacher's default temperature, as a share of how far its scores of one query spread: that spread is what differs
@@ -14,7 +18,9 @@ from rag_core.records import ScoredPair, SoftLabels
 AUTO_SHARE = 1 / 3
 
 # Mean of entropy / log(candidates), above and below which a distribution says next to nothing.
-NEARLY_UNIFORM, NEARLY_ONE_HOT = 0.98, 0.05
+_NEARLY_UNIFORM, _NEARLY_ONE_HOT = 0.98, 0.05
+
+logger = logging.getLogger(__name__)
 
 
 def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> SoftLabels:
@@ -35,6 +41,58 @@ def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> S
         passages=[pair.passage for pair in ranking],
         scores=[pair.score for pair in ranking],
     )
+
+
+def read_soft_labels(path: Path, skipped: list[DataError] | None) -> list[SoftLabels]:
+    """Read soft labels, one row a query.
+
+    Raises:
+        DataError: as `read_groups`, or a query has one candidate, or two rows.
+    """
+    groups = []
+    for rows in read_groups(path, SoftLabels, skipped=skipped):
+        if len(rows) > 1 or len(rows[0].passages) < 2:
+            what = "two rows" if len(rows) > 1 else "one candidate, which has nothing to be compared with"
+            raise DataError(
+                f"query_id {rows[0].query_id!r} has {what}", "Make the file again with generate_scores", path=path
+            )
+        groups.append(rows[0])
+    return groups
+
+
+def choose_temperature(
+    groups: Sequence[SoftLabels], asked: float | None, unit: str, path: Path, *, as_distribution: bool
+) -> float:
+    """Return what the teacher's scores are divided by, and say how soft that makes the targets.
+
+    Args:
+        as_distribution: whether they are learned as one, so that nearly uniform or one-hot ones are warned about.
+
+    Raises:
+        DataError: the scores of `path` do not spread, so there is nothing to choose by.
+    """
+    spread = score_spread(groups)
+    temperature = asked or AUTO_SHARE * spread
+    if not temperature:
+        raise DataError("the teacher scores all candidates of most queries alike", "Check its scores", path=path)
+    softness = relative_entropy(groups, temperature)
+    logger.info(
+        "teacher's scores (%s) spread by %.3g within a query; temperature %.3g (%s) makes targets of relative entropy "
+        "%.2f (0 one-hot, 1 uniform)",
+        unit,
+        spread,
+        temperature,
+        "as asked" if asked else "auto",
+        softness,
+    )
+    if as_distribution and not _NEARLY_ONE_HOT < softness < _NEARLY_UNIFORM:
+        logger.warning(
+            "WARNING: the targets are nearly %s: the student learns little of the teacher's order. "
+            "Pass a %s --teacher_temperature.",
+            "uniform" if softness >= _NEARLY_UNIFORM else "one-hot",
+            "lower" if softness >= _NEARLY_UNIFORM else "higher",
+        )
+    return temperature
 
 
 def score_spread(groups: Sequence[SoftLabels]) -> float:

@@ -19,18 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from embedding_distillation.soft_labels import (
-    AUTO_SHARE,
-    NEARLY_ONE_HOT,
-    NEARLY_UNIFORM,
-    relative_entropy,
-    score_spread,
-)
+from embedding_distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_groups, read_samples
+from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
-from rag_core.records import SoftLabels
 from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
 from rag_core.unfinished import UnfinishedWork
 
@@ -88,7 +81,7 @@ class Args(StageArgs):
     )
     dev_files: list[Path] = flag("ScoredPair records of in-domain queries that are not trained on", [])
     out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
-    max_length: int = flag("tokens of a text; longer ones are cut", 512)
+    max_length: int = flag("tokens of a text while training; the model that comes out reads what it read before", 512)
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("texts in one forward pass; the texts of a batch are sorted by length", 32)
 
@@ -128,11 +121,14 @@ def run(args: Args) -> Path:
     )
     bad_rows: list[DataError] = []
     skipped = bad_rows if args.skip_bad_rows else None
-    groups = _read_groups(args.train_file, skipped)
-    eval_groups = _read_groups(args.eval_file, skipped) if args.eval_file else None
+    groups = read_soft_labels(args.train_file, skipped)
+    eval_groups = read_soft_labels(args.eval_file, skipped) if args.eval_file else None
     anchor_samples = [sample for path in args.anchor_files for sample in read_samples(path, skipped=skipped)]
     source = read_manifest(args.train_file) or {}
-    teacher_temperature = _teacher_temperature(args, groups, source.get("score_unit", "unknown unit"))
+    asked = args.teacher_temperature or args.temperature
+    unit = source.get("score_unit", "unknown unit")
+    distribution = args.loss.startswith("kl")
+    temperature = choose_temperature(groups, asked, unit, args.train_file, as_distribution=distribution)
 
     from sentence_transformers import SentenceTransformerTrainingArguments
 
@@ -154,8 +150,8 @@ def run(args: Args) -> Path:
         evaluates=args.eval_file is not None,
     )
     loss = LossSettings(
-        name=args.loss,
-        teacher_temperature=teacher_temperature,
+        loss=args.loss,
+        teacher_temperature=temperature,
         student_temperature=args.temperature or args.student_temperature,
         contrastive_weight=args.contrastive_weight,
         anchor_weight=args.anchor_weight if args.anchor_files else 0.0,
@@ -164,7 +160,7 @@ def run(args: Args) -> Path:
         stage="embedding_distillation.train",
         flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments),
         inputs=hashes,
-        model=model_identity(args.student),
+        model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
     )
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
@@ -215,54 +211,10 @@ def _check_flags(args: Args) -> None:
         raise UsageError("dev files choose the weight of --merge auto", f"Leave out --merge {args.merge}, or the files")
 
 
-def _read_groups(path: Path, skipped: list[DataError] | None) -> list[SoftLabels]:
-    """Read soft labels, one row a query.
-
-    Raises:
-        DataError: as `read_groups`, or a query has one candidate, or two rows.
-    """
-    groups = []
-    for rows in read_groups(path, SoftLabels, skipped=skipped):
-        if len(rows) > 1 or len(rows[0].passages) < 2:
-            what = "two rows" if len(rows) > 1 else "one candidate, which has nothing to be compared with"
-            raise DataError(
-                f"query_id {rows[0].query_id!r} has {what}", "Make the file again with generate_scores", path=path
-            )
-        groups.append(rows[0])
-    return groups
-
-
-def _teacher_temperature(args: Args, groups: Sequence[SoftLabels], unit: str) -> float:
-    """Return what the teacher's scores are divided by, and say how soft that makes the targets."""
-    spread = score_spread(groups)
-    temperature = args.teacher_temperature or args.temperature or AUTO_SHARE * spread
-    if not temperature:
-        raise DataError(
-            "the teacher scores all candidates of most queries alike", "Check its scores", path=args.train_file
-        )
-    softness = relative_entropy(groups, temperature)
-    logger.info(
-        "teacher's scores (%s) spread by %.3g within a query; temperature %.3g (%s) makes targets of relative entropy "
-        "%.2f (0 one-hot, 1 uniform)",
-        unit,
-        spread,
-        temperature,
-        "as asked" if args.teacher_temperature or args.temperature else "auto",
-        softness,
-    )
-    if args.loss in ("kl", "kl+contrastive") and not NEARLY_ONE_HOT < softness < NEARLY_UNIFORM:
-        logger.warning(
-            "WARNING: the targets are nearly %s: the student learns little of the teacher's order. "
-            "Pass a %s --teacher_temperature.",
-            "uniform" if softness >= NEARLY_UNIFORM else "one-hot",
-            "lower" if softness >= NEARLY_UNIFORM else "higher",
-        )
-    return temperature
-
-
 def _decisive_flags(args: Args) -> dict[str, Any]:
     paths = {"train_file", "eval_file", "anchor_files", "dev_files", "out_of_domain_dev_files", "output_dir"}
-    elsewhere = {"student", "overwrite", "log_level", "temperature", "teacher_temperature", "student_temperature"}
+    elsewhere = {"student", "teacher", "overwrite", "log_level"}
+    elsewhere |= {"loss", "temperature", "teacher_temperature", "student_temperature"}  # in the LossSettings
     return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths | elsewhere}
 
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How the student reads: `max_length` in tokens; `dropout` while training, `None` is its own."""
+    """How the student reads while it is trained: `max_length` in tokens; `dropout`, where `None` is its own."""
 
     name: str
     max_length: int
@@ -81,6 +81,7 @@ def train(
     anchor_vectors = _anchor_vectors(student, anchors.texts, checkpoints / "anchors") if anchors.texts else None
     set_seed(training_arguments.seed)  # before a projection is drawn
     model = load_student(student)
+    own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
     training_arguments.output_dir = str(checkpoints)
 
@@ -102,6 +103,7 @@ def train(
         loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
     )
     facts = run_trainer(trainer, checkpoints)
+    model.max_seq_length = own_length  # short training texts are no reason to cut the user's
     if trainer.is_world_process_zero():
         merged = _merge(model, before, merge, student.mini_batch_size)
         facts["alpha"] = merged.alpha
@@ -133,7 +135,7 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
         raise EngineError(
             f"cannot load the student {settings.name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
         ) from error
-    model.max_seq_length = min(settings.max_length, model.max_seq_length or settings.max_length)
+    model.max_seq_length = model.max_seq_length or settings.max_length
     return model
 
 

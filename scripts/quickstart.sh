@@ -33,7 +33,7 @@ bash "$ROOT/scripts/check_teacher.sh" --dtype auto
 echo "== Embedding distillation" >&2
 bash "$ROOT/scripts/embedding/1_generate_logits.sh"
 bash "$ROOT/scripts/embedding/2_generate_scores.sh"
-LEARNING_RATE=${EMBEDDING_LEARNING_RATE:-1.5e-4} EPOCHS=${EPOCHS:-1} \
+LEARNING_RATE=${EMBEDDING_LEARNING_RATE:-1.5e-4} EPOCHS=${EPOCHS:-1} BATCH_SIZE=16 ACCUMULATION=1 \
   bash "$ROOT/scripts/embedding/3_train.sh" --dropout 0
 bash "$ROOT/scripts/embedding/4_evaluate.sh" --dtype auto
 

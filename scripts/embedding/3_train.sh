@@ -11,9 +11,9 @@ STUDENT=${STUDENT:-BAAI/bge-m3}
 MAX_LENGTH=${MAX_LENGTH:-512}
 LEARNING_RATE=${LEARNING_RATE:-2e-5}
 EPOCHS=${EPOCHS:-1}
-# Queries, not pairs, per step: 16 queries of some 30 candidates make the public recipe's batch of 512 pairs.
-BATCH_SIZE=${BATCH_SIZE:-16}
-ACCUMULATION=${ACCUMULATION:-1}
+# Queries, not pairs, per step: 4 x 4 queries of some 30 candidates make the public recipe's batch of 512 pairs.
+BATCH_SIZE=${BATCH_SIZE:-4}
+ACCUMULATION=${ACCUMULATION:-4}
 printf '%s\n' "RUN_DIR=$RUN_DIR" "STUDENT=$STUDENT" "MAX_LENGTH=$MAX_LENGTH" "LEARNING_RATE=$LEARNING_RATE" \
   "EPOCHS=$EPOCHS" "BATCH_SIZE=$BATCH_SIZE" "ACCUMULATION=$ACCUMULATION" >&2
 

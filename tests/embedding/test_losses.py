@@ -35,7 +35,7 @@ GROUPS = [
 def settings(name="kl", **changes):
     return LossSettings(
         **{
-            "name": name,
+            "loss": name,
             "teacher_temperature": 0.1,
             "student_temperature": 0.05,
             "contrastive_weight": 0.5,

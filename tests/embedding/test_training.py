@@ -118,6 +118,12 @@ def test_merged_weights_lie_between_before_and_after(tmp_path, tiny_encoder):
         assert value == pytest.approx(0.75 * before[name] + 0.25 * after[name], abs=1e-6)
 
 
+def test_the_model_reads_as_much_as_before(tmp_path, tiny_encoder):
+    run(tmp_path / "m", tiny_encoder, *BATCH_4)  # cuts texts to 64 tokens
+    lengths = [SentenceTransformer(str(path)).max_seq_length for path in (tiny_encoder, tmp_path / "m")]
+    assert lengths == [128, 128]
+
+
 def test_without_dev_files_half_of_the_way_is_kept(tmp_path, tiny_encoder):
     facts, _ = run(tmp_path / "m", tiny_encoder, *BATCH_4, merge="auto")
     assert facts["alpha"] == 0.5
