@@ -51,8 +51,8 @@ class DevSet:
             )
         return cls(path, groups, "MAP" if labelled else "Kendall's tau")
 
-    def value(self, model: SentenceTransformer, batch_size: int) -> float:
-        """Return the mean of the measure over the queries, with the cosines of the model."""
+    def values(self, model: SentenceTransformer, batch_size: int) -> npt.NDArray[np.float64]:
+        """Return the measure with the cosines of the model, query by query; shape (queries,)."""
         scores = cosines(model, self.groups, batch_size)
         if self.measure == "MAP":
             samples = [
@@ -67,14 +67,15 @@ class DevSet:
                 [score for label in (1, 0) for score, pair in zip(row, group, strict=True) if pair.label == label]
                 for row, group in zip(scores, self.groups, strict=True)
             ]
-            return float(np.nanmean(measure(samples, in_order)["MAP"]))
+            return measure(samples, in_order)["MAP"]
         from scipy.stats import kendalltau
 
         taus = [
             kendalltau(row, [pair.score for pair in group]).statistic
             for row, group in zip(scores, self.groups, strict=True)
         ]
-        return float(np.nan_to_num(taus).mean())  # a student that gives all candidates one score agrees with nothing
+        # A student that gives all candidates one score agrees with nothing.
+        return np.nan_to_num(np.array(taus, dtype=np.float64))
 
 
 def cosines(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rag_core.errors import UsageError
 from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
@@ -39,47 +39,18 @@ class EvaluateArgs(StageArgs):
 def evaluate(args: EvaluateArgs, stage: str) -> Path:
     """Write the report, print its table, and return the folder."""
     files = [*args.in_domain, *args.out_of_domain]
-    if len({path.name for path in files}) < len(files):
-        raise UsageError("two files have the same name", "Rename one: figures are told apart by the file's name")
-    if args.teacher and args.teacher_scores:
-        raise UsageError("both --teacher and --teacher_scores are given", "Pass one of them")
-    if args.teacher_scores and len(args.teacher_scores) != len(files):
-        raise UsageError(
-            f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
-            "Pass one for each of --in_domain and --out_of_domain, in their order",
-        )
-    from rag_core.engines.options import EngineOptions
-    from rag_core.evaluation import evaluate_file, read_labelled, score_for_evaluation
+    _check_flags(args, files)
+    from rag_core.evaluation import evaluate_file, read_labelled
     from rag_core.expectation import compare, read_expectations
     from rag_core.report import format_table, make_report, warnings, write_report
+    from rag_core.report_training import read_training
 
     expectations = read_expectations(args.expect) if args.expect else []
+    training = read_training(Path(args.after), args.trade_off)
     hashes = check_inputs([*files, *args.teacher_scores])
     labelled = read_labelled(files, skip_bad_rows=args.skip_bad_rows)
-    models: dict[Ranker, str] = {"before": args.before, "after": args.after}
-    if args.teacher:
-        models["teacher"] = args.teacher
-    scores: dict[Ranker, dict[Path, Path]] = {
-        ranker: score_for_evaluation(
-            ranker,
-            files,
-            EngineOptions(
-                model=model,
-                instruction=args.instruction if ranker == "teacher" else None,
-                max_length=args.max_length,
-                batch_size=args.batch_size,
-                dtype="auto" if ranker == "teacher" else args.dtype,
-            ),
-            stage=stage,
-            output_dir=args.output_dir / "scores",
-            skip_bad_rows=args.skip_bad_rows,
-        )
-        for ranker, model in models.items()
-    }
-    if args.teacher_scores:
-        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
-        scored_by = read_manifest(args.teacher_scores[0]) or {}
-        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
+    models = _models(args)
+    scores = _scores(args, files, stage)
     evaluations = [
         evaluate_file(
             path,
@@ -89,7 +60,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         )
         for path, samples in labelled.items()
     ]
-    report = make_report(evaluations, models, args.seed, args.trade_off)
+    report = make_report(evaluations, models, training, args.seed)
     write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe)
@@ -99,3 +70,53 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     for line in compare(expectations, report):
         logger.info(line)
     return args.output_dir
+
+
+def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
+    if len({path.name for path in files}) < len(files):
+        raise UsageError("two files have the same name", "Rename one: figures are told apart by the file's name")
+    if args.teacher and args.teacher_scores:
+        raise UsageError("both --teacher and --teacher_scores are given", "Pass one of them")
+    if args.teacher_scores and len(args.teacher_scores) != len(files):
+        raise UsageError(
+            f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
+            "Pass one for each of --in_domain and --out_of_domain, in their order",
+        )
+    if args.instruction and not args.teacher:
+        raise UsageError("--instruction is told to the teacher, and there is none", "Pass --teacher, or leave it out")
+
+
+def _models(args: EvaluateArgs) -> dict[Ranker, str]:
+    models: dict[Ranker, str] = {"before": args.before, "after": args.after}
+    if args.teacher:
+        models["teacher"] = args.teacher
+    if args.teacher_scores:
+        scored_by = read_manifest(args.teacher_scores[0]) or {}
+        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
+    return models
+
+
+def _scores(args: EvaluateArgs, files: list[Path], stage: str) -> dict[Ranker, dict[Path, Path]]:
+    """Return for each model the ScoredPair file of each file."""
+    from rag_core.engines.options import EngineOptions
+    from rag_core.evaluation import score_for_evaluation
+
+    def score(ranker: Ranker, model: str, **options: Any) -> dict[Path, Path]:
+        return score_for_evaluation(
+            ranker,
+            files,
+            EngineOptions(model=model, max_length=args.max_length, batch_size=args.batch_size, **options),
+            stage=stage,
+            output_dir=args.output_dir / "scores",
+            skip_bad_rows=args.skip_bad_rows,
+        )
+
+    scores: dict[Ranker, dict[Path, Path]] = {
+        "before": score("before", args.before, dtype=args.dtype),
+        "after": score("after", args.after, dtype=args.dtype),
+    }
+    if args.teacher:
+        scores["teacher"] = score("teacher", args.teacher, instruction=args.instruction)
+    if args.teacher_scores:
+        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
+    return scores

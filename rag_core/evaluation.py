@@ -83,9 +83,9 @@ class Example:
 def examples(evaluation: FileEvaluation, count: int) -> tuple[list[Example], list[Example]]:
     """Return the queries with the largest gains and with the largest losses after training, up to `count` each."""
     change = evaluation.values["after"]["MAP"] - evaluation.values["before"]["MAP"]
-    order = np.argsort(-np.nan_to_num(change), kind="stable")
-    gains = [_example(evaluation, int(i), float(change[i])) for i in order[:count] if change[i] > 0]
-    losses = [_example(evaluation, int(i), float(change[i])) for i in order[::-1][:count] if change[i] < 0]
+    falling, rising = (np.argsort(sign * np.nan_to_num(change), kind="stable")[:count] for sign in (-1, 1))
+    gains = [_example(evaluation, int(i), float(change[i])) for i in falling if change[i] > 0]
+    losses = [_example(evaluation, int(i), float(change[i])) for i in rising if change[i] < 0]
     return gains, losses
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from rag_core.dev_set import DevSet
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 Domain = Literal["in-domain", "out-of-domain"]
 Weights = Mapping[str, "Tensor"]
+Values = npt.NDArray[np.float64]
 
 ALPHAS = tuple(step / 10 for step in range(11))
 DEFAULT_ALPHA = 0.5  # WiSE-FT's own, for where there is nothing to choose it on
@@ -58,31 +62,45 @@ def interpolate(model: nn.Module, before: Weights, after: Weights, alpha: float)
 def choose_alpha(
     model: Any, before: Weights, after: Weights, dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
 ) -> Merge:
-    """Measure the dev files along the way; the best in-domain point at which no out-of-domain file falls is chosen.
+    """Measure the dev files along the way, and choose the point as `decide` does."""
+    measured = [
+        _measure(dev_set, model, before, after, batch_size=batch_size, domain=domain) for domain, dev_set in dev_sets
+    ]
+    inside = [values for (domain, _), values in zip(dev_sets, measured, strict=True) if domain == "in-domain"]
+    outside = [values for (domain, _), values in zip(dev_sets, measured, strict=True) if domain == "out-of-domain"]
+    alpha, reason = decide(inside, outside)
+    curves = [
+        Curve(dev_set.path.name, domain, dev_set.measure, len(dev_set.groups), values.mean(axis=1).tolist())
+        for (domain, dev_set), values in zip(dev_sets, measured, strict=True)
+    ]
+    return Merge(alpha, reason, ALPHAS, curves)
 
-    "Best" is the highest mean over the in-domain files, at equal values the smaller alpha; "falls" is below the value
-    at alpha 0. Without an in-domain file alpha is 0.5, or the largest below at which no other file falls.
+
+def decide(inside: Sequence[Values], outside: Sequence[Values]) -> tuple[float, str]:
+    """Return alpha and the reason.
+
+    Allowed is every alpha at which the mean of no out-of-domain file is below that at alpha 0. Of these, the smallest
+    is taken that is not worse in-domain than the best by more than one standard error of the difference, paired over
+    queries (the one-standard-error rule of Breiman et al. 1984): what a dev file cannot tell from the best is
+    decided in favour of what the student knew. Without an in-domain file alpha is at most 0.5.
+
+    Args:
+        inside, outside: of each file the values at `ALPHAS`; shape (alphas, queries).
     """
-
-    def value(alpha: float, dev_set: DevSet) -> float:
-        interpolate(model, before, after, alpha)
-        return dev_set.value(model, batch_size)
-
-    curves = [_curve(domain, dev_set, value) for domain, dev_set in dev_sets]
-    return Merge(*decide(curves), ALPHAS, curves)
-
-
-def decide(curves: Sequence[Curve]) -> tuple[float, str]:
-    """Return alpha and the reason, from the values at `ALPHAS`."""
-    inside = [curve.values for curve in curves if curve.domain == "in-domain"]
-    outside = [curve.values for curve in curves if curve.domain == "out-of-domain"]
-    allowed = [i for i in range(len(ALPHAS)) if all(values[i] >= values[0] for values in outside)]
+    falls = [values.mean(axis=1) < values[0].mean() for values in outside]
+    allowed = [i for i in range(len(ALPHAS)) if not any(fall[i] for fall in falls)]
     constraint = f", of {len(allowed)} of {len(ALPHAS)} at which no out-of-domain dev file falls" if outside else ""
     if not inside:
         chosen = max(i for i in allowed if ALPHAS[i] <= DEFAULT_ALPHA)
         return ALPHAS[chosen], f"nothing in-domain to choose it on: at most {DEFAULT_ALPHA:g}{constraint}"
-    chosen = max(allowed, key=lambda i: (sum(values[i] for values in inside), -i))
-    return ALPHAS[chosen], f"the best on the in-domain dev file{constraint}"
+    values = np.concatenate(inside, axis=1)
+    best = max(allowed, key=lambda i: (values[i].mean(), -i))
+    chosen = next(i for i in allowed if i == best or _as_good(values[best] - values[i]))
+    return ALPHAS[chosen], f"the smallest within a standard error of the best on the in-domain dev files{constraint}"
+
+
+def _as_good(shortfall: Values) -> bool:
+    return bool(shortfall.mean() <= shortfall.std() / np.sqrt(len(shortfall)))
 
 
 def write_merge(folder: Path, merge: Merge) -> None:
@@ -90,10 +108,16 @@ def write_merge(folder: Path, merge: Merge) -> None:
     (folder / "merge.json").write_text(json.dumps(asdict(merge), indent=2), encoding="utf-8")
 
 
-def _curve(domain: Domain, dev_set: DevSet, value: Callable[[float, DevSet], float]) -> Curve:
+def _measure(
+    dev_set: DevSet, model: Any, before: Weights, after: Weights, *, batch_size: int, domain: Domain
+) -> Values:
     from tqdm import tqdm
 
-    values = [value(alpha, dev_set) for alpha in tqdm(ALPHAS, desc=f"merge: {dev_set.path.name}", disable=None)]
-    figures = ", ".join(f"{alpha:g}: {figure:.4f}" for alpha, figure in zip(ALPHAS, values, strict=True))
+    rows = []
+    for alpha in tqdm(ALPHAS, desc=f"merge: {dev_set.path.name}", disable=None):
+        interpolate(model, before, after, alpha)
+        rows.append(dev_set.values(model, batch_size))
+    values = np.stack(rows)
+    figures = ", ".join(f"{alpha:g}: {mean:.4f}" for alpha, mean in zip(ALPHAS, values.mean(axis=1), strict=True))
     logger.info("%s (%s), %s by alpha: %s", dev_set.path.name, domain, dev_set.measure, figures)
-    return Curve(dev_set.path.name, domain, dev_set.measure, len(dev_set.groups), values)
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -10,129 +11,195 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.evaluation import FileEvaluation
+from rag_core.evaluation import FileEvaluation, Ranker
 from rag_core.metrics import METRICS
+from rag_core.significance import count_wins
 
 COLOURS: dict[str, str] = {"BM25": "#9aa5b1", "before": "#5b8def", "after": "#1f9d61", "teacher": "#d98a29"}
+
+_LOSS_COLOUR = "#c8553d"
+# Of the trade-off's models: "after" and further ones.
+_MODEL_COLOURS = (COLOURS["after"], "#7b61c4", "#c8553d", "#2f97a8", "#8d6e63", "#b0508f")
 
 _MOST_POINTS = 2000
 
 
-def metric_bars(file: Mapping[str, Any]) -> str:
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An SVG element and what stands above it; a `wide` one has two parts side by side."""
+
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def pictures_of_file(file: Mapping[str, Any], evaluation: FileEvaluation, seed: int) -> list[Picture]:
+    """Draw what the rankers did on a file.
+
+    Args:
+        file: its part of the report.
+    """
+    drawn = [metric_bars(file), change_histogram(evaluation)]
+    if "teacher" in evaluation.scores:
+        drawn.append(score_scatter(evaluation, seed))
+    return drawn
+
+
+def pictures_of_training(report: Mapping[str, Any]) -> list[Picture]:
+    """Draw how "after" was made, as far as the report knows."""
+    drawn = []
+    if report["training_log"]:
+        drawn.append(training_curve(report["training_log"]))
+    if report["merges"]:
+        drawn.append(trade_off(report["merges"]))
+    return drawn
+
+
+def metric_bars(file: Mapping[str, Any]) -> Picture:
     """Draw the means of every ranker, metric by metric, with their intervals."""
     figure, axes = _figure()
-    rankers = list(file["means"])
-    width = 0.8 / len(rankers)
-    for i, ranker in enumerate(rankers):
-        heights = np.array([file["means"][ranker][metric] for metric in METRICS])
-        bounds = np.array([file["intervals"][ranker][metric] for metric in METRICS]).T
+    means, intervals = file["means"], file["intervals"]
+    width = 0.84 / len(means)
+    for i, ranker in enumerate(means):
+        heights = np.array([means[ranker][metric] for metric in METRICS])
+        bounds = np.array([intervals[ranker][metric] for metric in METRICS]).T
         places = np.arange(len(METRICS)) + i * width
         axes.bar(places, heights, width * 0.94, label=ranker, color=COLOURS[ranker])
         axes.errorbar(places, heights, np.abs(bounds - heights), fmt="none", ecolor="#333", elinewidth=0.8, capsize=2)
         for place, height, top in zip(places, heights, bounds[1], strict=True):
-            axes.annotate(f"{height:.3f}", (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
-    axes.set_xticks(np.arange(len(METRICS)) + 0.4 - width / 2, METRICS)
-    axes.set_ylim(0, 1.06)
+            # Without its "0.", a figure is no wider than its bar.
+            text = f"{height:.3f}".removeprefix("0")
+            axes.annotate(text, (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+    axes.set_xticks(np.arange(len(METRICS)) + 0.42 - width / 2, METRICS)
+    axes.set_ylim(0, 1.08)
     axes.set_ylabel("mean, with 95 % interval")
-    axes.legend(ncols=len(rankers), loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False, fontsize=8)
-    return _svg(figure)
+    axes.legend(ncols=len(means), loc="upper center", bbox_to_anchor=(0.5, 1.17), frameon=False, columnspacing=1.2)
+    said = (", ".join(f"{ranker} {by_metric[m]:.3f}" for ranker, by_metric in means.items()) for m in METRICS)
+    described = "; ".join(f"{metric}: {figures}" for metric, figures in zip(METRICS, said, strict=True))
+    return Picture("What each ranker reaches", _svg(figure, f"{file['path']}, means. {described}"))
 
 
-def change_histogram(evaluation: FileEvaluation) -> str:
+def change_histogram(evaluation: FileEvaluation) -> Picture:
     """Draw how many queries gained or lost how much average precision from before to after."""
-    change = evaluation.values["after"]["MAP"] - evaluation.values["before"]["MAP"]
-    change = change[np.isfinite(change)]
+    before, after = evaluation.values["before"]["MAP"], evaluation.values["after"]["MAP"]
+    change, wins = after - before, count_wins(before, after)
     figure, axes = _figure()
-    changed = change[change != 0]
-    axes.hist(changed[changed > 0], bins=np.linspace(0, 1, 21).tolist(), color=COLOURS["after"])
-    axes.hist(changed[changed < 0], bins=np.linspace(-1, 0, 21).tolist(), color="#c8553d")
+    axes.hist(change[change > 0], bins=np.linspace(0, 1, 21).tolist(), color=COLOURS["after"])
+    axes.hist(change[change < 0], bins=np.linspace(-1, 0, 21).tolist(), color=_LOSS_COLOUR)
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("change of average precision, after minus before")
     axes.set_ylabel("queries")
-    axes.set_title(
-        f"{(change > 0).sum()} queries better, {(change < 0).sum()} worse; not drawn: {(change == 0).sum()} the same",
-        fontsize=9,
-    )
-    return _svg(figure)
+    counts = f"{wins.better} queries better, {wins.worse} worse; not drawn: {wins.same} the same"
+    axes.set_title(counts)
+    described = f"{evaluation.path}, change of average precision. {counts}"
+    return Picture("What changed, query by query", _svg(figure, described))
 
 
-def score_scatter(evaluation: FileEvaluation, seed: int) -> str:
+def score_scatter(evaluation: FileEvaluation, seed: int) -> Picture:
     """Draw the student's score against the teacher's, before and after, for up to 2,000 pairs."""
-    from scipy.stats import spearmanr
-
-    teacher = np.concatenate([np.asarray(row) for row in evaluation.scores["teacher"]])
+    teacher = np.concatenate(evaluation.scores["teacher"])
     chosen = np.random.default_rng(seed).permutation(len(teacher))[:_MOST_POINTS]
-    figure, axes = _figure(columns=2)
-    for place, ranker in zip(axes, ("before", "after"), strict=True):
-        student = np.concatenate([np.asarray(row) for row in evaluation.scores[ranker]])  # type: ignore[index]
-        place.scatter(teacher[chosen], student[chosen], s=5, alpha=0.35, linewidths=0, color=COLOURS[ranker])
-        agreement = spearmanr(teacher, student).statistic
-        place.set_title(f"{ranker}: rank correlation {agreement:.3f}", fontsize=9)
-        place.set_xlabel("teacher's score")
-        place.set_ylabel("student's score")
-    return _svg(figure)
+    figure, (left, right) = _figure(columns=2)
+    titles = []
+    shown: tuple[tuple[Any, Ranker], ...] = ((left, "before"), (right, "after"))
+    for axes, ranker in shown:
+        student = np.concatenate(evaluation.scores[ranker])
+        axes.scatter(
+            teacher[chosen], student[chosen], s=7, alpha=0.35, linewidths=0, color=COLOURS[ranker], rasterized=True
+        )
+        titles.append(f"{ranker}: {_correlation(teacher, student)}")
+        axes.set_title(titles[-1])
+        axes.set_xlabel("teacher's score")
+        axes.set_ylabel("student's score")
+    described = f"{evaluation.path}, {len(chosen)} of {len(teacher)} pairs. {'; '.join(titles)}"
+    return Picture("Does the student score as the teacher does?", _svg(figure, described), wide=True)
 
 
-def training_curve(log: Sequence[Mapping[str, float]]) -> str:
+def training_curve(log: Sequence[Mapping[str, float]]) -> Picture:
     """Draw the loss by step, on training data and on unseen data where it was measured."""
     figure, axes = _figure()
-    for key, label, colour in (("loss", "training", COLOURS["before"]), ("eval_loss", "unseen", COLOURS["teacher"])):
-        points = [(entry["step"], entry[key]) for entry in log if key in entry]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, color=colour, linewidth=1.4)
+    described = []
+    for key, label, colour in (("loss", "training", COLOURS["after"]), ("eval_loss", "unseen", "#1f2933")):
+        steps = [entry["step"] for entry in log if key in entry]
+        losses = [entry[key] for entry in log if key in entry]
+        if losses:
+            axes.plot(steps, losses, label=label, color=colour, linewidth=1.4, marker="." if len(losses) < 20 else None)
+            described.append(f"{label}: from {losses[0]:.4g} to {losses[-1]:.4g} at step {steps[-1]}")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    axes.legend(frameon=False)
+    return Picture("Loss by step", _svg(figure, f"Loss by step. {'; '.join(described)}"))
 
 
-def trade_off(merges: Sequence[Mapping[str, Any]]) -> str:
+def trade_off(merges: Sequence[Mapping[str, Any]]) -> Picture:
     """Draw in-domain quality against the change out of domain, from before (alpha 0) to after training (alpha 1).
 
-    One line a model, its chosen alpha marked. Without out-of-domain files, in-domain quality by alpha.
+    One line a model, its chosen alpha ringed. Where a model has no out-of-domain files, in-domain quality by alpha.
     """
     figure, axes = _figure()
+    forgetting = all(_curves(merge, "out-of-domain") for merge in merges)
+    described = []
     for number, merge in enumerate(merges):
         inside = _mean_values(merge, "in-domain")
-        outside = _mean_values(merge, "out-of-domain")
+        outside = _mean_values(merge, "out-of-domain") if forgetting else None
         across = np.array(merge["alphas"]) if outside is None else outside - outside[0]
-        if inside is None:
-            continue
-        (line,) = axes.plot(across, inside, marker="o", markersize=3, linewidth=1.2, label=merge["name"], zorder=2)
-        chosen = list(merge["alphas"]).index(merge["alpha"]) if merge["alpha"] in merge["alphas"] else None
-        if chosen is not None:
-            axes.scatter(across[chosen], inside[chosen], s=90, facecolors="none", edgecolors=line.get_color(), zorder=3)
-        for i in (0, 5, 10) if number == 0 else (10,):
-            axes.annotate(
-                f"alpha {merge['alphas'][i]:g}", (across[i], inside[i]), (4, -9), textcoords="offset points", fontsize=7
-            )
-    axes.axvline(0, color="black", linewidth=0.8, zorder=1)
-    outside_measured = any(_mean_values(merge, "out-of-domain") is not None for merge in merges)
-    axes.set_xlabel("out-of-domain dev files, mean change" if outside_measured else "alpha")
-    axes.set_ylabel("in-domain dev file")
-    axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+        colour = _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        name = merge["name"].replace("$", r"\$")  # no formula
+        axes.plot(across, inside, marker="o", markersize=3, linewidth=1.2, label=name, color=colour, zorder=2)
+        chosen = merge["alphas"].index(merge["alpha"])
+        axes.scatter(across[chosen], inside[chosen], s=90, facecolors="none", edgecolors=colour, zorder=3)
+        for alpha, x, y in zip(merge["alphas"], across, inside, strict=True) if forgetting else ():
+            axes.annotate(f"{alpha:g}", (x, y), (4, -8), textcoords="offset points", fontsize=7, color=colour)
+        described.append(f"{merge['name']}: alpha {merge['alpha']:g}, in-domain {inside[chosen]:.4f}")
+    if forgetting:
+        axes.axvline(0, color="black", linewidth=0.8, zorder=1)
+    measures = " / ".join(dict.fromkeys(c["measure"] for merge in merges for c in _curves(merge, "in-domain")))
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("mean change of the out-of-domain dev files" if forgetting else "alpha")
+    axes.set_ylabel(f"in-domain dev files, {measures}")
+    axes.legend(frameon=False)
+    what = "against out-of-domain, at each alpha" if forgetting else "by alpha"
+    described_as = f"In-domain {what}. Chosen: {'; '.join(described)}"
+    return Picture("How much of the training is kept", _svg(figure, described_as))
 
 
-def _mean_values(merge: Mapping[str, Any], domain: str) -> npt.NDArray[np.float64] | None:
-    values = [file["values"] for file in merge["files"] if file["domain"] == domain]
-    return np.mean(values, axis=0) if values else None
+def _curves(merge: Mapping[str, Any], domain: str) -> list[Mapping[str, Any]]:
+    return [curve for curve in merge["files"] if curve["domain"] == domain]
+
+
+def _mean_values(merge: Mapping[str, Any], domain: str) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.mean([curve["values"] for curve in _curves(merge, domain)], axis=0)
+    return values
 
 
 def _figure(columns: int = 1) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.4 * columns, 3.1), layout="constrained")
     return figure, figure.subplots(ncols=columns)
 
 
-def _svg(figure: Any) -> str:
+def _correlation(teacher: npt.NDArray[np.float64], student: npt.NDArray[np.float64]) -> str:
+    from scipy.stats import spearmanr
+
+    if np.ptp(teacher) == 0 or np.ptp(student) == 0:
+        return "no rank correlation, all scores are alike"
+    return f"rank correlation {spearmanr(teacher, student).statistic:.3f}"
+
+
+def _svg(figure: Any, description: str) -> str:
+    """Return a figure as an SVG element that says what is on it to those who do not see it."""
     from matplotlib import rc_context
 
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "report"}):  # equal figures give equal bytes
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)
+    # Equal figures give equal bytes, and no two of a page the same ids.
+    style = {"svg.hashsalt": description, "svg.fonttype": "none"}
+    metadata = {"Title": description, "Date": None, "Creator": None, "Format": None, "Type": None}
+    with rc_context(style):
+        figure.savefig(buffer, format="svg", metadata=metadata, dpi=200)
+    svg = re.sub(r"^.*?<svg ", '<svg role="img" ', buffer.getvalue(), flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*"', "<g", svg)  # numbered alike in every figure, and nothing refers to them

@@ -4,51 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
-from rag_core.errors import DataError
 from rag_core.evaluation import FileEvaluation, Ranker, examples
 from rag_core.jsonl import atomic_write
-from rag_core.manifest import read_manifest
 from rag_core.metrics import METRICS
 from rag_core.significance import count_wins, gap_closed, mean_interval
 
 Report = dict[str, Any]
 
 _EXAMPLES = 10
-_SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "seconds", "alpha")
-_SHOWN_SETTINGS = (
-    "loss", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate", "num_train_epochs",
-    "per_device_train_batch_size", "merge",
-)  # fmt: skip
 
 
 def make_report(
-    evaluations: Sequence[FileEvaluation], models: Mapping[Ranker, str], seed: int, trade_off: Sequence[Path] = ()
+    evaluations: Sequence[FileEvaluation], models: Mapping[Ranker, str], training: Mapping[str, Any], seed: int
 ) -> Report:
     """Return the content of `report.json`: the models, how "after" was trained, and what each ranker does on each file.
 
     Args:
-        trade_off: folders of further trained models, whose merge curves are shown beside that of "after".
-
-    Raises:
-        DataError: a file in the folder of a trained model is damaged.
+        training: of `report_training.read_training`.
     """
-    after = Path(models["after"])
-    merges = [{"name": folder.name, **merge} for folder in (after, *trade_off) if (merge := _read_merge(folder))]
-    return {
-        "models": dict(models),
-        "training": _training(after),
-        "training_log": _read_log(after),
-        "merges": [merge for merge in merges if merge["files"]],
-        "files": [_file_report(evaluation, seed) for evaluation in evaluations],
-    }
+    from tqdm import tqdm
+
+    progress = tqdm(evaluations, desc="intervals and tests", disable=None)
+    return {"models": dict(models), **training, "files": [_file_report(evaluation, seed) for evaluation in progress]}
 
 
 def _file_report(evaluation: FileEvaluation, seed: int) -> Report:
@@ -123,6 +107,23 @@ def _share(gap: Mapping[str, Any] | None) -> str:
     return f"{gap['share']:.0%} [{gap['low']:.0%}, {gap['high']:.0%}]"
 
 
+def format_changes(file: Mapping[str, Any]) -> str:
+    """Return as a Markdown table what became of each metric from before to after."""
+    rows = [["", "after - before [95 % interval]", "p", "better", "worse", "same", "teacher's lead closed"]]
+    for metric in METRICS:
+        change, wins = file["change_to_after"]["before"][metric], file["wins"][metric]
+        rows.append(
+            [
+                metric,
+                f"{change['difference']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]",
+                f"{change['p_value']:.4f}",
+                *(str(wins[outcome]) for outcome in ("better", "worse", "same")),
+                _share(file["gap_closed"][metric]) if file["gap_closed"] else "",
+            ]
+        )
+    return format_rows(rows)
+
+
 def warnings(report: Report) -> list[str]:
     """Say what the reader must not overlook."""
     found = []
@@ -144,7 +145,7 @@ def write_report(directory: Path, report: Report, evaluations: Sequence[FileEval
         for row in _per_query(evaluations):
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     with atomic_write(directory / "report.md") as file:
-        file.write(_render("report.md.jinja", autoescape=False, report=report, table=format_table(report)).encode())
+        file.write(_markdown(report).encode())
     with atomic_write(directory / "report.html") as file:
         file.write(_html(report, evaluations, seed).encode())
 
@@ -172,24 +173,37 @@ def _per_query(evaluations: Sequence[FileEvaluation]) -> list[dict[str, Any]]:
     ]
 
 
+def _markdown(report: Report) -> str:
+    return _render(
+        "report.md.jinja",
+        autoescape=False,
+        report=report,
+        table=format_table(report),
+        format_changes=format_changes,
+        plain=_plain_markdown,
+    )
+
+
+def _plain_markdown(text: str) -> str:
+    """Return a text of the data as Markdown that shows it in a line, whatever it spells."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
+
+
 def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> str:
     from rag_core import plots
 
-    pictures = []
-    for file, evaluation in zip(report["files"], evaluations, strict=True):
-        drawn = [plots.metric_bars(file), plots.change_histogram(evaluation)]
-        if "teacher" in evaluation.scores:
-            drawn.append(plots.score_scatter(evaluation, seed))
-        pictures.append(drawn)
+    pictures = [
+        plots.pictures_of_file(file, evaluation, seed)
+        for file, evaluation in zip(report["files"], evaluations, strict=True)
+    ]
     return _render(
         "report.html.jinja",
         autoescape=True,
         report=report,
         metrics=METRICS,
-        pictures=pictures,
         summary=summary,
-        curve=plots.training_curve(report["training_log"]) if report["training_log"] else None,
-        trade_off=plots.trade_off(report["merges"]) if report["merges"] else None,
+        pictures=pictures,
+        training_pictures=plots.pictures_of_training(report),
     )
 
 
@@ -200,54 +214,3 @@ def _render(template: str, *, autoescape: bool, **values: Any) -> str:
         loader=PackageLoader("rag_core", "."), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(**values)
-
-
-def _training(model: Path) -> dict[str, Any] | None:
-    """Return how a model was trained, from the manifest beside it; `None` where there is none."""
-    manifest = read_manifest(model)
-    if manifest is None:
-        return None
-    flags = manifest["recipe"].get("flags", {})
-    return {
-        "teacher": (manifest.get("teacher") or {}).get("name"),
-        **{name: flags[name] for name in _SHOWN_SETTINGS if name in flags},
-        **{name: manifest[name] for name in _SHOWN_FACTS if name in manifest},
-    }
-
-
-class _Curve(TypedDict):
-    name: str
-    domain: str
-    measure: str
-    queries: int
-    values: list[float]
-
-
-class _Merge(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-    alpha: float
-    reason: str
-    alphas: list[float]
-    files: list[_Curve]
-
-
-def _read_merge(folder: Path) -> Any:
-    return _read_json(folder / "merge.json", TypeAdapter(_Merge), "train")
-
-
-def _read_log(folder: Path) -> Any:
-    return _read_json(folder / "training_log.json", TypeAdapter(list[dict[str, float]]), "train")
-
-
-def _read_json(path: Path, adapter: TypeAdapter[Any], made_by: str) -> Any:
-    """Return the content of a file of a trained model, `None` where it is not there."""
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise DataError(
-            f"is not what {made_by} writes ({error.errors()[0]['msg']})",
-            "Delete it to leave it out of the report, or train again",
-            path=path,
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ import numpy.typing as npt
 Values = npt.NDArray[np.float64]
 
 _RESAMPLES = 9999
+
+# Resamples come in batches of so many values, 32 MB; the size of a batch has no say in what comes out.
+_BATCH_VALUES = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,12 @@ def mean_interval(values: Values, seed: int) -> tuple[float, float]:
 
     values = values[np.isfinite(values)]
     interval = stats.bootstrap(
-        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=_batch(len(values)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
@@ -81,8 +90,8 @@ def gap_closed(before: Values, after: Values, teacher: Values, seed: int) -> Gap
     gain, lead = (after - before)[usable], (teacher - before)[usable]
     if not len(lead) or lead.mean() <= 0:
         return None
-    drawn = np.random.default_rng(seed).integers(len(lead), size=(_RESAMPLES, len(lead)))
-    gains, leads = gain[drawn].mean(axis=1), lead[drawn].mean(axis=1)
+    batches = [(gain[drawn].mean(axis=1), lead[drawn].mean(axis=1)) for drawn in _draws(len(lead), seed)]
+    gains, leads = np.concatenate(batches, axis=1)
     low = high = None
     if np.quantile(leads, 0.025) > 0:
         low, high = map(float, np.quantile(gains[leads > 0] / leads[leads > 0], (0.025, 0.975)))
@@ -102,9 +111,7 @@ def paired_change(old: Values, new: Values, seed: int) -> Change:
     if len(old) < 2:
         raise ValueError(f"a paired comparison needs 2 queries, got {len(old)}")
     differences = new - old
-    bootstrap = stats.bootstrap(
-        (differences,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
-    )
+    low, high = mean_interval(differences, seed)
     # In pairs, a permutation swaps old and new, that is, flips the sign of the difference.
     flipped = stats.permutation_test(
         (differences,),
@@ -112,12 +119,24 @@ def paired_change(old: Values, new: Values, seed: int) -> Change:
         permutation_type="samples",
         vectorized=True,
         n_resamples=_RESAMPLES,
+        batch=_batch(len(differences)),
         rng=np.random.default_rng(seed),
     )
     return Change(
         difference=float(differences.mean()),
         relative=float(differences.mean() / old.mean()) if old.mean() else None,
-        low=float(bootstrap.confidence_interval.low),
-        high=float(bootstrap.confidence_interval.high),
+        low=low,
+        high=high,
         p_value=float(flipped.pvalue),
     )
+
+
+def _batch(queries: int) -> int:
+    return max(1, _BATCH_VALUES // queries)
+
+
+def _draws(queries: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the rows of all resamples in batches; shape (resamples, queries) each."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, _RESAMPLES, _batch(queries)):
+        yield generator.integers(queries, size=(min(_batch(queries), _RESAMPLES - start), queries))

@@ -1,36 +1,47 @@
 """Which point between before and after is chosen."""
 
+import numpy as np
 import pytest
 
 from rag_core.dev_set import DevSet
 from rag_core.errors import DataError
 from rag_core.jsonl import write_records
-from rag_core.merging import ALPHAS, Curve, decide
+from rag_core.merging import ALPHAS, decide
 from rag_core.records import ScoredPair
 
 
-def curve(domain, value):
-    return Curve("f", domain, "MAP", 9, [value(alpha) for alpha in ALPHAS])
+def curve(mean, spread=0.0, queries=8):
+    """Values whose mean at alpha is `mean(alpha)`, and whose differences between two alphas vary by `spread`."""
+    sign = np.resize([1, -1], queries)
+    return np.array([mean(alpha) + spread * alpha * sign for alpha in ALPHAS])
+
+
+def arch(top):
+    return curve(lambda alpha: alpha * (top - alpha))  # above its start until `top`
 
 
 def test_the_best_point_at_which_nothing_falls():
-    rising = curve("in-domain", lambda alpha: alpha)
-    assert decide([rising])[0] == 1
-    arch = curve("out-of-domain", lambda alpha: alpha * (0.65 - alpha))  # above its start until alpha 0.65
-    alpha, reason = decide([rising, arch])
+    rising = curve(lambda alpha: alpha)
+    assert decide([rising], [])[0] == 1
+    alpha, reason = decide([rising], [arch(0.65)])
     assert alpha == 0.6
-    assert reason == "the best on the in-domain dev file, of 7 of 11 at which no out-of-domain dev file falls"
-    falling = curve("out-of-domain", lambda alpha: -alpha)
-    assert decide([rising, arch, falling])[0] == 0
+    assert reason == (
+        "the smallest within a standard error of the best on the in-domain dev files, "
+        "of 7 of 11 at which no out-of-domain dev file falls"
+    )
+    assert decide([rising], [arch(0.65), curve(lambda alpha: -alpha)])[0] == 0
 
 
-def test_at_equal_values_less_is_kept():
-    assert decide([curve("in-domain", lambda alpha: alpha >= 0.3)])[0] == 0.3
+def test_what_the_dev_file_cannot_tell_from_the_best_is_decided_for_the_smaller():
+    assert decide([curve(lambda alpha: min(alpha, 0.3))], [])[0] == 0.3
+    # From alpha 0.7 on the shortfall, 1 - alpha, is within 3 (1 - alpha) / sqrt(queries); so it is everywhere.
+    assert decide([curve(lambda alpha: alpha, spread=3.0)], [])[0] == 0
+    assert decide([curve(lambda alpha: alpha, spread=3.0, queries=8), curve(lambda alpha: alpha, 0.0, 92)], [])[0] == 1
 
 
 def test_without_an_in_domain_file_half_or_less():
-    assert decide([curve("out-of-domain", lambda alpha: 0.0)])[0] == 0.5
-    assert decide([curve("out-of-domain", lambda alpha: alpha * (0.25 - alpha))])[0] == 0.2
+    assert decide([], [curve(lambda alpha: 0.0)])[0] == 0.5
+    assert decide([], [arch(0.25)])[0] == 0.2
 
 
 def rows(*candidates):

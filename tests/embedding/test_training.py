@@ -148,9 +148,10 @@ def test_dev_files_choose_and_their_values_are_those_of_the_saved_model(tmp_path
         ("out.jsonl", "out-of-domain", measure),
     ]
     chosen = merge["alphas"].index(merge["alpha"])
-    value = inside.value(SentenceTransformer(str(tmp_path / "m")), 4)
+    value = inside.values(SentenceTransformer(str(tmp_path / "m")), 4).mean()
     assert value == pytest.approx(merge["files"][0]["values"][chosen], abs=1e-6)
-    assert inside.value(SentenceTransformer(tiny_encoder), 4) == pytest.approx(merge["files"][0]["values"][0], abs=1e-6)
+    before = inside.values(SentenceTransformer(tiny_encoder), 4).mean()
+    assert before == pytest.approx(merge["files"][0]["values"][0], abs=1e-6)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from rag_core.engines.precision import resolve_dtype
 from rag_core.jsonl import read_records
 from rag_core.manifest import read_manifest
 from rag_core.records import ScoredPair
@@ -230,6 +231,22 @@ def test_a_stage_refuses_an_input_that_was_changed_behind_its_manifest(tiny_data
             "two files have the same name. Rename one: figures are told apart by the file's name.",
         ),
         (
+            evaluate.main,
+            ["--after", "m", "--in_domain", "x", "--output_dir", "o", "--teacher", "t", "--teacher_scores", "s"],
+            "both --teacher and --teacher_scores are given. Pass one of them.",
+        ),
+        (
+            evaluate.main,
+            ["--after", "m", "--in_domain", "x", "--out_of_domain", "y", "--output_dir", "o", "--teacher_scores", "s"],
+            "1 files of teacher scores for 2 files. "
+            "Pass one for each of --in_domain and --out_of_domain, in their order.",
+        ),
+        (
+            evaluate.main,
+            ["--after", "m", "--in_domain", "x", "--output_dir", "o", "--instruction", "Find the tip"],
+            "--instruction is told to the teacher, and there is none. Pass --teacher, or leave it out.",
+        ),
+        (
             generate_logits.main,
             ["--input_files", "a/x.jsonl", "b/x.jsonl", "--output_dir", "o"],
             "two input files have the same name and would have the same output. Score them one by one.",
@@ -272,7 +289,15 @@ def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_cross
     assert len(rows) == 16
     in_domain = [row["after"]["MAP"] for row in rows if row["path"].endswith("train.jsonl")]
     assert sum(in_domain) / len(in_domain) == pytest.approx(report["files"][0]["means"]["after"]["MAP"])
-    assert "<svg" in (tiny_data / "report" / "report.html").read_text()
+    page = (tiny_data / "report" / "report.html").read_text()
+    for caption in ("What each ranker reaches", "Does the student score as the teacher does?", "Loss by step"):
+        assert caption in page
+    assert report["training"]["loss"] == "margin_mse"
+    assert report["training"]["teacher"] == tiny_encoder
+    assert table.removesuffix(f"\n{folder}/report\n") in (tiny_data / "report" / "report.md").read_text()
+    wins = report["files"][0]["wins"]["MAP"]
+    assert f"{wins['better']} queries better than before, {wins['worse']} worse, {wins['same']} the same\n" in table
+    assert "share of the teacher's lead closed: MAP " in table
 
     expected = tiny_data / "expected.json"
     actual = report["files"][0]["means"]["after"]["MAP"]
@@ -294,6 +319,39 @@ def test_teacher_scores_of_another_file_are_refused(tiny_data, overlap_teacher, 
     argv = ["--after", "m", "--in_domain", f"{tiny_data}/test.jsonl", "--output_dir", f"{tiny_data}/report"]
     assert evaluate.main([*argv, "--teacher_scores", f"{tiny_data}/elsewhere.jsonl"]) == 1
     assert "has no score for query_id '1' and passage 'Apples stay crisp" in capsys.readouterr().err
+
+
+def test_what_training_left_is_checked_before_a_model_is_loaded(tiny_data, monkeypatch, capsys):
+    def no_model(*args, **kwargs):
+        raise AssertionError("a model is loaded before the files of training are checked")
+
+    monkeypatch.setattr("rag_core.scored_files.choose_engine", no_model)
+    after = tiny_data / "student"
+    after.mkdir()
+    argv = ["--after", str(after), "--in_domain", f"{tiny_data}/test.jsonl", "--output_dir", f"{tiny_data}/report"]
+    assert evaluate.main([*argv, "--trade_off", str(after)]) == 1
+    assert f"Error: {after}: has no merge curve. Leave it out of --trade_off" in capsys.readouterr().err
+    for name in ("merge.json", "training_log.json"):
+        (after / name).write_text("{")
+        assert evaluate.main(argv) == 1
+        assert f"Error: {after / name}: is not what train writes (Invalid JSON" in capsys.readouterr().err
+        (after / name).unlink()
+    assert not (tiny_data / "report").exists()
+
+
+def test_the_instruction_is_told_to_the_teacher_only(tiny_data, overlap_teacher):
+    argv = ["--before", "b", "--after", "a", "--teacher", "t", "--instruction", "Find the tip", "--dtype", "float16"]
+    argv += ["--in_domain", f"{tiny_data}/test.jsonl", "--output_dir", f"{tiny_data}/report"]
+    assert evaluate.main(argv) == 0
+    flags = {
+        ranker: read_manifest(tiny_data / "report" / "scores" / f"test_{ranker}.jsonl")["recipe"]["flags"]
+        for ranker in ("before", "after", "teacher")
+    }
+    assert flags["teacher"]["instruction"] == "Find the tip"
+    assert flags["teacher"]["dtype"] == resolve_dtype("auto")
+    for ranker in ("before", "after"):
+        assert flags[ranker]["instruction"] != "Find the tip"
+        assert flags[ranker]["dtype"] == "float16"
 
 
 @pytest.mark.parametrize(
