@@ -42,7 +42,7 @@ def store(name: str, report: Path) -> None:
     """Keep the figures of a report, with the names of its files and models: no folders, and no text of a data set."""
     content = json.loads(report.read_text(encoding="utf-8"))
     content["models"] = {ranker: Path(model).name for ranker, model in content["models"].items()}
-    if content["training"]:
+    if content["training"] and content["training"]["teacher"]:
         content["training"]["teacher"] = Path(content["training"]["teacher"]).name
     del content["training_log"]
     for file in content["files"]:
