@@ -84,7 +84,7 @@ def reranker() -> str:
 
 def embedding() -> str:
     """Return one row a run of the embedding benchmark: the gain in its domain, and the change in the others."""
-    rows = [["run", "alpha", "seconds", "before", "after", "teacher", "after - before [95 %]", "lead closed", "others"]]
+    rows = [["run", "alpha", "before", "after", "teacher", "after - before [95 %]", "lead closed", "others"]]
     for path in sorted(RESULTS.glob("embedding-*.json")):
         report = _load(path.stem)
         inside, *outside = report["files"]
@@ -96,7 +96,6 @@ def embedding() -> str:
             [
                 path.stem.removeprefix("embedding-"),
                 f"{training['alpha']:g}",
-                f"{training['seconds']:.0f}",
                 *means,
                 _interval(inside["change_to_after"]["before"]["MAP"]),
                 "no lead" if gap is None else f"{gap['share']:.0%}",
@@ -105,7 +104,7 @@ def embedding() -> str:
         )
     title = (
         "`benchmarks/embedding.sh`: all-mpnet-base-v2 teaches all-MiniLM-L6-v2; MAP on the test set of the run's name; "
-        "seconds of training on one busy core; others: after - before on sets that were not trained on."
+        "others: after - before on sets that were not trained on."
     )
     return f"{title}\n\n{format_rows(rows)}"
 
