@@ -63,7 +63,7 @@ def fill(readme: str) -> str:
 
 def quickstart() -> str:
     """Return what the two halves of the quickstart print."""
-    halves = {"Reranker": "quickstart-reranker", "Embedding": "quickstart-embedding"}
+    halves = {"Embedder": "quickstart-embedding", "Reranker": "quickstart-reranker"}
     return "\n\n".join(f"{title}:\n\n```text\n{format_table(_load(name))}\n```" for title, name in halves.items())
 
 
