@@ -86,27 +86,6 @@ class Args(StageArgs):
     mini_batch_size: int = flag("texts in one forward pass; the texts of a batch are sorted by length", 32)
 
 
-_DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 1.0,
-    "learning_rate": 2e-5,
-    "warmup_steps": 0.05,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "logging_steps": 0.02,
-    "save_steps": 0.1,
-    "save_total_limit": 2,
-    "report_to": "none",
-}
-
-_ON_THE_CARD = (
-    "num_train_epochs",
-    "learning_rate",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "seed",
-)
-
-
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
     _check_flags(args)
@@ -137,7 +116,7 @@ def run(args: Args) -> Path:
     from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
     from rag_core.dev_set import DevSet
     from rag_core.engines.identity import model_identity
-    from rag_core.training import decisive_settings, parse_training_arguments
+    from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
 
     domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
     domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
@@ -145,7 +124,7 @@ def run(args: Args) -> Path:
     training_arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         args.further_flags,
-        _DEFAULTS,
+        DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
     )
@@ -180,7 +159,7 @@ def run(args: Args) -> Path:
         )
         if is_main_process():
             teacher = source.get("teacher")
-            settings = dataclasses.asdict(loss) | {name: getattr(training_arguments, name) for name in _ON_THE_CARD}
+            settings = dataclasses.asdict(loss) | card_settings(training_arguments)
             write_model_card(
                 args.output_dir,
                 kind="bi-encoder",

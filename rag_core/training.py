@@ -30,6 +30,20 @@ from rag_core.jsonl import sync_directory
 
 T = TypeVar("T", bound=BaseTrainingArguments)
 
+# What both train stages start from; batch sizes count queries. For a reranker 16 queries of 8 x 4 triplets are the
+# public recipe's batch of 512 triplets.
+DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 1.0,
+    "learning_rate": 2e-5,
+    "warmup_steps": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "logging_steps": 0.02,
+    "save_steps": 0.1,
+    "save_total_limit": 2,
+    "report_to": "none",
+}
+
 # Settings of the trainer that have no say in the weights that come out.
 _WITHOUT_SAY = (
     "output_dir",
@@ -84,6 +98,12 @@ def parse_training_arguments(
 def decisive_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
     """Return the settings that have a say in the weights that come out."""
     return {name: value for name, value in arguments.to_dict().items() if not name.startswith(_WITHOUT_SAY)}
+
+
+def card_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
+    """Return the settings that a model card names."""
+    names = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def attention_settings() -> dict[str, str]:

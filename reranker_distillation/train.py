@@ -50,28 +50,6 @@ class Args(StageArgs):
     mini_batch_size: int = flag("pairs in one forward pass; the pairs of a batch are sorted by length", 32)
 
 
-# What the public recipe trains with; 16 queries of 8 x 4 triplets are its batch of 512 triplets.
-_DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 1.0,
-    "learning_rate": 2e-5,
-    "warmup_steps": 0.05,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "logging_steps": 0.02,
-    "save_steps": 0.1,
-    "save_total_limit": 2,
-    "report_to": "none",
-}
-
-_ON_THE_CARD = (
-    "num_train_epochs",
-    "learning_rate",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "seed",
-)
-
-
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
     if args.margin_scale is not None and args.margin_scale <= 0:
@@ -84,13 +62,13 @@ def run(args: Args) -> Path:
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
     from rag_core.engines.identity import model_identity
-    from rag_core.training import decisive_settings, parse_training_arguments
+    from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
     from reranker_distillation.training import train
 
     training_arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         args.further_flags,
-        _DEFAULTS,
+        DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
     )
@@ -125,8 +103,7 @@ def run(args: Args) -> Path:
                 kind="cross-encoder",
                 base_model=args.student,
                 teacher=source.get("teacher"),
-                settings={name: getattr(training_arguments, name) for name in _ON_THE_CARD}
-                | {"margin_scale": margin_scale},
+                settings=card_settings(training_arguments) | {"margin_scale": margin_scale},
                 facts=facts,
             )
             write_manifest(
