@@ -1,0 +1,84 @@
+"""Stages that turn each file of a teacher's scores into training data: what is around the turning."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rag_core.errors import DataError
+from rag_core.jsonl import output_path, read_groups, write_records
+from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.records import Record, ScoredPair
+from rag_core.stage import StageArgs, flag
+from rag_core.unfinished import UnfinishedWork
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class DerivedFilesArgs(StageArgs):
+    """Flags of such a stage; each has its own default `output_suffix`."""
+
+    input_files: list[Path] = flag("files of ScoredPair records, made by generate_logits of either pipeline")
+    output_suffix: str = flag("the output is <input stem><suffix>.jsonl")
+    output_dir: Path | None = flag("folder of the output (default: beside the input)", None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """What became of a file: the records, what was left out by reason, and both in words."""
+
+    records: Iterable[Record]
+    skipped: Mapping[str, int]
+    summary: str
+
+
+def derive_files(
+    args: DerivedFilesArgs,
+    derive: Callable[[list[list[ScoredPair]], Path], Derived],
+    *,
+    stage: str,
+    flags: Mapping[str, Any],
+) -> list[Path]:
+    """Derive the output of each input file that is not finished yet; return the outputs.
+
+    Args:
+        derive: from the groups of a file, one a query, and its path (for errors) to what is written.
+        flags: those that have a say in the output.
+
+    Raises:
+        PipelineError: as `check_inputs`, `read_groups`, `is_made` and `derive` raise.
+    """
+    hashes = check_inputs(args.input_files)
+    outputs = []
+    for source in args.input_files:
+        output = output_path(source, args.output_suffix, args.output_dir)
+        recipe = Recipe(
+            stage=stage,
+            flags={**flags, "skip_bad_rows": args.skip_bad_rows},
+            inputs={str(source): hashes[str(source)]},
+        )
+        outputs.append(output)
+        if not args.overwrite and is_made(output, recipe):
+            logger.info("%s is finished already", output)
+            continue
+        bad_rows: list[DataError] = []
+        groups = read_groups(source, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
+        derived = derive(groups, source)
+        scored_by = read_manifest(source) or {}
+        with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
+            rows = write_records(output, derived.records)
+            write_manifest(
+                output,
+                recipe,
+                rows=rows,
+                teacher=scored_by.get("recipe", {}).get("model"),
+                score_unit=scored_by.get("score_unit"),
+                skipped={"bad_rows": len(bad_rows), **derived.skipped},
+            )
+            work.remove()
+        logger.info("%s: %s", output, derived.summary)
+    return outputs
