@@ -56,7 +56,8 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
         work = Work(RandomEncoder(args.dimensions), "random", [Path(folder)], 1024)
-        rows = write_records(Path(folder) / "scores.jsonl", score_samples(samples, work))
+        scored = (pair for _, pairs in score_samples(samples, work) for pair in pairs)
+        rows = write_records(Path(folder) / "scores.jsonl", scored)
         on_disk = sum(path.stat().st_size for path in Path(folder).glob("*.npy")) / 2**20
     figures = {
         "passages": args.passages,

@@ -9,7 +9,6 @@ the bit (on hardware whose arithmetic is repeatable).
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +25,9 @@ logger = logging.getLogger(__name__)
 class ChunkStore:
     """Rows of float32, all of one shape, in the chunk files of some folders; new ones go to the first folder.
 
-    A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced and
-    renamed. In memory are the keys, 32 bytes a row and as much again while they are sorted; values are read through a
-    memory map that is closed again, so that they do not stay.
+    A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced (fsync)
+    and renamed. In memory are 24 bytes a row, its key and its place; values are read through a memory map that is
+    closed again, so that they do not stay.
     """
 
     def __init__(self, folders: Sequence[Path], kind: str) -> None:
@@ -36,8 +35,8 @@ class ChunkStore:
         self._folder = folders[0]
         self._kind = kind
         self._paths: list[Path] = []
-        self._keys: list[npt.NDArray[np.bytes_]] = []
-        self._index: tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]] | None = None
+        self._ends = [0]  # of each chunk, in the count of all rows
+        self._runs: list[_Run] = []  # sorted by key, each less than half as long as the one before it
         for folder in folders:
             for path in sorted(folder.glob(f"{kind}-*.npy")):
                 try:
@@ -45,21 +44,21 @@ class ChunkStore:
                 except (OSError, ValueError):  # damaged by something other than this program
                     logger.warning("%s cannot be read: its rows are computed again", path)
 
-    def missing(self, keys: Sequence[str]) -> list[int]:
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Return the places of the keys that have no row."""
         return [int(place) for place in np.flatnonzero(self._find(keys) < 0)]
 
-    def write(self, keys: Sequence[str], values: Floats) -> None:
+    def write(self, keys: Sequence[bytes], values: Floats) -> None:
         """Keep a chunk for good; it is on disk when this returns."""
-        chunk = np.empty(len(keys), dtype=[("key", "S32"), ("value", "<f4", values.shape[1:])])
+        chunk = np.empty(len(keys), dtype=[("key", _KEY), ("value", "<f4", values.shape[1:])])
         chunk["key"] = keys
         chunk["value"] = values
-        path = self._folder / f"{self._kind}-{row_key(*keys)}.npy"
+        path = self._folder / f"{self._kind}-{_digest(b''.join(keys)).hex()}.npy"
         with atomic_write(path) as file:
             np.save(file, chunk)
         self._add(path)
 
-    def read(self, keys: Sequence[str]) -> Floats:
+    def read(self, keys: Sequence[bytes]) -> Floats:
         """Return the rows of keys, in their order; shape (keys, ...).
 
         Raises:
@@ -68,38 +67,54 @@ class ChunkStore:
         places = self._find(keys)
         if (places < 0).any():
             raise KeyError(keys[int(np.argmin(places))])
-        ends = np.cumsum([len(chunk) for chunk in self._keys])
-        chunk_of = np.searchsorted(ends, places, side="right")
+        chunk_of = np.searchsorted(self._ends, places, side="right") - 1
         values: Floats | None = None
         for number in np.unique(chunk_of):
             mine = chunk_of == number
             chunk = np.load(self._paths[number], mmap_mode="r")
-            rows = chunk["value"][places[mine] - (ends[number] - len(chunk))]
+            rows = chunk["value"][places[mine] - self._ends[number]]
             if values is None:
                 values = np.empty((len(keys), *rows.shape[1:]), dtype=np.float32)
             values[mine] = rows
         return np.empty(0, dtype=np.float32) if values is None else values
 
     def _add(self, path: Path) -> None:
-        chunk = np.load(path, mmap_mode="r")
-        self._keys.append(chunk["key"].copy())
+        keys = np.load(path, mmap_mode="r")["key"]
+        if keys.dtype != _KEY:
+            raise ValueError(f"keys of {keys.dtype}")
+        run = _sorted_run(keys, self._ends[-1] + np.arange(len(keys)))
         self._paths.append(path)
-        self._index = None
+        self._ends.append(self._ends[-1] + len(keys))
+        # Merged like the digits of a binary counter, so that a row is sorted a logarithmic number of times.
+        while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
+            longer = self._runs.pop()
+            run = _sorted_run(np.concatenate([longer[0], run[0]]), np.concatenate([longer[1], run[1]]))
+        self._runs.append(run)
 
-    def _find(self, keys: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _find(self, keys: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """Return each key's place among all rows, -1 where it has none."""
-        if not self._keys:
-            return np.full(len(keys), -1, dtype=np.int64)
-        if self._index is None:
-            known = np.concatenate(self._keys)
-            order = np.argsort(known, kind="stable")
-            self._index = known[order], order
-        known, order = self._index
-        wanted = np.array(keys, dtype="S32")
-        near = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        return np.where(known[near] == wanted, order[near], -1)
+        wanted = np.array(keys, dtype=_KEY)
+        found = np.full(len(keys), -1, dtype=np.int64)
+        for known, places in self._runs:
+            near = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            found = np.where(known[near] == wanted, places[near], found)
+        return found
 
 
-def row_key(*parts: str) -> str:
-    """Return the key of a row: 128 bits of a hash of all that determines it, in hex."""
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+def row_key(*parts: str) -> bytes:
+    """Return the key of a row: 128 bits of a hash of all that determines it."""
+    lengths = " ".join([str(len(part)) for part in parts])  # so that ("a", "bc") is not ("ab", "c")
+    return _digest(f"{lengths}:{''.join(parts)}".encode())
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_KEY.itemsize).digest()
+
+
+_KEY = np.dtype("S16")
+_Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]
+
+
+def _sorted_run(keys: npt.NDArray[np.bytes_], places: npt.NDArray[np.int64]) -> _Run:
+    order = np.argsort(keys, kind="stable")
+    return keys[order], places[order]

@@ -24,6 +24,9 @@ class GenerateLogitsArgs(StageArgs):
     )
     output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_logits")
     output_dir: Path | None = flag("folder of the output (default: beside the input)", None)
+    score_store: Path | None = flag(
+        "folder where scores (of an embedder: vectors) are kept for other files and runs with the same teacher", None
+    )
     batch_size: int = flag("sequences in a batch (vLLM makes its own batches)", 32)
     max_length: int = flag(
         "tokens that a reranker reads of prompt, query and passage together, an embedder of a text; the rest is cut",
@@ -59,5 +62,6 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         ),
         overwrite=args.overwrite,
         skip_bad_rows=args.skip_bad_rows,
+        score_store=args.score_store,
     )
     return list(outputs.values())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import gzip
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -51,7 +50,7 @@ def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] |
             skipped.append(error)
             continue
         if isinstance(record, RankingSample) and record.query_id is None:
-            record = dataclasses.replace(record, query_id=str(number))
+            object.__setattr__(record, "query_id", str(number))  # a copy would check every passage again
         rows += 1
         yield record
     if rows == 0:
@@ -69,17 +68,22 @@ def read_samples(path: Path, *, skipped: list[DataError] | None = None) -> list[
     Raises:
         DataError: as `read_records`, and where two rows carry the same `query_id`.
     """
-    samples: dict[str, RankingSample] = {}
+    return list(iterate_samples(path, skipped=skipped))
+
+
+def iterate_samples(path: Path, *, skipped: list[DataError] | None = None) -> Iterator[RankingSample]:
+    """Yield what `read_samples` reads, one by one; of all samples, only the `query_id` stays in memory."""
+    seen: set[str] = set()
     for sample in read_records(path, RankingSample, skipped=skipped):
         assert sample.query_id is not None  # read_records fills it in
-        if sample.query_id in samples:
+        if sample.query_id in seen:
             raise DataError(
                 f"query_id {sample.query_id!r} stands in more than one row",
                 "Give each row its own query_id, or leave the key out (the line number is taken)",
                 path=path,
             )
-        samples[sample.query_id] = sample
-    return list(samples.values())
+        seen.add(sample.query_id)
+        yield sample
 
 
 def read_groups(path: Path, record_type: type[G], *, skipped: list[DataError] | None = None) -> list[list[G]]:
@@ -220,14 +224,19 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records, one a line, atomically; return their number. What is `None` in a sample is left out."""
+def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], None] = lambda: None) -> int:
+    """Write records, one a line, atomically; return their number. What is `None` in a sample is left out.
+
+    Args:
+        check: called before the file takes its place; when it raises, the file does not.
+    """
     rows = 0
     with atomic_write(path) as file:
         for record in records:
             adapter = _adapter(type(record))
             file.write(adapter.dump_json(record, exclude_none=isinstance(record, RankingSample)) + b"\n")
             rows += 1
+        check()
     return rows
 
 

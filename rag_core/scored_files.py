@@ -6,12 +6,15 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from rag_core.chunk_store import row_key
 from rag_core.engines import (
     EngineChoice,
     EngineName,
@@ -27,10 +30,11 @@ from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Role, TextEncoder
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
 from rag_core.errors import DataError, EngineError, StaleError, UsageError
-from rag_core.jsonl import read_records, read_samples, write_records
+from rag_core.jsonl import atomic_write, read_records, write_records
 from rag_core.manifest import Recipe, check_inputs, is_made, task_instruction, unfinished_folder, write_manifest
-from rag_core.metrics import means, measure, measured
+from rag_core.metrics import METRICS, PerQuery, means, measure, measured
 from rag_core.records import RankingSample, ScoredPair
+from rag_core.sample_file import SampleFile
 from rag_core.scoring import TextVectors, Work, embed_samples, embed_texts, score_samples, spread_pairs
 from rag_core.unfinished import UnfinishedWork
 
@@ -41,16 +45,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Source:
-    path: Path
-    sha256: str
-    samples: list[RankingSample]
-    bad_rows: int
-
-
-@dataclasses.dataclass(frozen=True)
 class _Item:
-    source: _Source
+    source: SampleFile
     output: Path
     recipe: Recipe
 
@@ -64,6 +60,7 @@ def score_files(
     overwrite: bool = False,
     skip_bad_rows: bool = False,
     replace_stale: bool = False,
+    score_store: Path | None = None,
 ) -> None:
     """Score each input file into its output; what is finished stays, what was begun goes on.
 
@@ -73,13 +70,14 @@ def score_files(
         outputs: input path -> output path.
         overwrite: score again even what is finished.
         replace_stale: an output of another recipe is replaced, where without it stands in the way.
+        score_store: folder where scores (or vectors) are kept for good, for other runs with the same model.
 
     Raises:
         PipelineError: as `read_samples`, `manifest.is_made`, the engine and the canary raise.
     """
     if len(set(outputs.values())) < len(outputs):
         raise UsageError("two input files have the same name and would have the same output", "Score them one by one")
-    sources = [_read(Path(path), sha256, skip_bad_rows) for path, sha256 in check_inputs(list(outputs)).items()]
+    sources = [_read(Path(path), found, skip_bad_rows) for path, found in check_inputs(list(outputs)).items()]
     name, options = _settle(engine, options, list(outputs))
     todo = []
     for source in sources:
@@ -90,35 +88,62 @@ def score_files(
             todo.append(item)
     if not todo:
         return
-    model = load_model(name, options, spread_pairs(todo[0].source.samples, CANARY_PAIRS))
+    model = load_model(name, options, spread_pairs(todo[0].source, CANARY_PAIRS))
     with ExitStack() as stack:
         for item in todo:
             stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=overwrite or replace_stale))
         # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
-        folders = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
-        work = Work(model, _scope(name, options), list(dict.fromkeys(folders)), _CHUNK_ROWS[name])
+        partial = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
+        scope = _scope(name, options)
+        stores = [_open_store(score_store, scope, name, options)] if score_store else []
+        work = Work(model, scope, list(dict.fromkeys([*stores, *partial])), _CHUNK_ROWS[name])
         if isinstance(model, TextEncoder):
-            embed_samples(chain.from_iterable(item.source.samples for item in todo), work)
+            embed_samples(_Joined([item.source for item in todo]), work, pairs=sum(item.source.pairs for item in todo))
         for item in todo:
             _score_file(item, work, options)
         if model.truncated:
             logger.info("%d texts were cut to fit --max_length %d", model.truncated, options.max_length)
-        for folder in filter(Path.exists, work.folders):
+        for folder in filter(Path.exists, partial):
             shutil.rmtree(folder)
 
 
 def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
-    rows = write_records(item.output, score_samples(item.source.samples, work))
+    values: list[PerQuery] = []
+    scored = score_samples(item.source, work, pairs=item.source.pairs)
+    rows = write_records(item.output, _measuring(scored, values), check=item.source.check_unchanged)
     write_manifest(
         item.output,
         item.recipe,
         rows=rows,
         score_unit=work.model.score_unit,
-        skipped={"bad_rows": item.source.bad_rows},
+        skipped={"bad_rows": len(item.source.bad_rows)},
         batch_size=options.batch_size,
     )
-    logger.info("%s: %d queries, %d pairs", item.output, len(item.source.samples), rows)
-    _report_ranking(item.output, item.source.samples)
+    logger.info("%s: %d queries, %d pairs", item.output, item.source.queries, rows)
+    ranking = {metric: np.concatenate([block[metric] for block in values]) for metric in METRICS}
+    if measured(ranking):
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
+        logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
+
+
+def _measuring(
+    scored: Iterator[tuple[RankingSample, list[ScoredPair]]], values: list[PerQuery]
+) -> Iterator[ScoredPair]:
+    """Yield the pairs as they come, and measure their ranking on the way."""
+    while block := list(islice(scored, _MEASURED_AT_ONCE)):
+        for _, pairs in block:
+            yield from pairs
+        values.append(measure([sample for sample, _ in block], [[pair.score for pair in pairs] for _, pairs in block]))
+
+
+class _Joined:
+    """Samples of several files, one file after another, as often as they are asked for."""
+
+    def __init__(self, sources: Sequence[SampleFile]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[RankingSample]:
+        return chain.from_iterable(self._sources)
 
 
 def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
@@ -130,12 +155,11 @@ def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
         return False
 
 
-def _read(path: Path, sha256: str, skip_bad_rows: bool) -> _Source:
-    bad_rows: list[DataError] = []
-    samples = read_samples(path, skipped=bad_rows if skip_bad_rows else None)
-    for error in bad_rows:
+def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
+    source = SampleFile(path, found, skip_bad_rows=skip_bad_rows)
+    for error in source.bad_rows:
         logger.warning("left out: %s", error)
-    return _Source(path, sha256, samples, len(bad_rows))
+    return source
 
 
 def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
@@ -162,7 +186,7 @@ def _instruction(options: EngineOptions, paths: list[Path]) -> str | None:
     return instruction
 
 
-def _recipe(source: _Source, stage: str, engine: EngineName, options: EngineOptions, skip_bad_rows: bool) -> Recipe:
+def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions, skip_bad_rows: bool) -> Recipe:
     flags, model = _what_scores(engine, options)
     return Recipe(
         stage=stage,
@@ -181,18 +205,26 @@ def _what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, 
 
 
 def _scope(engine: EngineName, options: EngineOptions) -> str:
-    return json.dumps(_what_scores(engine, options), sort_keys=True)
+    """Return the hash of all that determines a score beside the texts."""
+    flags, model = _what_scores(engine, options)
+    if "sha256" in model:
+        del model["name"]  # where a folder stands has no say
+    return row_key(json.dumps([flags, model], sort_keys=True)).hex()
+
+
+def _open_store(root: Path, scope: str, engine: EngineName, options: EngineOptions) -> Path:
+    """Return the folder of a scope in a score store, with a file beside the chunks that says whose they are."""
+    folder = root / scope
+    flags, model = _what_scores(engine, options)
+    with atomic_write(folder / "model.json") as file:
+        file.write(json.dumps({"model": model, "flags": flags}, indent=2).encode() + b"\n")
+    return folder
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
 _WITHOUT_SAY = {"model", "batch_size", "gpu_memory_utilization", "tensor_parallel_size"}
 
-
-def _report_ranking(output: Path, samples: list[RankingSample]) -> None:
-    values = measure(samples, scores_by_sample(output, samples))
-    if measured(values):
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in means(values).items())
-        logger.info("its ranking of the %d labelled queries: %s", measured(values), figures)
+_MEASURED_AT_ONCE = 1000  # queries
 
 
 def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], folder: Path) -> TextVectors:

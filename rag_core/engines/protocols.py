@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,4 +51,26 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts; shape (texts, dimensions), each row of L2 norm 1, in the order given."""
+        ...
+
+
+@runtime_checkable
+class ChunkPairScorer(PairScorer, Protocol):
+    """A pair scorer that has several chunks in work at once, or makes one ready while another is computed."""
+
+    def score_chunks(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, Floats]]:
+        """Score chunks of pairs; yield (number of the chunk, scores), in the order in which they are finished.
+
+        Raises:
+            EngineError: as `score`.
+        """
+        ...
+
+
+@runtime_checkable
+class ChunkTextEncoder(TextEncoder, Protocol):
+    """A text encoder that has several chunks in work at once, or makes one ready while another is computed."""
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, Floats]]:
+        """Embed chunks of texts; yield (number of the chunk, vectors), in the order in which they are finished."""
         ...
