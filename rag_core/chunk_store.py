@@ -85,8 +85,9 @@ class ChunkStore:
         run = _sorted_run(keys, self._ends[-1] + np.arange(len(keys)))
         self._paths.append(path)
         self._ends.append(self._ends[-1] + len(keys))
-        # Merged like the digits of a binary counter, so that a row is sorted a logarithmic number of times.
-        while self._runs and len(self._runs[-1][0]) <= 2 * len(run[0]):
+        # Merged like the digits of a binary counter, so that a row is sorted a logarithmic number of times; not beyond
+        # a length, since a merge holds both runs twice.
+        while self._runs and len(self._runs[-1][0]) <= min(2 * len(run[0]), _LONGEST_MERGED):
             longer = self._runs.pop()
             run = _sorted_run(np.concatenate([longer[0], run[0]]), np.concatenate([longer[1], run[1]]))
         self._runs.append(run)
@@ -112,6 +113,7 @@ def _digest(content: bytes) -> bytes:
 
 
 _KEY = np.dtype("S16")
+_LONGEST_MERGED = 2**18
 _Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]
 
 

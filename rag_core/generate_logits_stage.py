@@ -27,7 +27,8 @@ class GenerateLogitsArgs(StageArgs):
     score_store: Path | None = flag(
         "folder where scores (of an embedder: vectors) are kept for other files and runs with the same teacher", None
     )
-    batch_size: int = flag("sequences in a batch (vLLM makes its own batches)", 32)
+    batch_size: int = flag("sequences in a batch, at most (vLLM makes its own batches)", 32)
+    batch_tokens: int = flag("tokens in a batch of the transformers engine, with the padding, at most", 16384)
     max_length: int = flag(
         "tokens that a reranker reads of prompt, query and passage together, an embedder of a text; the rest is cut",
         4096,
@@ -55,6 +56,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
             instruction=args.instruction,
             max_length=args.max_length,
             batch_size=args.batch_size,
+            batch_tokens=args.batch_tokens,
             dtype=args.dtype,
             vllm_runner=args.vllm_runner,
             gpu_memory_utilization=args.gpu_memory_utilization,

@@ -222,7 +222,7 @@ def _open_store(root: Path, scope: str, engine: EngineName, options: EngineOptio
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
-_WITHOUT_SAY = {"model", "batch_size", "gpu_memory_utilization", "tensor_parallel_size"}
+_WITHOUT_SAY = {"model", "batch_size", "batch_tokens", "gpu_memory_utilization", "tensor_parallel_size"}
 
 _MEASURED_AT_ONCE = 1000  # queries
 

@@ -94,20 +94,22 @@ def score_samples(
         read = _cosines(samples, work, pairs)
         block_pairs = max(1, _BLOCK_FLOATS // work.model.dimensions)
     for block in _sample_blocks(samples, block_pairs):
-        rows = [(sample, passage, label) for sample in block for passage, label in sample.passages()]
-        scores = read([(sample.query, passage) for sample, passage, _ in rows])
-        made = (
-            ScoredPair(
-                query_id=sample.query_id or "",
-                query=sample.query,
-                passage=passage,
-                score=float(str(score)),  # the shortest decimal that is this float32
-                label=label,
+        candidates = [list(sample.passages()) for sample in block]
+        scores = iter(read([(s.query, text) for s, found in zip(block, candidates, strict=True) for text, _ in found]))
+        for sample, found in zip(block, candidates, strict=True):
+            yield (
+                sample,
+                [
+                    ScoredPair(
+                        query_id=sample.query_id or "",
+                        query=sample.query,
+                        passage=passage,
+                        score=float(str(next(scores))),  # the shortest decimal that is this float32
+                        label=label,
+                    )
+                    for passage, label in found
+                ],
             )
-            for (sample, passage, label), score in zip(rows, scores, strict=True)
-        )
-        for sample in block:
-            yield sample, list(islice(made, sum(1 for _ in sample.passages())))
 
 
 def embed_samples(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> dict[Role, ChunkStore]:

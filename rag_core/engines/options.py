@@ -18,7 +18,8 @@ class EngineOptions:
         instruction: the task, as told to an LLM reranker or an embedder that takes one (`identity.takes_instruction`;
             other models are told nothing); `None` is the model's own, or the default.
         max_length: tokens of a prompt, with the passage or text in it.
-        batch_size: sequences at once (transformers, sentence-transformers; vLLM schedules by itself).
+        batch_size: sequences at once, at most (transformers, sentence-transformers; vLLM schedules by itself).
+        batch_tokens: tokens at once, with the padding, at most (transformers).
         dtype: "auto" is what `precision.resolve_dtype` makes of it.
         vllm_runner: of a reranker: "generate" is exact by construction; "pooling" is faster, compared with it first.
         gpu_memory_utilization, tensor_parallel_size: as in vLLM.
@@ -28,6 +29,7 @@ class EngineOptions:
     instruction: str | None = None
     max_length: int = 4096
     batch_size: int = 32
+    batch_tokens: int = 16384
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     vllm_runner: Literal["generate", "pooling"] = "generate"
     gpu_memory_utilization: float = 0.9

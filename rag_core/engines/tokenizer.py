@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Row = TypeVar("Row")
+Tokenised = tuple[list[list[int]], int]  # token ids of each prompt, and how many prompts were cut
+
+
+def tokenise_ahead(
+    chunks: Iterable[Sequence[Row]], tokenise: Callable[[Sequence[Row]], Tokenised]
+) -> Iterator[tuple[int, Tokenised]]:
+    """Yield (number of the chunk, its prompts); the next chunk is tokenised meanwhile, on a thread of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead: Future[Tokenised] | None = None
+        number = -1
+        for number, chunk in enumerate(chunks):
+            following = thread.submit(tokenise, chunk)
+            if ahead is not None:
+                yield number - 1, ahead.result()
+            ahead = following
+        if ahead is not None:
+            yield number, ahead.result()
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:

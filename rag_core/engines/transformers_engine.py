@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
+from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -32,7 +34,7 @@ class _LastPositionModel(abc.ABC):
         import torch
 
         self.truncated: int | None = 0
-        self._batch_size = options.batch_size
+        self._batch_size, self._batch_tokens = options.batch_size, options.batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = _load(auto_class, options, self._device).eval()
 
@@ -47,14 +49,17 @@ class _LastPositionModel(abc.ABC):
         # Like lengths together pad little; longest first, so that too large a batch fails at once.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         rows = np.empty((len(prompts), width), dtype=np.float32)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        start = 0
+        while start < len(order):
+            longest = len(prompts[order[start]])
+            batch = order[start : start + max(1, min(self._batch_size, self._batch_tokens // longest))]
+            start += len(batch)
             try:
                 rows[batch] = self._run_batch([prompts[index] for index in batch])
             except torch.OutOfMemoryError as error:
                 raise EngineError(
-                    f"{len(batch)} sequences of up to {len(prompts[batch[0]])} tokens do not fit in the GPU memory",
-                    "Lower --batch_size, or --max_length",
+                    f"{len(batch)} sequences of up to {longest} tokens do not fit in the GPU memory",
+                    "Lower --batch_tokens, or --max_length",
                 ) from error
         return rows
 
@@ -108,11 +113,20 @@ class YesNoScorer(_LastPositionModel):
         Raises:
             EngineError: a score is not finite, a query leaves no room for its passage, or memory is short.
         """
-        prompts, truncated = self._prompt.token_ids(pairs)
-        scores = self._run(prompts, width=1)[:, 0]
-        check_finite(scores)
-        self.truncated = (self.truncated or 0) + truncated
+        ((_, scores),) = self.score_chunks([pairs])
         return scores
+
+    def score_chunks(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, Floats]]:
+        """Score chunks of pairs in their order; yield (number of the chunk, scores).
+
+        Raises:
+            EngineError: as `score`.
+        """
+        for number, (prompts, truncated) in tokenise_ahead(chunks, self._prompt.token_ids):
+            scores = self._run(prompts, width=1)[:, 0]
+            check_finite(scores)
+            self.truncated = (self.truncated or 0) + truncated
+            yield number, scores
 
     def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
         self._last_positions = last_positions
@@ -160,10 +174,19 @@ class LastTokenEncoder(_LastPositionModel):
         Raises:
             EngineError: memory is short.
         """
-        prompts, truncated = self._prompt.token_ids(texts, role)
-        vectors = self._run(prompts, width=self.dimensions)
-        self.truncated = (self.truncated or 0) + truncated
+        ((_, vectors),) = self.encode_chunks([texts], role)
         return vectors
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, Floats]]:
+        """Embed chunks of texts in their order; yield (number of the chunk, vectors).
+
+        Raises:
+            EngineError: memory is short.
+        """
+        for number, (prompts, truncated) in tokenise_ahead(chunks, partial(self._prompt.token_ids, role=role)):
+            vectors = self._run(prompts, width=self.dimensions)
+            self.truncated = (self.truncated or 0) + truncated
+            yield number, vectors
 
     def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
         import torch

@@ -12,7 +12,8 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit
+from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -127,12 +129,21 @@ class _VllmScorer(_VllmModel, abc.ABC):
         Raises:
             EngineError: a score is missing or not finite, or a query leaves no room for its passage.
         """
-        token_ids, truncated = self._prompt.token_ids(pairs)
-        prompts = self._prompts(token_ids)
-        scores = np.array(self._log_odds(prompts) if prompts else [], dtype=np.float32)
-        check_finite(scores)
-        self.truncated = (self.truncated or 0) + truncated
+        ((_, scores),) = self.score_chunks([pairs])
         return scores
+
+    def score_chunks(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, Floats]]:
+        """Score chunks of pairs in their order; yield (number of the chunk, scores).
+
+        Raises:
+            EngineError: as `score`.
+        """
+        for number, (token_ids, truncated) in tokenise_ahead(chunks, self._prompt.token_ids):
+            prompts = self._prompts(token_ids)
+            scores = np.array(self._log_odds(prompts) if prompts else [], dtype=np.float32)
+            check_finite(scores)
+            self.truncated = (self.truncated or 0) + truncated
+            yield number, scores
 
     @abc.abstractmethod
     def _log_odds(self, prompts: list[Any]) -> list[float]:
@@ -208,16 +219,21 @@ class VllmEncoder(_VllmModel):
 
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts; shape (texts, dimensions), L2-normalised in float32."""
-        token_ids, truncated = self._prompt.token_ids(texts, role)
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        if token_ids:
-            outputs = self._llm.encode(
-                self._prompts(token_ids), pooling_task="embed", pooling_params=self._pooling, use_tqdm=False
-            )
-            vectors[:] = [output.outputs.data.float().numpy() for output in outputs]
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.truncated = (self.truncated or 0) + truncated
+        ((_, vectors),) = self.encode_chunks([texts], role)
         return vectors
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, Floats]]:
+        """Embed chunks of texts in their order; yield (number of the chunk, vectors)."""
+        for number, (token_ids, truncated) in tokenise_ahead(chunks, partial(self._prompt.token_ids, role=role)):
+            vectors = np.empty((len(token_ids), self.dimensions), dtype=np.float32)
+            if token_ids:
+                outputs = self._llm.encode(
+                    self._prompts(token_ids), pooling_task="embed", pooling_params=self._pooling, use_tqdm=False
+                )
+                vectors[:] = [output.outputs.data.float().numpy() for output in outputs]
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            self.truncated = (self.truncated or 0) + truncated
+            yield number, vectors
 
 
 def _check_poolable(model: str) -> None:

@@ -129,7 +129,7 @@ def test_short_memory_is_an_error(encoder, texts, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(encoder, "_run_batch", full)
-    with pytest.raises(EngineError, match=r"8 sequences of up to 256 tokens do not fit .* Lower --batch_size"):
+    with pytest.raises(EngineError, match=r"8 sequences of up to 256 tokens do not fit .* Lower --batch_tokens"):
         encoder.encode(texts, "passage")
 
 

@@ -60,6 +60,36 @@ def test_a_batch_does_not_change_its_pairs(scorer, options, pairs):
     np.testing.assert_allclose(alone.score(pairs), together, rtol=0, atol=1e-5)
 
 
+def test_a_batch_holds_no_more_tokens_than_asked_for(options, pairs, monkeypatch):
+    budget = 2 * MAX_LENGTH
+    scorer = YesNoScorer(dataclasses.replace(options, batch_size=1000, batch_tokens=budget))
+    shapes = []
+    read_last = scorer._read_last
+    monkeypatch.setattr(
+        scorer,
+        "_read_last",
+        lambda inputs, last: (shapes.append(inputs["input_ids"].shape), read_last(inputs, last))[1],
+    )
+    scores = scorer.score(pairs)
+    assert sum(rows for rows, _ in shapes) == len(pairs)
+    assert all(rows * length <= budget for rows, length in shapes)
+    assert max(rows for rows, _ in shapes) > min(rows for rows, _ in shapes)
+    one_a_batch = YesNoScorer(dataclasses.replace(options, batch_tokens=1))
+    np.testing.assert_allclose(one_a_batch.score(pairs), scores, rtol=0, atol=1e-5)
+
+
+def test_the_next_chunk_is_tokenised_while_one_is_computed(scorer, pairs):
+    chunks = [pairs[:3], [], pairs[3:]]
+    drawn = []
+    numbered = scorer.score_chunks(drawn.append(i) or chunk for i, chunk in enumerate(chunks))
+    number, first = next(numbered)
+    assert (number, drawn) == (0, [0, 1])
+    rest = dict(numbered)
+    assert list(rest) == [1, 2]
+    expected = scorer.score(pairs)
+    np.testing.assert_allclose(np.concatenate([first, rest[1], rest[2]]), expected, rtol=0, atol=1e-5)
+
+
 def test_cut_passages_are_counted(options, pairs):
     scorer = YesNoScorer(options)
     assert scorer.truncated == 0
@@ -127,7 +157,7 @@ def test_short_memory_is_an_error(scorer, pairs, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(scorer, "_run_batch", full)
-    with pytest.raises(EngineError, match=r"8 sequences of up to 256 tokens do not fit .* Lower --batch_size"):
+    with pytest.raises(EngineError, match=r"8 sequences of up to 256 tokens do not fit .* Lower --batch_tokens"):
         scorer.score(pairs)
 
 
