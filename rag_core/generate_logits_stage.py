@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from rag_core.errors import UsageError
 from rag_core.jsonl import output_path
 from rag_core.stage import StageArgs, flag
 
@@ -39,15 +40,32 @@ class GenerateLogitsArgs(StageArgs):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the teacher", "auto")
     gpu_memory_utilization: float = flag("share of the GPU memory that vLLM takes", 0.9)
     tensor_parallel_size: int = flag("GPUs that share one copy of the teacher in vLLM", 1)
+    dry_run: bool = flag("say what the run would compute and what it would take, and do nothing", False)
+    gpu: Literal["A10", "A100", "H100", "H200", "B200", "L4", "L40S", "RTX4090", "cpu"] = flag(
+        "dry_run: the hardware to reckon with; cpu is this machine, measured", "H100"
+    )
+    gpu_price: float | None = flag("dry_run: what an hour of that costs", None)
+    parity: int = flag("first score so many pairs with every engine that is installed, and compare", 0)
 
 
 def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
-    """Score each input file; return the outputs."""
+    """Score each input file; return the outputs.
+
+    Raises:
+        PipelineError: as `scored_files.prepare_run` and `ScoringRun.score`.
+    """
+    if args.gpu_price is not None and not args.dry_run:
+        raise UsageError("--gpu_price is for --dry_run", "Pass both or neither")
+    if args.parity < 0 or args.parity == 1:
+        raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
     from rag_core.engines.options import EngineOptions
-    from rag_core.scored_files import score_files
+    from rag_core.parity import check_parity
+    from rag_core.plan import make_plan
+    from rag_core.scored_files import prepare_run
+    from rag_core.scoring import spread_pairs
 
     outputs = {path: output_path(path, args.output_suffix, args.output_dir) for path in args.input_files}
-    score_files(
+    run = prepare_run(
         outputs,
         stage=stage,
         engine=args.engine,
@@ -66,4 +84,12 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         skip_bad_rows=args.skip_bad_rows,
         score_store=args.score_store,
     )
+    if args.dry_run:
+        if run.todo:
+            plan = make_plan(run.sources, run.options, run.folders, run.scope, args.gpu)
+            print("\n".join(plan.lines(args.gpu_price)))  # noqa: T201  # the result asked for
+        return []
+    if args.parity and run.todo:
+        check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))
+    run.score()
     return list(outputs.values())

@@ -51,7 +51,57 @@ class _Item:
     recipe: Recipe
 
 
-def score_files(
+@dataclasses.dataclass(frozen=True)
+class ScoringRun:
+    """Files that are to be scored, checked and settled, with no model loaded yet.
+
+    Attributes:
+        engine: that was chosen.
+        options: with precision and instruction.
+        scope: hash of all that determines a score beside the texts.
+        folders: where computed rows are found; new ones go to the first.
+        todo: the files that are not finished.
+    """
+
+    engine: EngineName
+    options: EngineOptions
+    scope: str
+    folders: list[Path]
+    todo: list[_Item]
+    _partial: list[Path]
+    _take_over: bool  # of unfinished work of other settings
+
+    @property
+    def sources(self) -> list[SampleFile]:
+        """Return the inputs that are not finished."""
+        return [item.source for item in self.todo]
+
+    def score(self) -> None:
+        """Load the model, and make the files that are not finished.
+
+        Raises:
+            PipelineError: as engine and canary raise, or a file changes meanwhile.
+        """
+        if not self.todo:
+            return
+        model = load_model(self.engine, self.options, spread_pairs(self.sources[0], CANARY_PAIRS))
+        with ExitStack() as stack:
+            for item in self.todo:
+                stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=self._take_over))
+            if self.folders[0] not in self._partial:
+                _describe_store(self.folders[0], self.engine, self.options)
+            work = Work(model, self.scope, self.folders, _CHUNK_ROWS[self.engine])
+            if isinstance(model, TextEncoder):
+                embed_samples(_Joined(self.sources), work, pairs=sum(source.pairs for source in self.sources))
+            for item in self.todo:
+                _score_file(item, work, self.options)
+            if model.truncated:
+                logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
+            for folder in filter(Path.exists, self._partial):
+                shutil.rmtree(folder)
+
+
+def prepare_run(
     outputs: Mapping[Path, Path],
     *,
     stage: str,
@@ -61,10 +111,8 @@ def score_files(
     skip_bad_rows: bool = False,
     replace_stale: bool = False,
     score_store: Path | None = None,
-) -> None:
-    """Score each input file into its output; what is finished stays, what was begun goes on.
-
-    All inputs are read and all outputs checked before the model is loaded; it is loaded once, if at all.
+) -> ScoringRun:
+    """Read all inputs, check all outputs, and settle what was left open.
 
     Args:
         outputs: input path -> output path.
@@ -73,7 +121,7 @@ def score_files(
         score_store: folder where scores (or vectors) are kept for good, for other runs with the same model.
 
     Raises:
-        PipelineError: as `read_samples`, `manifest.is_made`, the engine and the canary raise.
+        PipelineError: as `read_samples`, `manifest.is_made` and the choice of an engine raise.
     """
     if len(set(outputs.values())) < len(outputs):
         raise UsageError("two input files have the same name and would have the same output", "Score them one by one")
@@ -86,25 +134,17 @@ def score_files(
             logger.info("%s is finished already", item.output)
         else:
             todo.append(item)
-    if not todo:
-        return
-    model = load_model(name, options, spread_pairs(todo[0].source, CANARY_PAIRS))
-    with ExitStack() as stack:
-        for item in todo:
-            stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=overwrite or replace_stale))
-        # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
-        partial = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
-        scope = _scope(name, options)
-        stores = [_open_store(score_store, scope, name, options)] if score_store else []
-        work = Work(model, scope, list(dict.fromkeys([*stores, *partial])), _CHUNK_ROWS[name])
-        if isinstance(model, TextEncoder):
-            embed_samples(_Joined([item.source for item in todo]), work, pairs=sum(item.source.pairs for item in todo))
-        for item in todo:
-            _score_file(item, work, options)
-        if model.truncated:
-            logger.info("%d texts were cut to fit --max_length %d", model.truncated, options.max_length)
-        for folder in filter(Path.exists, partial):
-            shutil.rmtree(folder)
+    # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
+    partial = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
+    scope = _scope(name, options)
+    stores = [score_store / scope] if score_store else []
+    folders = list(dict.fromkeys([*stores, *partial]))
+    return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale)
+
+
+def score_files(outputs: Mapping[Path, Path], **settings: Any) -> None:
+    """Score each input file into its output; what is finished stays, what was begun goes on. See `prepare_run`."""
+    prepare_run(outputs, **settings).score()
 
 
 def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
@@ -212,13 +252,11 @@ def _scope(engine: EngineName, options: EngineOptions) -> str:
     return row_key(json.dumps([flags, model], sort_keys=True)).hex()
 
 
-def _open_store(root: Path, scope: str, engine: EngineName, options: EngineOptions) -> Path:
-    """Return the folder of a scope in a score store, with a file beside the chunks that says whose they are."""
-    folder = root / scope
+def _describe_store(folder: Path, engine: EngineName, options: EngineOptions) -> None:
+    """Say in a file whose rows a folder of a score store holds."""
     flags, model = _what_scores(engine, options)
     with atomic_write(folder / "model.json") as file:
         file.write(json.dumps({"model": model, "flags": flags}, indent=2).encode() + b"\n")
-    return folder
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).

@@ -138,8 +138,8 @@ def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | No
     return store
 
 
-def spread_pairs(samples: Iterable[RankingSample], count: int) -> list[Pair]:
-    """Return up to `count` distinct pairs from all over the samples: first and last candidate of evenly chosen ones."""
+def spread_samples(samples: Iterable[RankingSample], count: int) -> list[RankingSample]:
+    """Return up to `count` samples from all over, evenly spread."""
     kept: list[RankingSample] = []
     step = 1  # every step-th sample is kept, and every other dropped again when they become too many
     for number, sample in enumerate(samples):
@@ -147,10 +147,15 @@ def spread_pairs(samples: Iterable[RankingSample], count: int) -> list[Pair]:
             kept.append(sample)
             if len(kept) > 4 * count:
                 kept, step = kept[::2], 2 * step
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, num=min(len(kept), count)).astype(int)]
+
+
+def spread_pairs(samples: Iterable[RankingSample], count: int) -> list[Pair]:
+    """Return up to `count` distinct pairs from all over the samples: first and last candidate of evenly chosen ones."""
     chosen: dict[Pair, None] = {}
-    for index in np.linspace(0, len(kept) - 1, num=min(len(kept), (count + 1) // 2)).astype(int):
-        passages = [passage for passage, _ in kept[index].passages()]
-        chosen |= {(kept[index].query, passage): None for passage in (passages[0], passages[-1])}
+    for sample in spread_samples(samples, (count + 1) // 2):
+        passages = [passage for passage, _ in sample.passages()]
+        chosen |= {(sample.query, passage): None for passage in (passages[0], passages[-1])}
     return list(chosen)[:count]
 
 

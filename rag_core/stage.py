@@ -134,7 +134,7 @@ def run_stage(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         made = run(args)
-        if is_main_process():
+        if made and is_main_process():
             print(*([made] if isinstance(made, Path) else made), sep="\n")
     except PipelineError as error:
         print(f"Error: {error}", file=sys.stderr)

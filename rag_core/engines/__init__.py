@@ -11,7 +11,16 @@ from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Pair, PairScorer, TextEncoder
 from rag_core.errors import EngineError
 
-__all__ = ["EngineChoice", "EngineName", "EngineOptions", "PairScorer", "TextEncoder", "choose_engine", "load_model"]
+__all__ = [
+    "EngineChoice",
+    "EngineName",
+    "EngineOptions",
+    "PairScorer",
+    "TextEncoder",
+    "choose_engine",
+    "installed_engines",
+    "load_model",
+]
 
 
 # What can run a kind of model, in the order of preference.
@@ -47,6 +56,12 @@ def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
     if not torch.cuda.is_available():
         return possible[1], f"{evidence}: {kind}; no CUDA GPU for vLLM"
     return "vllm", f"{evidence}: {kind}; vLLM and a CUDA GPU are there"
+
+
+def installed_engines(model: str) -> list[EngineName]:
+    """Return the engines that can run a model here."""
+    installed = {"vllm": importlib.util.find_spec("vllm") is not None}
+    return [name for name in _ENGINES[_kind(model)[0]] if installed.get(name, True)]
 
 
 def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:

@@ -29,7 +29,7 @@ def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> None:
     """
     pairs = pairs[:CANARY_PAIRS]
     truncated = model.truncated
-    scores = model.score(pairs) if isinstance(model, PairScorer) else _cosines(model, pairs)
+    scores = score_once(model, pairs)
     model.truncated = truncated  # a rehearsal; the run itself counts these pairs
     check_finite(scores)
     if len(pairs) > 1 and scores.std() < _LEAST_DEVIATION:
@@ -72,8 +72,11 @@ def compare(exact: Floats, fast: Floats, dtype: Dtype) -> float:
     return difference
 
 
-def _cosines(encoder: TextEncoder, pairs: Sequence[Pair]) -> Floats:
-    queries = encoder.encode([query for query, _ in pairs], "query")
-    passages = encoder.encode([passage for _, passage in pairs], "passage")
+def score_once(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:
+    """Score a few pairs with a model of either kind; shape (pairs,)."""
+    if isinstance(model, PairScorer):
+        return model.score(pairs)
+    queries = model.encode([query for query, _ in pairs], "query")
+    passages = model.encode([passage for _, passage in pairs], "passage")
     cosines: Floats = (queries * passages).sum(axis=1)
     return cosines

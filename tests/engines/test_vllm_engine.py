@@ -13,6 +13,7 @@ from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.engines.transformers_engine import LastTokenEncoder
 from rag_core.engines.transformers_engine import YesNoScorer as TransformersScorer
 from rag_core.errors import EngineError
+from rag_core.parity import check_parity
 
 from .conftest import MAX_LENGTH
 
@@ -156,3 +157,10 @@ def test_vectors_are_those_of_sentence_transformers(embedder, embedding_options,
 def test_cut_texts_are_counted_and_none_are_no_error(embedder):
     assert embedder.truncated == 2
     assert embedder.nothing.shape == (0, 64)
+
+
+def test_the_parity_test_finds_every_engine(embedding_options, pairs):
+    """The fixtures above have closed their engines; vLLM starts once more here."""
+    found = check_parity("transformers", embedding_options, [pair for pair in pairs if "<" not in pair[1]][:40])
+    assert [parity.engine for parity in found] == ["vllm", "sentence-transformers"]
+    assert all(parity.largest < 1e-4 and parity.correlation > 0.999 for parity in found)

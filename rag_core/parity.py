@@ -1,0 +1,93 @@
+"""The same teacher in every engine that is installed here: do they score a few pairs alike?"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rag_core.engines import EngineName, EngineOptions, installed_engines, load_model
+from rag_core.engines.canary import score_once
+from rag_core.engines.protocols import Floats, Pair
+from rag_core.errors import EngineError
+
+# Rank correlation below which two engines are two teachers. bfloat16 in each costs about 0.001.
+LEAST_CORRELATION = 0.98
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an engine's scores differ from those of the engine that was chosen.
+
+    Attributes:
+        largest: of the absolute differences, in the unit of the score.
+        correlation: Spearman's, over all pairs.
+    """
+
+    engine: EngineName
+    largest: float
+    correlation: float
+
+
+def check_parity(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> list[Parity]:
+    """Score pairs with the chosen engine and with every other one that is installed; log each difference.
+
+    Args:
+        options: settled: with precision and instruction.
+
+    Raises:
+        EngineError: an engine cannot be loaded, or ranks the pairs differently.
+    """
+    from scipy.stats import spearmanr
+
+    reference = _scores(engine, options, pairs)
+    found = []
+    exact = replace(options, vllm_runner="generate")
+    for name in installed_engines(options.model):
+        if name == engine:
+            continue
+        scores = _scores(name, exact, pairs)
+        largest = float(np.abs(scores - reference).max())
+        found.append(Parity(name, largest, float(spearmanr(scores, reference).statistic)))
+    for parity in found:
+        logger.info(
+            "parity on %d pairs: %s differs from %s by up to %.3g (standard deviation of the scores: %.3g), "
+            "rank correlation %.5f",
+            len(pairs),
+            parity.engine,
+            engine,
+            parity.largest,
+            reference.std(),
+            parity.correlation,
+        )
+    if not found:
+        logger.info("parity: no other engine that is installed here runs %s", options.model)
+    worst = min(found, key=lambda parity: parity.correlation, default=None)
+    if worst and not worst.correlation >= LEAST_CORRELATION:
+        raise EngineError(
+            f"the engines {engine} and {worst.engine} rank {len(pairs)} pairs differently "
+            f"(rank correlation {worst.correlation:.3f}, largest difference {worst.largest:.3g})",
+            "Pass --dtype float32 to see whether it is rounding; else one of them computes this model wrongly",
+        )
+    return found
+
+
+def _scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats:
+    model = load_model(engine, options, pairs)
+    scores = score_once(model, pairs)
+    # Two copies of a teacher may not fit into a GPU.
+    close = getattr(model, "close", None)
+    if close:
+        close()
+    del model
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return scores
