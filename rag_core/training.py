@@ -8,11 +8,12 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from transformers import (
     HfArgumentParser,
@@ -152,9 +153,34 @@ def write_training_log(folder: Path, state: TrainerState) -> None:
 
 
 class PipelineTrainer:
-    """Mixed into a trainer: checkpoints keep what the loss learned, and no model card quotes training texts."""
+    """Mixed into a trainer: a step's loss is one mean, checkpoints keep what the loss learned, no card quotes texts."""
 
     loss: torch.nn.Module
+    accelerator: Accelerator
+
+    def count_terms(self, batch: dict[str, Any]) -> int:
+        """Return how many terms the mean that is a batch's loss has."""
+        raise NotImplementedError
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Weight the batches of a step, which may be of different size, over all processes.
+
+        Without it the trainer takes the mean of their means, and a term counts less in a large batch.
+        """
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        terms = torch.tensor([self.count_terms(batch) for batch in batches], dtype=torch.float32, device=device)
+        mean = self.accelerator.reduce(terms.mean(), "mean")
+        for batch, weight in zip(batches, terms / mean, strict=True):
+            batch["weight"] = weight
+        return batches, items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+        """Return the loss of a batch times its weight in the step."""
+        weight = inputs.pop("weight", 1.0)
+        found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
+        return (weight * found[0], found[1]) if return_outputs else weight * found
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: the pipeline writes a card of its own."""
