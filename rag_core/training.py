@@ -8,7 +8,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +105,12 @@ def card_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
     """Return the settings that a model card names."""
     names = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
     return {name: getattr(arguments, name) for name in names}
+
+
+def longest_first(features: Mapping[str, Any]) -> list[int]:
+    """Return the order of a model's inputs by their number of tokens: like lengths together pad little."""
+    order: list[int] = features["attention_mask"].sum(dim=1).argsort(descending=True, stable=True).tolist()
+    return order
 
 
 def attention_settings() -> dict[str, str]:
