@@ -67,7 +67,7 @@ def compare(kind: str, model: Path, labelled: Path, pairs: int, repeats: int) ->
     rows = []
     for dtype, name in ((default, f"default ({resolve_dtype(default)})"), ("float32", "float32")):
         found = runs[dtype][0].value
-        apart = (f"{metric} {value:.4f} {found[metric] - value:+.0e}" for metric, value in expected.items())
+        apart = (f"{metric} {value:.4f} {found[metric] - value:+.4f}" for metric, value in expected.items())
         rows.append(
             row(f"evaluate, {kind}", (evaluator, runs["theirs"]), (name, runs[dtype]), pairs, "pairs")
             | {"result": ", ".join(apart), "metrics_theirs": expected, "metrics_ours": found}
