@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rag_core.report import format_rows, format_table
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+PERFORMANCE = ("training", "evaluation")  # files of results whose rows stand in the table of speed
 
 
 def main() -> int:
@@ -54,7 +56,12 @@ def store(name: str, report: Path) -> None:
 
 def fill(readme: str) -> str:
     """Return README with the tables between its markers made anew."""
-    tables = {"quickstart": quickstart(), "reranker": reranker(), "embedding": embedding()}
+    tables = {
+        "quickstart": quickstart(),
+        "reranker": reranker(),
+        "embedding": embedding(),
+        "performance": performance(),
+    }
     for name, table in tables.items():
         pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
         readme = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", readme, flags=re.DOTALL)
@@ -107,6 +114,30 @@ def embedding() -> str:
         "others: after - before on sets that were not trained on."
     )
     return f"{title}\n\n{format_rows(rows)}"
+
+
+def performance() -> str:
+    """Return the rows of the benchmarks of speed."""
+    return performance_table([row for name in PERFORMANCE for row in _load(name)["rows"]])
+
+
+def performance_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of results, as measurement.py has them, as a Markdown table."""
+    cells = [["what", "theirs", "ours", "theirs/s", "ours/s", "ratio [min, max]", "memory, MiB", "results"]]
+    cells += [
+        [
+            row["work"],
+            row["theirs"],
+            row["ours"],
+            f"{row['rate_theirs']:,.4g} {row['unit']}",
+            f"{row['rate_ours']:,.4g}",
+            f"{row['ratio']['median']:.2f} [{row['ratio']['min']:.2f}, {row['ratio']['max']:.2f}]",
+            f"{row['peak_mib_theirs']:,.0f} / {row['peak_mib_ours']:,.0f}",
+            row["result"],
+        ]
+        for row in rows
+    ]
+    return format_rows(cells)
 
 
 def _stem(file: dict[str, Any]) -> str:

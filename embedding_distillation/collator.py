@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 from rag_core.engines.protocols import Role
 from rag_core.records import RankingSample, SoftLabels
 from rag_core.scoring import TextVectors
+from rag_core.training import longest_first
 
 TextKey = tuple[Role, str]
 
@@ -107,11 +108,14 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
         roles: tuple[Role, ...] = ("query", "passage")
         for role in roles:
             mine = [i for i, (of, _) in enumerate(texts) if of == role]
-            mine.sort(key=lambda i: -len(texts[i][1]))
+            if not mine:
+                continue
+            prompt = self.role_prompts.get(role)
+            mine = [mine[i] for i in longest_first(self.preprocess_fn([texts[i][1] for i in mine], prompt=prompt))]
             for start in range(0, len(mine), self.mini_batch_size):
                 chosen = mine[start : start + self.mini_batch_size]
                 order += chosen
-                inputs = self.preprocess_fn([texts[i][1] for i in chosen], prompt=self.role_prompts.get(role))
+                inputs = self.preprocess_fn([texts[i][1] for i in chosen], prompt=prompt)
                 minibatches.append(dict(inputs))
         return {"minibatches": minibatches, "order": torch.tensor(order)}
 

@@ -173,6 +173,10 @@ def _merge(model: SentenceTransformer, before: dict[str, Any], settings: MergeSe
 class _Trainer(PipelineTrainer, SentenceTransformerTrainer):  # type: ignore[misc]  # untyped base
     """SentenceTransformerTrainer as the pipeline needs it."""
 
+    def count_terms(self, batch: dict[str, Any]) -> int:
+        """Return the number of queries."""
+        return len(batch["mask"])
+
     def collect_features(self, inputs: dict[str, Any]) -> tuple[dict[str, Any], None]:
         """Pass the collator's batch on as it is."""
         return inputs, None

@@ -32,7 +32,7 @@ class EvaluateArgs(StageArgs):
     instruction: str | None = flag("the task, as told to an LLM teacher (default: as in generate_logits)", None)
     batch_size: int = flag("pairs in a batch", 32)
     max_length: int = flag("tokens of query and passage together", 4096)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "float32")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "auto")
     expect: Path | None = flag("JSON list of expected figures; a deviation, up or down, is an error", None)
 
 

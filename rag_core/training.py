@@ -8,11 +8,12 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from transformers import (
     HfArgumentParser,
@@ -106,6 +107,12 @@ def card_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
+def longest_first(features: Mapping[str, Any]) -> list[int]:
+    """Return the order of a model's inputs by their number of tokens: like lengths together pad little."""
+    order: list[int] = features["attention_mask"].sum(dim=1).argsort(descending=True, stable=True).tolist()
+    return order
+
+
 def attention_settings() -> dict[str, str]:
     """Return the `model_kwargs` that make training fastest: PyTorch's fused attention is the slower one on a CPU."""
     return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
@@ -152,9 +159,34 @@ def write_training_log(folder: Path, state: TrainerState) -> None:
 
 
 class PipelineTrainer:
-    """Mixed into a trainer: checkpoints keep what the loss learned, and no model card quotes training texts."""
+    """Mixed into a trainer: a step's loss is one mean, checkpoints keep what the loss learned, no card quotes texts."""
 
     loss: torch.nn.Module
+    accelerator: Accelerator
+
+    def count_terms(self, batch: dict[str, Any]) -> int:
+        """Return how many terms the mean that is a batch's loss has."""
+        raise NotImplementedError
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Weight the batches of a step, which may be of different size, over all processes.
+
+        Without it the trainer takes the mean of their means, and a term counts less in a large batch.
+        """
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        terms = torch.tensor([self.count_terms(batch) for batch in batches], dtype=torch.float32, device=device)
+        mean = self.accelerator.reduce(terms.mean(), "mean")
+        for batch, weight in zip(batches, terms / mean, strict=True):
+            batch["weight"] = weight
+        return batches, items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+        """Return the loss of a batch times its weight in the step."""
+        weight = inputs.pop("weight", 1.0)
+        found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
+        return (weight * found[0], found[1]) if return_outputs else weight * found
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: the pipeline writes a card of its own."""

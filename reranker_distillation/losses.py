@@ -17,6 +17,7 @@ from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCo
 from torch import Tensor, nn
 
 from rag_core.records import Triplet
+from rag_core.training import longest_first
 
 
 def group_triplets(groups: Sequence[Sequence[Triplet]], margin_scale: float) -> Dataset:
@@ -65,7 +66,7 @@ class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untype
             positive += [start + i for i in row["positive"]]
             negative += [start + i for i in row["negative"]]
             margin += row["margin"]
-        order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+        order = longest_first(self.preprocess_fn(pairs))
         minibatches = [
             dict(self.preprocess_fn([pairs[i] for i in order[start : start + self.mini_batch_size]]))
             for start in range(0, len(order), self.mini_batch_size)

@@ -103,3 +103,7 @@ _SCORES = {"module_output_name": "scores"}  # the name under which CrossEncoder 
 
 class _Trainer(PipelineTrainer, CrossEncoderTrainer):  # type: ignore[misc]  # untyped base
     """CrossEncoderTrainer as the pipeline needs it."""
+
+    def count_terms(self, batch: dict[str, Any]) -> int:
+        """Return the number of triplets."""
+        return len(batch["label"])

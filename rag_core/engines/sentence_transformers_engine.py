@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.errors import EngineError
+
+Row = TypeVar("Row", Pair, str)
 
 
 class CrossEncoderScorer:
@@ -41,10 +43,13 @@ class CrossEncoderScorer:
         """Score (query, passage) pairs; shape (pairs,)."""
         from torch.nn import Identity
 
-        scores = self._model.predict(
-            list(pairs), batch_size=self._batch_size, activation_fn=Identity(), show_progress_bar=False
-        )
-        return np.asarray(scores, dtype=np.float32)
+        def predict(batch: list[Pair]) -> Floats:
+            scores: Floats = self._model.predict(
+                batch, batch_size=self._batch_size, activation_fn=Identity(), show_progress_bar=False
+            )
+            return scores
+
+        return _in_batches(predict, pairs, _token_counts(self._model, *zip(*pairs, strict=True)), self._batch_size)
 
 
 class BiEncoder:
@@ -74,16 +79,42 @@ class BiEncoder:
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts; shape (texts, dimensions), L2-normalised in float32."""
         encode = self._model.encode_query if role == "query" else self._model.encode_document
-        vectors = encode(
-            list(texts),
-            prompt=self._query_prompt if role == "query" else None,
-            batch_size=self._batch_size,
-            show_progress_bar=False,
-            convert_to_tensor=True,
-        )
-        vectors = vectors.float()
-        normalised: Floats = (vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy()
-        return normalised
+
+        def embed(batch: list[str]) -> Floats:
+            vectors = encode(
+                batch,
+                prompt=self._query_prompt if role == "query" else None,
+                batch_size=self._batch_size,
+                show_progress_bar=False,
+                convert_to_tensor=True,
+            ).float()
+            normalised: Floats = (vectors / vectors.norm(dim=1, keepdim=True)).cpu().numpy()
+            return normalised
+
+        return _in_batches(embed, texts, _token_counts(self._model, texts), self._batch_size)
+
+
+def _in_batches(
+    compute: Callable[[list[Row]], Floats], rows: Sequence[Row], token_counts: Sequence[int], batch_size: int
+) -> Floats:
+    """Compute rows in batches of like length, the longest first; return their values in the order given.
+
+    sentence-transformers goes by characters, of which a token of code or names has few and one of prose many: a
+    third of what it computes may be padding.
+    """
+    order = sorted(range(len(rows)), key=lambda row: -token_counts[row])
+    values = [
+        compute([rows[row] for row in order[start : start + batch_size]]) for start in range(0, len(order), batch_size)
+    ]
+    return np.concatenate(values)[np.argsort(order)].astype(np.float32, copy=False)
+
+
+def _token_counts(model: Any, *texts: Sequence[str]) -> list[int]:
+    """Count the tokens of each text or, of two sequences, of each pair."""
+    if not callable(model.tokenizer):  # a static embedder's, which pads nothing
+        return [sum(map(len, row)) for row in zip(*texts, strict=True)]
+    tokenized = model.tokenizer(*map(list, texts), verbose=False)
+    return [min(len(token_ids), model.max_seq_length) for token_ids in tokenized["input_ids"]]
 
 
 def keep_head_in_float32(model: Any) -> None:

@@ -1,0 +1,44 @@
+"""The benchmarks of speed, on the smallest sizes: they run, and both of their ways have the same result."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+from tests.conftest import TINY
+
+BENCHMARKS = TINY.parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def rows_of(tmp_path, tiny_encoder, monkeypatch, capsys):
+    def run(name, *flags):
+        argv = ["--model", tiny_encoder, "--input_file", f"{TINY}/train.jsonl", "--repeats", "2"]
+        monkeypatch.setattr(sys, "argv", [name, *argv, "--output", f"{tmp_path}/{name}.json", *flags])
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        with pytest.raises(SystemExit, match="0"):
+            runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
+        rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+        printed = capsys.readouterr().out
+        for row in rows:
+            assert 0 < row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+            assert f"{row['ratio']['median']:.2f} [" in printed
+        return rows
+
+    return run
+
+
+def test_training(rows_of):
+    (row,) = rows_of("training", "--queries", "4", "--batch_queries", "2", "--top_k", "2", "--num_negatives", "2")
+    assert len(row["losses_ours"]) == 2
+    assert row["losses_ours"] == pytest.approx(row["losses_theirs"], rel=2e-5)
+    assert row["result"].endswith("32 passes, 16 grouped")
+
+
+def test_evaluation(rows_of):
+    rows = rows_of("evaluation", "--queries", "8")
+    assert [row["work"] for row in rows] == ["evaluate, embedder"] * 2 + ["evaluate, reranker"] * 2
+    for row in rows:
+        tolerance = 1e-3 if row["ours"] == "float32" else 0.2
+        assert row["metrics_ours"] == pytest.approx(row["metrics_theirs"], abs=tolerance)
