@@ -16,6 +16,8 @@ import json
 import os
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from readme_tables import RESULTS, performance_table
 
-from rag_core import demo_models, prepare
+from rag_core import demo_models
 
 Value = TypeVar("Value")
 
@@ -57,7 +59,9 @@ def fill_in(args: argparse.Namespace) -> dict[str, Any]:
         args.model = args.work_dir / demo_models.STUDENT
     if args.input_file is None:
         folder = args.work_dir / "documentation"
-        prepare.run(prepare.Args(source="apidocs", output_dir=folder))
+        # In a process of its own: it imports all of the packages that it reads, and vLLM trips over some.
+        command = f"{sys.executable} -m rag_core.prepare --source apidocs --output_dir".split()
+        subprocess.run([*command, str(folder)], check=True)
         args.input_file = folder / "test.jsonl"
     paths = ("model", "input_file")
     settings = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}

@@ -121,7 +121,7 @@ def make_plan(
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.float64)
     decoder = model_kind(options.model)[0] == "llm-reranker"  # what vLLM runs with a prefix cache
     cached = _cached_tokens(prompts) if decoder else np.zeros(len(prompts))
-    model = _Architecture.of(options.model)
+    model = Architecture.of(options.model)
     per_row = model.operations(lengths, cached).mean()
     dtype = resolve_dtype(options.dtype)
     peak = matmul_peak(dtype) if gpu == "cpu" else _GPUS[gpu][0] * 1e12
@@ -159,15 +159,23 @@ def matmul_peak(dtype: Dtype) -> float:
 
 
 @dataclass(frozen=True)
-class _Architecture:
+class Architecture:
+    """What a forward pass costs.
+
+    Attributes:
+        weights: number of parameters without an output head; `weights_in_products` without the embedding table, too.
+        width: of all attention heads together.
+    """
+
     weights: int
-    weights_in_products: int  # all but the embedding table
+    weights_in_products: int
     layers: int
     width: int
     causal: bool
 
     @classmethod
-    def of(cls, name: str) -> _Architecture:
+    def of(cls, name: str) -> Architecture:
+        """Read it from a model's configuration."""
         import torch
         from transformers import AutoConfig, AutoModel
 
@@ -186,6 +194,7 @@ class _Architecture:
         )
 
     def operations(self, lengths: npt.NDArray[np.float64], cached: npt.NDArray[np.float64]) -> Any:
+        """Return the operations of sequences of `lengths` tokens, the first `cached` of which are there already."""
         attention = 2 * self.layers * self.width * (lengths**2 - cached**2)
         return 2 * self.weights_in_products * (lengths - cached) + attention * (1 if self.causal else 2)
 

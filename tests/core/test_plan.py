@@ -6,7 +6,7 @@ import pytest
 from rag_core.engines import EngineOptions
 from rag_core.jsonl import write_records
 from rag_core.manifest import sha256
-from rag_core.plan import UTILISATION, _Architecture, _cached_tokens, make_plan
+from rag_core.plan import UTILISATION, Architecture, _cached_tokens, make_plan
 from rag_core.records import RankingSample
 from rag_core.sample_file import SampleFile
 from rag_core.scoring import Work, score_samples
@@ -51,7 +51,7 @@ def test_operations_of_a_forward_pass(tiny_encoder):
     with FlopCounterMode(display=False) as counter:
         model(**tokens)
     length = np.array([tokens["input_ids"].shape[1]], dtype=float)
-    (operations,) = _Architecture.of(tiny_encoder).operations(length, np.zeros(1))
+    (operations,) = Architecture.of(tiny_encoder).operations(length, np.zeros(1))
     # The tables of positions and the layer norms are weights, too, but multiply nothing.
     assert operations == pytest.approx(counter.get_total_flops(), rel=0.25)
     assert operations > counter.get_total_flops()
