@@ -89,8 +89,10 @@ def decide(inside: Sequence[Values], outside: Sequence[Values]) -> tuple[float, 
         inside, outside: of each file the values at `ALPHAS`; shape (alphas, queries).
     """
     allowed = [i for i in range(len(ALPHAS)) if all(_as_good(values[0] - values[i]) for values in outside)]
-    guard = f", of {len(allowed)} of {len(ALPHAS)} at which no out-of-domain dev file falls by more than a standard error"
-    constraint = guard if outside else ""
+    constraint = ""
+    if outside:
+        among = f"{len(allowed)} of {len(ALPHAS)}"
+        constraint = f", of {among} at which no out-of-domain dev file falls by more than a standard error"
     if not inside:
         chosen = max(i for i in allowed if ALPHAS[i] <= DEFAULT_ALPHA)
         return ALPHAS[chosen], f"nothing in-domain to choose it on: at most {DEFAULT_ALPHA:g}{constraint}"
