@@ -3,9 +3,10 @@
 # what it loses elsewhere. The rows of README's table, seed by seed.
 #   DATA_DIR=path/to/data bash benchmarks/embedding.sh [run ...]
 # DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
-# layout of BEIR). Runs are wikiqa-1 wikiqa-2 wikiqa-3 wikiqa_original-1 wikiqa_anchors-1 scifact-1 scifact-2 scifact-3
-# (all of them by default), and wikiqa_reranker-1, whose teacher is the cross-encoder RERANKER (of benchmarks/wikiqa.sh).
-# The reports go to benchmarks/results/embedding-<run>.json.
+# layout of BEIR). Runs are wikiqa-1 wikiqa-2 wikiqa-3 wikiqa_no_anchors-1 wikiqa_original-1 scifact-1 scifact-2
+# scifact-3 (all of them by default), and wikiqa_reranker-1, whose teacher is the cross-encoder RERANKER (of
+# benchmarks/wikiqa.sh). The reports go to benchmarks/results/embedding-<run>.json; that of wikiqa_no_anchors-1 draws
+# the merge curve of wikiqa-1 beside its own.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
@@ -36,6 +37,9 @@ stage rag_core.prepare --source beir --input "$DATA_DIR/scifact" --num_candidate
   --output_dir "$RUN_DIR/scifact"
 stage rag_core.prepare --source jsonl --input "$RUN_DIR/scifact/train.jsonl" \
   --splits scifact_train=0.85 scifact_dev=0.15 --output_dir "$DATA"
+# The anchors are of neither domain: docs of the installed packages.
+stage rag_core.prepare --source apidocs --num_candidates 8 --splits train=1 --limit train=500 \
+  --output_dir "$RUN_DIR/apidocs"
 score 128 "$DATA"/wikiqa_{train,dev,test}.jsonl.gz
 score 256 "$DATA"/semeval_{dev,test}.jsonl.gz
 score 256 "$DATA/scifact_test.jsonl.gz" "$DATA"/scifact_{train,dev}.jsonl
@@ -48,30 +52,34 @@ run() {
   [[ $in == wikiqa ]] || other=wikiqa
   local flags=(--student "$STUDENT" --output_dir "$RUN_DIR/$name" --seed "$seed" --max_length 128)
   local recipe=(--train_file "$RUN_DIR/soft_labels/${in}_train_logits_scores.jsonl" --dropout 0
-    --learning_rate 1.5e-4 --num_train_epochs 2 --dev_files "$SCORES/${in}_dev_logits.jsonl"
+    --learning_rate 4e-5 --num_train_epochs 2 --dev_files "$SCORES/${in}_dev_logits.jsonl"
     --out_of_domain_dev_files "$SCORES"/{semeval,"$other"}_dev_logits.jsonl)
+  local anchors=(--anchor_files "$RUN_DIR/apidocs/train.jsonl") trade_off=()
   case $name in
     # The public original: pairs of one positive and one negative (so labels are used), 512 a step, temperature 1.
     wikiqa_original-*) recipe=(--train_file "$RUN_DIR/soft_labels/wikiqa_pairs.jsonl" --temperature 1 --merge off
-      --learning_rate 6e-5 --per_device_train_batch_size 512) ;;
-    wikiqa_anchors-*) recipe+=(--anchor_files "$DATA/scifact_train.jsonl") ;;
+      --learning_rate 6e-5 --per_device_train_batch_size 512) anchors=() ;;
+    wikiqa_no_anchors-*)
+      anchors=()
+      [[ ! -d $RUN_DIR/wikiqa-$seed ]] || trade_off=(--trade_off "$RUN_DIR/wikiqa-$seed") ;;
     wikiqa_reranker-*)
       stage reranker_distillation.generate_logits --teacher "${RERANKER:?a cross-encoder}" --output_dir "$SCORES" \
         --max_length 128 --output_suffix _reranker --input_files "$DATA/wikiqa_train.jsonl.gz"
       soft_labels "$SCORES/wikiqa_train_reranker.jsonl"
       recipe[1]=$RUN_DIR/soft_labels/wikiqa_train_reranker_scores.jsonl ;;
   esac
-  stage embedding_distillation.train "${flags[@]}" "${recipe[@]}"
+  stage embedding_distillation.train "${flags[@]}" "${recipe[@]}" "${anchors[@]}"
   # What the student was before is the same in every report.
   mkdir -p "$RUN_DIR/reports/$name/scores"
   cp -n "$RUN_DIR"/reports/*/scores/*_before.jsonl* "$RUN_DIR/reports/$name/scores" 2> /dev/null || true
   stage embedding_distillation.evaluate --before "$STUDENT" --after "$RUN_DIR/$name" --dtype auto --max_length 256 \
     --in_domain "$DATA/${in}_test.jsonl.gz" --out_of_domain "$DATA"/{semeval,"$other"}_test.jsonl.gz \
-    --teacher_scores "$SCORES"/{"$in",semeval,"$other"}_test_logits.jsonl --output_dir "$RUN_DIR/reports/$name"
+    --teacher_scores "$SCORES"/{"$in",semeval,"$other"}_test_logits.jsonl --output_dir "$RUN_DIR/reports/$name" \
+    "${trade_off[@]}"
   "$PYTHON" "$ROOT/benchmarks/readme_tables.py" --store "embedding-$name" "$RUN_DIR/reports/$name/report.json"
 }
 runs=("$@")
-((${#runs[@]})) || runs=(wikiqa-{1,2,3} wikiqa_original-1 wikiqa_anchors-1 scifact-{1,2,3})
+((${#runs[@]})) || runs=(wikiqa-{1,2,3} wikiqa_no_anchors-1 wikiqa_original-1 scifact-{1,2,3})
 for name in "${runs[@]}"; do
   echo "== $name" >&2
   run "$name"

@@ -24,24 +24,35 @@ def test_the_best_point_at_which_nothing_falls():
     rising = curve(lambda alpha: alpha)
     assert decide([rising], [])[0] == 1
     alpha, reason = decide([rising], [arch(0.65)])
-    assert alpha == 0.6
+    assert alpha == 0.5
     assert reason == (
         "the smallest within a standard error of the best on the in-domain dev files, "
-        "of 7 of 11 at which no out-of-domain dev file falls"
+        "of 3 of 5 at which no out-of-domain dev file falls by more than a standard error"
     )
     assert decide([rising], [arch(0.65), curve(lambda alpha: -alpha)])[0] == 0
 
 
 def test_what_the_dev_file_cannot_tell_from_the_best_is_decided_for_the_smaller():
-    assert decide([curve(lambda alpha: min(alpha, 0.3))], [])[0] == 0.3
-    # From alpha 0.7 on the shortfall, 1 - alpha, is within 3 (1 - alpha) / sqrt(queries); so it is everywhere.
+    assert decide([curve(lambda alpha: min(alpha, 0.25))], [])[0] == 0.25
+    # The shortfall, 1 - alpha, is within 3 (1 - alpha) / sqrt(queries); so it is everywhere.
     assert decide([curve(lambda alpha: alpha, spread=3.0)], [])[0] == 0
     assert decide([curve(lambda alpha: alpha, spread=3.0, queries=8), curve(lambda alpha: alpha, 0.0, 92)], [])[0] == 1
 
 
+def test_a_fall_that_a_dev_file_cannot_tell_from_none_is_no_fall():
+    rising = curve(lambda alpha: alpha)
+
+    def falling(spread):
+        return curve(lambda alpha: -0.1 * alpha, spread)
+
+    assert decide([rising], [falling(spread=0.3)])[0] == 1  # 0.3 / sqrt(8) is 0.106
+    assert decide([rising], [falling(spread=0.2)])[0] == 0
+    assert decide([rising], [falling(spread=0.3), falling(spread=0.2)])[0] == 0
+
+
 def test_without_an_in_domain_file_half_or_less():
     assert decide([], [curve(lambda alpha: 0.0)])[0] == 0.5
-    assert decide([], [arch(0.25)])[0] == 0.2
+    assert decide([], [arch(0.4)])[0] == 0.25
 
 
 def rows(*candidates):
