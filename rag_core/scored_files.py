@@ -83,6 +83,7 @@ class ScoringRun:
             PipelineError: as engine and canary raise, or a file changes meanwhile.
         """
         if not self.todo:
+            self._clean_up()  # a kill may have come right before it
             return
         model = load_model(self.engine, self.options, spread_pairs(self.sources[0], CANARY_PAIRS))
         with ExitStack() as stack:
@@ -97,8 +98,11 @@ class ScoringRun:
                 _score_file(item, work, self.options)
             if model.truncated:
                 logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
-            for folder in filter(Path.exists, self._partial):
-                shutil.rmtree(folder)
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        for folder in filter(Path.exists, self._partial):
+            shutil.rmtree(folder)
 
 
 def prepare_run(

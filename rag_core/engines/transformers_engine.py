@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
+
+_LEAST_PREFIX = 16  # tokens
 
 
 class _LastPositionModel(abc.ABC):
@@ -46,6 +49,7 @@ class _LastPositionModel(abc.ABC):
         """
         import torch
 
+        prefix = self._read_prefix(prompts)
         # Like lengths together pad little; longest first, so that too large a batch fails at once.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         rows = np.empty((len(prompts), width), dtype=np.float32)
@@ -55,7 +59,7 @@ class _LastPositionModel(abc.ABC):
             batch = order[start : start + max(1, min(self._batch_size, self._batch_tokens // longest))]
             start += len(batch)
             try:
-                rows[batch] = self._run_batch([prompts[index] for index in batch])
+                rows[batch] = self._run_batch([prompts[index] for index in batch], prefix)
             except torch.OutOfMemoryError as error:
                 raise EngineError(
                     f"{len(batch)} sequences of up to {longest} tokens do not fit in the GPU memory",
@@ -63,20 +67,46 @@ class _LastPositionModel(abc.ABC):
                 ) from error
         return rows
 
-    def _run_batch(self, prompts: list[list[int]]) -> Floats:
+    def _read_prefix(self, prompts: Sequence[list[int]]) -> Any:
+        """Return the keys and values of what all prompts begin with, so that it is read once; `None` where it is short.
+
+        Of a yes/no prompt that is about 60 tokens and the instruction, more than half of it where passages are short.
+        """
+        import torch
+
+        if len(prompts) < 2:
+            return None
+        first, last = min(prompts), max(prompts)  # in the order of a dictionary: what these two share, all do
+        same = [one == other for one, other in zip(first, last, strict=False)]
+        length = min([*same, False].index(False), min(map(len, prompts)) - 1)
+        if length < _LEAST_PREFIX:
+            return None
+        with torch.inference_mode():
+            outputs = self._model.base_model(torch.tensor([first[:length]], device=self._device), use_cache=True)
+        return outputs.past_key_values
+
+    def _run_batch(self, prompts: list[list[int]], prefix: Any) -> Floats:
         import torch
 
         lengths = torch.tensor([len(prompt) for prompt in prompts])
+        start = prefix.get_seq_length() if prefix else 0
         # Whatever stands in the padding, causal attention hides it from the tokens before it.
-        token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
-        mask = torch.arange(token_ids.shape[1]) < lengths[:, None]
-        inputs = {"input_ids": token_ids.to(self._device), "attention_mask": mask.long().to(self._device)}
+        token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row[start:]) for row in prompts], batch_first=True)
+        mask = torch.arange(start + token_ids.shape[1]) < lengths[:, None]
+        inputs: dict[str, Any] = {
+            "input_ids": token_ids.to(self._device),
+            "attention_mask": mask.long().to(self._device),
+            "use_cache": prefix is not None,
+        }
+        if prefix:
+            inputs["past_key_values"] = copy.deepcopy(prefix)  # the batch's keys and values are added to it
+            inputs["past_key_values"].batch_repeat_interleave(len(prompts))
         with torch.inference_mode():
-            rows: Floats = self._read_last(inputs, (lengths - 1).to(self._device)).cpu().numpy()
+            rows: Floats = self._read_last(inputs, (lengths - start - 1).to(self._device)).cpu().numpy()
         return rows
 
     @abc.abstractmethod
-    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+    def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
         """Return float32 rows, one a sequence, of a right-padded batch; `last_positions` has each one's last token."""
 
 
@@ -128,9 +158,9 @@ class YesNoScorer(_LastPositionModel):
             self.truncated = (self.truncated or 0) + truncated
             yield number, scores
 
-    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+    def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
         self._last_positions = last_positions
-        logits: torch.Tensor = self._model(**inputs, use_cache=False).logits
+        logits: torch.Tensor = self._model(**inputs).logits
         return logits[:, 0, :1].float() - logits[:, 0, 1:].float()
 
     def _answer_head(self, head: Any) -> torch.nn.Linear:
@@ -188,10 +218,10 @@ class LastTokenEncoder(_LastPositionModel):
             self.truncated = (self.truncated or 0) + truncated
             yield number, vectors
 
-    def _read_last(self, inputs: dict[str, torch.Tensor], last_positions: torch.Tensor) -> torch.Tensor:
+    def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
         import torch
 
-        hidden = self._model(**inputs, use_cache=False).last_hidden_state
+        hidden = self._model(**inputs).last_hidden_state
         vectors = hidden[torch.arange(len(hidden), device=hidden.device), last_positions].float()
         normalised: torch.Tensor = vectors / vectors.norm(dim=1, keepdim=True)
         return normalised

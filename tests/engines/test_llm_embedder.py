@@ -125,7 +125,7 @@ def test_bfloat16_differs_by_its_rounding_only(encoder, options, texts):
 def test_short_memory_is_an_error(encoder, texts, monkeypatch):
     import torch
 
-    def full(prompts):
+    def full(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(encoder, "_run_batch", full)

@@ -153,7 +153,7 @@ def test_a_score_that_is_not_finite_is_an_error(options, pairs):
 def test_short_memory_is_an_error(scorer, pairs, monkeypatch):
     import torch
 
-    def full(prompts):
+    def full(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(scorer, "_run_batch", full)
@@ -177,3 +177,22 @@ def test_weights_without_a_head_are_an_error(options, tiny_qwen, tmp_path):
 def test_more_tokens_than_the_model_reads_are_an_error(options):
     with pytest.raises(EngineError, match=r"--max_length 2000 is more than the 1024 tokens that .* can read"):
         YesNoScorer(dataclasses.replace(options, max_length=2000))
+
+
+def test_what_prompts_share_is_read_once(scorer, pairs, monkeypatch):
+    widths = []
+    read_last = scorer._read_last
+    monkeypatch.setattr(
+        scorer,
+        "_read_last",
+        lambda inputs, last: (widths.append((inputs["input_ids"], inputs["attention_mask"])), read_last(inputs, last))[
+            1
+        ],
+    )
+    shared = scorer.score(pairs)
+    prefixes = {mask.shape[1] - ids.shape[1] for ids, mask in widths}
+    assert len(prefixes) == 1
+    assert 50 < prefixes.pop() < 70
+    monkeypatch.setattr(scorer, "_read_prefix", lambda prompts: None)
+    np.testing.assert_allclose(scorer.score(pairs), shared, rtol=0, atol=1e-5)
+    assert widths[-1][0].shape == widths[-1][1].shape

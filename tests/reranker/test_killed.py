@@ -2,7 +2,7 @@
 
 import json
 import os
-import random
+import shlex
 import subprocess
 import sys
 import time
@@ -15,50 +15,138 @@ from tests.conftest import TINY
 
 GOLDEN = TINY.parent.parent / "tests" / "golden"
 
-# generate_logits with a slow teacher and chunks of three pairs.
-SLOW_SCORING = """
-import sys, time
+# generate_logits with a teacher of its own, in chunks of three pairs.
+SCORING = """
+import os, random, shutil, signal, sys, time
+from pathlib import Path
 import rag_core.scored_files as scored_files
 from reranker_distillation import generate_logits
 from tests.conftest import OverlapScorer
 
-class Slow(OverlapScorer):
-    def score(self, pairs):
-        time.sleep(0.02)
-        return super().score(pairs)
-
-scored_files.load_model = lambda *_: Slow()
+scored_files.load_model = lambda *_: OverlapScorer()
 scored_files.choose_engine = lambda *_: ("transformers", "test")
 scored_files.model_identity = lambda model: {"name": model}
 scored_files.model_kind = lambda *_: ("llm-reranker", "test")
 scored_files.takes_instruction = lambda *_: True
 scored_files.declared_instruction = lambda *_: None
 scored_files._CHUNK_ROWS = {"transformers": 3}
-sys.exit(generate_logits.main(sys.argv[1:]))
 """
+
+# Runs it again and again in processes of their own, each of which is killed right before or after something that is to
+# stay on disk (or vanish), or at any time; says how often each was the moment.
+KILLED_SCORING = (
+    SCORING
+    + """
+import collections, json
+import ir_measures  # once for all of them
+generator = random.Random(5)
+
+def deadly(owner, name, moment):
+    call = getattr(owner, name)
+    def wrapped(*args, **kwargs):
+        for when in ("before", "after"):
+            moment["left"] -= 1
+            words = f"{when} {name}" + " of the output" * str(args[-1]).endswith("_logits.jsonl")
+            if moment["left"] == 0 or words == moment["words"]:
+                os.write(moment["pipe"], words.encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+            if when == "before":
+                found = call(*args, **kwargs)
+        return found
+    setattr(owner, name, wrapped)
+
+def child(pipe, left, words, delay):
+    moment = {"left": left, "words": words, "pipe": pipe}
+    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (shutil, "rmtree")):
+        deadly(owner, name, moment)
+    slow = OverlapScorer.score
+    OverlapScorer.score = lambda self, pairs: (time.sleep(delay), slow(self, pairs))[1]
+    os._exit(generate_logits.main(sys.argv[1:]))
+
+killed, finished = collections.Counter(), 0
+output = Path(sys.argv[-1].replace(".jsonl", "_logits.jsonl"))
+expected = Path(os.environ["EXPECTED"]).read_bytes()
+while killed.total() < 50:
+    reading, writing = os.pipe()
+    kind = generator.choice(["clock", "count", "count", "rename"])
+    left = generator.randint(1, 40) if kind == "count" else 0
+    words = generator.choice(["before", "after"]) + " replace of the output" if kind == "rename" else ""
+    process = os.fork()
+    if not process:
+        child(writing, left, words, 0.005 if kind == "clock" else 0)
+    if kind == "clock":
+        time.sleep(generator.uniform(0, 0.2))
+        os.kill(process, signal.SIGKILL)
+    status = os.waitpid(process, 0)[1]
+    os.close(writing)
+    moment = os.read(reading, 100).decode() or "by the clock"
+    os.close(reading)
+    assert not output.exists() or output.read_bytes() == expected
+    if os.WIFSIGNALED(status):
+        killed[moment] += 1
+    else:
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert not output.with_name(output.name + ".partial").exists()
+        output.unlink()
+        finished += 1
+print(json.dumps({"killed": killed, "finished": finished}))
+"""
+)
 
 
 @pytest.mark.slow
-def test_scoring_killed_at_any_moment_ends_in_the_same_bytes(tiny_data):
-    command = [sys.executable, "-c", SLOW_SCORING, "--teacher", "t", "--input_files", f"{tiny_data}/train.jsonl"]
-    output = tiny_data / "train_logits.jsonl"
-    chunks = output.with_name(output.name + ".partial")
-    generator = random.Random(5)
-    kills = 0
-    for _ in range(3):
-        process = subprocess.Popen(command, cwd=TINY.parent.parent)
-        seen = len(list(chunks.glob("pair-*.npy")))
-        while process.poll() is None and len(list(chunks.glob("pair-*.npy"))) <= seen:
-            time.sleep(0.005)
-        time.sleep(generator.uniform(0, 0.15))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-        assert not output.exists() or output.read_bytes() == (GOLDEN / output.name).read_bytes()
-    assert kills
-    assert subprocess.run(command, cwd=TINY.parent.parent, check=False).returncode == 0
-    assert output.read_bytes() == (GOLDEN / output.name).read_bytes()
-    assert not chunks.exists()
+def test_scoring_killed_at_50_moments_ends_in_the_same_bytes(tiny_data):
+    flags = [
+        "--teacher",
+        "t",
+        "--dtype",
+        "float32",
+        "--log_level",
+        "error",
+        "--input_files",
+        f"{tiny_data}/train.jsonl",
+    ]
+    golden = GOLDEN / "train_logits.jsonl"
+    environment = os.environ | {"EXPECTED": str(golden)}
+    command = [sys.executable, "-c", KILLED_SCORING, *flags]
+    found = subprocess.run(
+        command, cwd=TINY.parent.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    result = json.loads(found.stdout.splitlines()[-1])
+    assert sum(result["killed"].values()) == 50
+    assert result["finished"] >= 3
+    moments = {"by the clock", "before replace", "after fsync"} | {
+        f"{a} replace of the output" for a in ("before", "after")
+    }
+    assert moments <= set(result["killed"])
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_what_is_finished(tiny_data):
+    disk = tiny_data / "disk"
+    disk.mkdir()
+    stage = [sys.executable, "-c", SCORING + "sys.exit(generate_logits.main(sys.argv[1:]))"]
+    stage += ["--teacher", "t", "--output_dir", str(disk), "--input_files", f"{tiny_data}/train.jsonl"]
+    run = shlex.join(stage)
+    # A disk of 24 KiB, and later one with room, in a namespace where it may be mounted.
+    script = f"""
+        mount -t tmpfs -o size=24k tmpfs {disk} || exit 77
+        {run}; echo "exit $?, $(ls {disk}/*.partial/*.npy | wc -l)"
+        mount -o remount,size=10M {disk}
+        {run} > /dev/null || exit 1
+        cat {disk}/train_logits.jsonl >&2
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script]
+    found = subprocess.run(namespace, cwd=TINY.parent.parent, capture_output=True, text=True, check=False)
+    if found.returncode == 77 or "unshare" in found.stderr:
+        pytest.skip("no small disk can be mounted here")
+    assert found.returncode == 0, found.stderr
+    code, chunks = found.stdout.split(",")
+    assert code == "exit 1"
+    assert 0 < int(chunks) < 17
+    assert "Error: No space left on device. Make room, then run the same command again.\n" in found.stderr
+    assert found.stderr.endswith((GOLDEN / "train_logits.jsonl").read_text())
 
 
 @pytest.mark.slow
