@@ -45,6 +45,15 @@ class GenerateLogitsArgs(StageArgs):
         "dry_run: the hardware to reckon with; cpu is this machine, measured", "H100"
     )
     gpu_price: float | None = flag("dry_run: what an hour of that costs", None)
+    quantization: str | None = flag(
+        "vLLM's name of a way to load the teacher with fewer bits, e.g. fp8; first it must rank 20 pairs as without",
+        None,
+    )
+    reference: str | None = flag(
+        "the model that a teacher saved with fewer bits (AWQ, GPTQ, ...) was made from, to compare them on 20 pairs; "
+        "none goes without",
+        None,
+    )
     parity: int = flag("first score so many pairs with every engine that is installed, and compare", 0)
 
 
@@ -77,6 +86,8 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
             batch_tokens=args.batch_tokens,
             dtype=args.dtype,
             vllm_runner=args.vllm_runner,
+            quantization=args.quantization,
+            reference=args.reference,
             gpu_memory_utilization=args.gpu_memory_utilization,
             tensor_parallel_size=args.tensor_parallel_size,
         ),

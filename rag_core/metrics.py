@@ -51,9 +51,11 @@ def measure(samples: Sequence[RankingSample], scores: Sequence[npt.ArrayLike]) -
 
 def rank(passages: Sequence[str], scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return each passage's place, 0 for the highest score; ties by the SHA-256 of the text."""
-    tie_break = [hashlib.sha256(passage.encode()).digest() for passage in passages]
     descending = -np.asarray(scores, dtype=np.float64)
-    order = sorted(range(len(passages)), key=lambda i: (descending[i], tie_break[i]))
+    order = np.argsort(descending, kind="stable")
+    if (np.diff(descending[order]) == 0).any():
+        tie_break = [hashlib.sha256(passage.encode()).digest() for passage in passages]
+        order = np.array(sorted(order, key=lambda i: (descending[i], tie_break[i])))
     ranks = np.empty(len(passages), dtype=np.int64)
     ranks[order] = np.arange(len(passages))
     return ranks

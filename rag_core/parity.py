@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rag_core.engines import EngineName, EngineOptions, installed_engines, load_model
-from rag_core.engines.canary import score_once
-from rag_core.engines.protocols import Floats, Pair
+from rag_core.engines import EngineName, EngineOptions, installed_engines, scores_of
+from rag_core.engines.canary import LEAST_CORRELATION
+from rag_core.engines.protocols import Pair
 from rag_core.errors import EngineError
-
-# Rank correlation below which two engines are two teachers. bfloat16 in each costs about 0.001.
-LEAST_CORRELATION = 0.98
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +41,13 @@ def check_parity(engine: EngineName, options: EngineOptions, pairs: Sequence[Pai
     """
     from scipy.stats import spearmanr
 
-    reference = _scores(engine, options, pairs)
+    reference = scores_of(engine, options, pairs)
     found = []
     exact = replace(options, vllm_runner="generate")
     for name in installed_engines(options.model):
         if name == engine:
             continue
-        scores = _scores(name, exact, pairs)
+        scores = scores_of(name, exact, pairs)
         largest = float(np.abs(scores - reference).max())
         found.append(Parity(name, largest, float(spearmanr(scores, reference).statistic)))
     for parity in found:
@@ -75,19 +71,3 @@ def check_parity(engine: EngineName, options: EngineOptions, pairs: Sequence[Pai
             "Pass --dtype float32 to see whether it is rounding; else one of them computes this model wrongly",
         )
     return found
-
-
-def _scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats:
-    model = load_model(engine, options, pairs)
-    scores = score_once(model, pairs)
-    # Two copies of a teacher may not fit into a GPU.
-    close = getattr(model, "close", None)
-    if close:
-        close()
-    del model
-    gc.collect()
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return scores

@@ -46,7 +46,7 @@ _GPUS: dict[str, tuple[float, int]] = {
 
 # Share of the peak that prompts reach; an assumption for GPUs (nothing here ran on one), measured for the CPU by
 # benchmarks/scoring.py.
-UTILISATION = {"gpu": 0.4, "cpu": 0.5}
+UTILISATION = {"gpu": 0.4, "cpu": 0.3}
 
 _BLOCK = 16  # tokens of vLLM's prefix cache that are shared or not as one
 _SAMPLED_QUERIES = 100

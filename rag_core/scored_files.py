@@ -209,6 +209,11 @@ def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
 def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
     """Choose engine, precision and instruction where they were left open."""
     name, reason = choose_engine(options.model, engine)
+    if options.quantization and name != "vllm":
+        raise EngineError(
+            f"--quantization is vLLM's, and the engine is {name} ({reason})",
+            "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
+        )
     dtype = resolve_dtype(options.dtype)
     logger.info("engine: %s, %s (%s)", name, dtype, reason)
     return name, dataclasses.replace(options, dtype=dtype, instruction=_instruction(options, paths))
@@ -264,7 +269,7 @@ def _describe_store(folder: Path, engine: EngineName, options: EngineOptions) ->
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
-_WITHOUT_SAY = {"model", "batch_size", "batch_tokens", "gpu_memory_utilization", "tensor_parallel_size"}
+_WITHOUT_SAY = {"model", "reference", "batch_size", "batch_tokens", "gpu_memory_utilization", "tensor_parallel_size"}
 
 _MEASURED_AT_ONCE = 1000  # queries
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import importlib.util
+import logging
 from collections.abc import Sequence
 
-from rag_core.engines.canary import check
-from rag_core.engines.identity import llm_embedder, model_kind
+from rag_core.engines.canary import CANARY_PAIRS, check, compare_ranking, score_once
+from rag_core.engines.identity import llm_embedder, model_kind, quantization
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
-from rag_core.engines.protocols import Pair, PairScorer, TextEncoder
+from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
 from rag_core.errors import EngineError
 
 __all__ = [
@@ -20,8 +23,10 @@ __all__ = [
     "choose_engine",
     "installed_engines",
     "load_model",
+    "scores_of",
 ]
 
+logger = logging.getLogger(__name__)
 
 # What can run a kind of model, in the order of preference.
 _ENGINES: dict[str, tuple[EngineName, ...]] = {
@@ -65,14 +70,50 @@ def installed_engines(model: str) -> list[EngineName]:
 
 
 def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
-    """Load a model into an engine, and see that it tells the canary pairs apart.
+    """Load a model into an engine; see that it tells the canary pairs apart, and, quantised, as the unquantised one.
 
     Raises:
         EngineError: the model or the engine cannot be loaded, or its scores cannot be trusted.
     """
+    reference = _unquantised_scores(engine, options, canary_pairs)
     model = _load(engine, options, canary_pairs)
-    check(model, canary_pairs)
+    scores = check(model, canary_pairs)
+    if reference is not None:
+        correlation = compare_ranking(reference, scores)
+        logger.info("quantised and unquantised scores of %d pairs: rank correlation %.4f", len(scores), correlation)
     return model
+
+
+def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats:
+    """Load a model, score a few pairs, and give its memory back: a GPU may have no room for two."""
+    model = load_model(engine, options, pairs)
+    scores = score_once(model, pairs)
+    close = getattr(model, "close", None)
+    if close:
+        close()
+    del model
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return scores
+
+
+def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats | None:
+    """Return the canary's scores by the model that a quantised one was made from; `None` where it is none."""
+    saved = quantization(options.model)
+    if not (options.quantization or saved) or options.reference == "none":
+        return None
+    if saved and not options.reference:
+        raise EngineError(
+            f"{options.model} is quantised ({saved}), and nothing says how the model ranks that it was made from",
+            "Pass --reference with that model, to compare 20 pairs first, or --reference none to go without",
+        )
+    reference = dataclasses.replace(
+        options, model=options.reference or options.model, quantization=None, reference="none"
+    )
+    return scores_of(engine, reference, pairs[:CANARY_PAIRS])
 
 
 def _kind(model: str) -> tuple[str, str]:

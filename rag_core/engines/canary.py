@@ -17,12 +17,15 @@ CANARY_PAIRS = 20
 # classifier row moves trained rerankers by several units.
 TOLERANCE: dict[Dtype, float] = {"float32": 1e-4, "float16": 0.1, "bfloat16": 0.5}
 
+# Rank correlation below which two ways to run a model are two teachers. bfloat16 in each costs about 0.001.
+LEAST_CORRELATION = 0.98
+
 # Below this the scores differ by rounding only: the model reads the same text for every pair.
 _LEAST_DEVIATION = 1e-6
 
 
-def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> None:
-    """Score the first `CANARY_PAIRS` of some distinct pairs and see that the scores can be a teacher's.
+def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:
+    """Score the first `CANARY_PAIRS` of some distinct pairs, see that they can be a teacher's, and return them.
 
     Raises:
         EngineError: a score is not finite, or all are the same.
@@ -38,6 +41,7 @@ def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> None:
             "Check that it is a trained reranker or embedder, that the passages differ within --max_length, "
             "and try --dtype float32 or another --engine",
         )
+    return scores
 
 
 def check_finite(scores: Floats) -> None:
@@ -70,6 +74,24 @@ def compare(exact: Floats, fast: Floats, dtype: Dtype) -> float:
             "Pass --vllm_runner generate",
         )
     return difference
+
+
+def compare_ranking(reference: Floats, scores: Floats) -> float:
+    """Return the rank correlation (Spearman) of two teachers' scores over the same pairs.
+
+    Raises:
+        EngineError: it is below `LEAST_CORRELATION`.
+    """
+    from scipy.stats import spearmanr
+
+    correlation = float(spearmanr(reference, scores).statistic)
+    if not correlation >= LEAST_CORRELATION:
+        raise EngineError(
+            f"the quantised teacher ranks {len(scores)} pairs differently from the unquantised one (rank correlation "
+            f"{correlation:.3f}, largest difference {np.abs(reference - scores).max():.3g})",
+            "Quantise it with more bits, or leave out --quantization; --reference none goes on all the same",
+        )
+    return correlation
 
 
 def score_once(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:

@@ -60,6 +60,12 @@ def model_kind(name: str) -> tuple[ModelKind, str]:
     )
 
 
+def quantization(name: str) -> str | None:
+    """Return how the weights of a model were quantised before they were saved, e.g. "awq"; `None` if they were not."""
+    method: str | None = _config(name).get("quantization_config", {}).get("quant_method")
+    return method
+
+
 def llm_embedder(name: str) -> tuple[bool, str]:
     """Tell whether a model is a decoder that embeds what `EmbeddingPrompt` writes, and from what that was read.
 

@@ -22,6 +22,8 @@ class EngineOptions:
         batch_tokens: tokens at once, with the padding, at most (transformers).
         dtype: "auto" is what `precision.resolve_dtype` makes of it.
         vllm_runner: of a reranker: "generate" is exact by construction; "pooling" is faster, compared with it first.
+        quantization: vLLM's name of a way to load the weights with fewer bits, e.g. "fp8"; `None` as they were saved.
+        reference: of a quantised model, the one that it is compared with first: by default itself as it was saved.
         gpu_memory_utilization, tensor_parallel_size: as in vLLM.
     """
 
@@ -32,5 +34,7 @@ class EngineOptions:
     batch_tokens: int = 16384
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     vllm_runner: Literal["generate", "pooling"] = "generate"
+    quantization: str | None = None
+    reference: str | None = None
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1

@@ -84,6 +84,7 @@ class _VllmModel:
             self._llm = self._vllm.LLM(
                 model=options.model,
                 dtype=resolve_dtype(options.dtype),
+                quantization=options.quantization,
                 max_model_len=max_model_len,
                 gpu_memory_utilization=options.gpu_memory_utilization,
                 tensor_parallel_size=options.tensor_parallel_size,

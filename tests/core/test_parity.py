@@ -25,7 +25,7 @@ def engines(monkeypatch):
     """Two engines whose scores the test sets."""
     scores = {"vllm": np.arange(8) / 7, "transformers": np.arange(8) / 7}
     monkeypatch.setattr("rag_core.parity.installed_engines", lambda model: list(scores))
-    monkeypatch.setattr("rag_core.parity.load_model", lambda name, options, pairs: Engine(scores[name]))
+    monkeypatch.setattr("rag_core.engines.load_model", lambda name, options, pairs: Engine(scores[name]))
     return scores
 
 

@@ -1,0 +1,94 @@
+"""Everything around the model: `generate_logits` with a teacher that costs nothing, rows a second and peak memory.
+
+python benchmarks/overhead.py [--pairs 20000 200000 2000000] [--dir FOLDER] [--output FILE]
+
+Each size runs in a process of its own, which reads, checks and hashes the samples, scores in chunks that are synced to
+disk, and writes the file with its manifest. Passages have 40 words; 20 candidates a query.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from readme_tables import RESULTS
+
+from rag_core import scored_files
+from rag_core.jsonl import write_records
+from rag_core.records import RankingSample
+from reranker_distillation import generate_logits
+
+CANDIDATES = 20
+
+
+class FreeTeacher:
+    """Random scores at no cost."""
+
+    score_unit = "log-odds"
+    truncated = 0
+
+    def score(self, pairs):
+        return np.random.default_rng(len(pairs)).standard_normal(len(pairs)).astype(np.float32)
+
+
+def main() -> int:
+    """Measure each size; print and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[20_000, 200_000, 2_000_000])
+    parser.add_argument("--dir", type=Path, help="where the files are made (default: a temporary folder)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "overhead.json")
+    args = parser.parse_args()
+    found = []
+    for pairs in args.pairs:
+        with tempfile.TemporaryDirectory(dir=args.dir) as folder:
+            samples = Path(folder) / "samples.jsonl"
+            write_records(samples, (make_sample(number) for number in range(pairs // CANDIDATES)))
+            command = [sys.executable, "-c", "import overhead, sys; overhead.measure(sys.argv[1])", str(samples)]
+            figures = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
+            found.append({"pairs": pairs} | json.loads(figures.stdout.splitlines()[-1]))
+    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))  # noqa: T201
+    return 0
+
+
+def make_sample(number: int) -> RankingSample:
+    """Return a sample of which no text stands in another."""
+    passages = [f"passage {number}-{i} " + "word " * 40 for i in range(CANDIDATES)]
+    return RankingSample(f"query {number} about something", positive=passages[:1], negative=passages[1:])
+
+
+def measure(samples: str) -> None:
+    """Print what the stage takes for a file of samples."""
+    free = {
+        "load_model": lambda *_: FreeTeacher(),
+        "choose_engine": lambda *_: ("vllm", "it costs nothing"),
+        "model_identity": lambda name: {"name": name},
+        "model_kind": lambda _: ("llm-reranker", "as if"),
+        "takes_instruction": lambda _: False,
+    }
+    started = time.monotonic()
+    with mock.patch.multiple(scored_files, **free):
+        failed = generate_logits.main(["--teacher", "none", "--input_files", samples, "--log_level", "warning"])
+    seconds = time.monotonic() - started
+    assert not failed
+    rows = json.loads(Path(samples.replace(".jsonl", "_logits.jsonl.manifest.json")).read_text())["rows"]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    figures = {
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
+        "rows_per_second": round(rows / seconds),
+        "peak_rss_mib": used.ru_maxrss // 1024,
+    }
+    print(json.dumps(figures))  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
