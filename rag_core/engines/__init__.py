@@ -7,11 +7,13 @@ import gc
 import importlib.util
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 from rag_core.engines.canary import CANARY_PAIRS, check, compare_ranking, score_once
 from rag_core.engines.identity import llm_embedder, model_kind, quantization
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
+from rag_core.engines.query_prompt import QueryWriter
 from rag_core.errors import EngineError
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "choose_engine",
     "installed_engines",
     "load_model",
+    "load_query_writer",
     "scores_of",
 ]
 
@@ -82,6 +85,23 @@ def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequenc
         correlation = compare_ranking(reference, scores)
         logger.info("quantised and unquantised scores of %d pairs: rank correlation %.4f", len(scores), correlation)
     return model
+
+
+def load_query_writer(engine: Literal["auto", "vllm", "transformers"], options: EngineOptions) -> QueryWriter:
+    """Load an LLM that writes queries.
+
+    Raises:
+        EngineError: the model or the engine cannot be loaded.
+    """
+    name, reason = choose_engine(options.model, engine)
+    logger.info("engine: %s (%s)", name, reason)
+    if name == "vllm":
+        from rag_core.engines.vllm_engine import VllmQueryWriter
+
+        return VllmQueryWriter(options)
+    from rag_core.engines.transformers_engine import TransformersQueryWriter
+
+    return TransformersQueryWriter(options)
 
 
 def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats:

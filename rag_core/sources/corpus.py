@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from rag_core.errors import DataError
 from rag_core.jsonl import read_records
-from rag_core.records import RankingSample, Text
+from rag_core.records import Query, RankingSample
 from rag_core.sources.beir import passage_text
 from rag_core.sources.bm25 import best_places, nearest_passages
 from rag_core.splits import Splits, split_samples
@@ -48,13 +48,6 @@ class Passage:
     def __post_init__(self) -> None:
         if not passage_text(self.title, self.text):
             raise ValueError("has neither a title nor a text")
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Query:
-    """A line of a log of queries."""
-
-    text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
 
 
 @plain_dataclass(frozen=True)
