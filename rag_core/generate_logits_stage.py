@@ -17,7 +17,17 @@ class GenerateLogitsArgs(StageArgs):
 
     input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)")
     teacher: str = flag("model that scores: LLM reranker, cross-encoder or embedder")
-    engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag("what runs the teacher", "auto")
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers", "ray"] = flag(
+        "what runs the teacher; ray is what auto chooses, in the workers of a Ray cluster", "auto"
+    )
+    num_workers: int = flag("ray: workers, each with a copy of the teacher", 1)
+    gpus_per_worker: float | None = flag(
+        "ray: GPUs of each, 0.5 where two share one (default: --tensor_parallel_size where there are GPUs, else 0)",
+        None,
+    )
+    ray_address: str | None = flag(
+        "ray: the cluster, as auto or ray://host:10001 (default: RAY_ADDRESS, else this machine)", None
+    )
     vllm_runner: Literal["generate", "pooling"] = flag(
         "vLLM's way with a reranker: generate is exact; pooling is faster, and must agree with generate on 20 pairs "
         "first",
@@ -67,7 +77,8 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         raise UsageError("--gpu_price is for --dry_run", "Pass both or neither")
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
-    from rag_core.engines.options import EngineOptions
+    _check_workers(args)
+    from rag_core.engines.options import EngineOptions, RayOptions
     from rag_core.parity import check_parity
     from rag_core.plan import make_plan
     from rag_core.scored_files import prepare_run
@@ -77,7 +88,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     run = prepare_run(
         outputs,
         stage=stage,
-        engine=args.engine,
+        engine="auto" if args.engine == "ray" else args.engine,
         options=EngineOptions(
             model=args.teacher,
             instruction=args.instruction,
@@ -90,6 +101,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
             reference=args.reference,
             gpu_memory_utilization=args.gpu_memory_utilization,
             tensor_parallel_size=args.tensor_parallel_size,
+            ray=RayOptions(args.num_workers, args.gpus_per_worker, args.ray_address) if args.engine == "ray" else None,
         ),
         overwrite=args.overwrite,
         skip_bad_rows=args.skip_bad_rows,
@@ -104,3 +116,18 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))
     run.score()
     return list(outputs.values())
+
+
+def _check_workers(args: GenerateLogitsArgs) -> None:
+    gpus = args.gpus_per_worker
+    if args.engine != "ray" and (args.num_workers, gpus, args.ray_address) != (1, None, None):
+        raise UsageError("--num_workers, --gpus_per_worker and --ray_address are for workers", "Pass --engine ray, too")
+    if args.num_workers < 1:
+        raise UsageError(f"--num_workers is {args.num_workers}", "Pass at least 1")
+    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
+        raise UsageError(f"--gpus_per_worker is {gpus:g}", "Pass a part of one GPU, or a whole number")
+    if gpus is not None and args.tensor_parallel_size > max(gpus, 1):
+        raise UsageError(
+            f"--tensor_parallel_size {args.tensor_parallel_size} is more than --gpus_per_worker {gpus:g}",
+            "A worker holds a whole copy of the teacher: give it as many GPUs",
+        )

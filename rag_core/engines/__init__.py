@@ -148,6 +148,10 @@ def _kind(model: str) -> tuple[str, str]:
 
 def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
     embeds = model_kind(options.model)[0] == "bi-encoder"
+    if options.ray:
+        from rag_core.engines.ray_engine import RayEncoder, RayScorer
+
+        return (RayEncoder if embeds else RayScorer)(engine, options, options.ray, canary_pairs)
     if engine == "vllm":
         from rag_core.engines.vllm_engine import VllmEncoder, load
 

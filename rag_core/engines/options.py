@@ -10,6 +10,22 @@ EngineChoice = EngineName | Literal["auto"]
 
 
 @dataclasses.dataclass(frozen=True)
+class RayOptions:
+    """Workers in a Ray cluster, each with a copy of the model.
+
+    Attributes:
+        num_workers: how many.
+        gpus_per_worker: of each, a fraction where several share a GPU; `None`, where the cluster has GPUs, is what a
+            copy of the model needs, elsewhere 0.
+        address: of the cluster; `None` is what the environment variable RAY_ADDRESS says, or this machine alone.
+    """
+
+    num_workers: int = 1
+    gpus_per_worker: float | None = None
+    address: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineOptions:
     """Settings of an engine.
 
@@ -25,6 +41,7 @@ class EngineOptions:
         quantization: vLLM's name of a way to load the weights with fewer bits, e.g. "fp8"; `None` as they were saved.
         reference: of a quantised model, the one that it is compared with first: by default itself as it was saved.
         gpu_memory_utilization, tensor_parallel_size: as in vLLM.
+        ray: the engine runs in these workers, not in this process.
     """
 
     model: str
@@ -38,3 +55,4 @@ class EngineOptions:
     reference: str | None = None
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+    ray: RayOptions | None = None
