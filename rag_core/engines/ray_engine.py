@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,14 @@ from rag_core.engines.options import EngineName, EngineOptions, RayOptions
 from rag_core.engines.precision import Dtype, resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
 from rag_core.errors import EngineError, PipelineError
+
+# Ray reads these when it is imported; what the user has set stays.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # stdout is for results, not for what Ray says of workers that it starts again
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # nor stderr for the tracebacks of the workers that did not raise first
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it Ray warns of a default that it will change
+}
 
 _CALLS_A_WORKER = 2  # one is computed, the next has arrived meanwhile
 _RETRIES = 3  # of a chunk whose worker died
@@ -194,8 +203,8 @@ class RayEncoder(_RayModel):
 
 
 def _connect(wanted: RayOptions) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it Ray warns of what it will change
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -205,6 +214,7 @@ def _connect(wanted: RayOptions) -> Any:
     address = wanted.address or os.environ.get("RAY_ADDRESS") or "local"
     settings = {"num_cpus": wanted.num_workers, "include_dashboard": False} if address == "local" else {}
     try:
+        _check_port(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
@@ -212,6 +222,17 @@ def _connect(wanted: RayOptions) -> Any:
             "Check --ray_address, that `ray status` finds it, and that all have the same versions of Python and Ray",
         ) from error
     return ray
+
+
+def _check_port(address: str) -> None:
+    """See that something listens at host:port, where Ray would try for minutes.
+
+    Raises:
+        OSError, ValueError: nothing does, or that is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _for_workers(options: EngineOptions, gpus: float) -> EngineOptions:
