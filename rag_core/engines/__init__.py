@@ -78,6 +78,11 @@ def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequenc
     Raises:
         EngineError: the model or the engine cannot be loaded, or its scores cannot be trusted.
     """
+    if options.ray:  # each worker loads it like this, and checks its own
+        from rag_core.engines.ray_engine import RayEncoder, RayScorer
+
+        embeds = model_kind(options.model)[0] == "bi-encoder"
+        return (RayEncoder if embeds else RayScorer)(engine, options, options.ray, canary_pairs)
     reference = _unquantised_scores(engine, options, canary_pairs)
     model = _load(engine, options, canary_pairs)
     scores = check(model, canary_pairs)
@@ -148,10 +153,6 @@ def _kind(model: str) -> tuple[str, str]:
 
 def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
     embeds = model_kind(options.model)[0] == "bi-encoder"
-    if options.ray:
-        from rag_core.engines.ray_engine import RayEncoder, RayScorer
-
-        return (RayEncoder if embeds else RayScorer)(engine, options, options.ray, canary_pairs)
     if engine == "vllm":
         from rag_core.engines.vllm_engine import VllmEncoder, load
 

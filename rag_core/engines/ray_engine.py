@@ -216,10 +216,10 @@ def _connect(wanted: RayOptions) -> Any:
     try:
         _check_port(address)
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
             f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]})",
-            "Check --ray_address, that `ray status` finds it, and that all have the same versions of Python and Ray",
+            "Check that it runs, --ray_address, its token (RAY_AUTH_MODE), and that Python and Ray are the same versions",
         ) from error
     return ray
 
@@ -239,7 +239,8 @@ def _for_workers(options: EngineOptions, gpus: float) -> EngineOptions:
     """Return the options of one of the workers, which has a working directory of its own, and a part of a GPU."""
     return replace(
         options,
-        model=_identity(options)["name"],
+        model=_absolute(options.model),
+        reference=options.reference and _absolute(options.reference),
         gpu_memory_utilization=options.gpu_memory_utilization * min(gpus or 1, 1),
         ray=None,
     )
@@ -247,7 +248,11 @@ def _for_workers(options: EngineOptions, gpus: float) -> EngineOptions:
 
 def _identity(options: EngineOptions) -> dict[str, Any]:
     identity = model_identity(options.model)
-    return identity | {"name": str(Path(options.model).resolve())} if "sha256" in identity else identity
+    return identity | {"name": _absolute(options.model)}
+
+
+def _absolute(model: str) -> str:
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _check_folder(identity: dict[str, Any]) -> None:
