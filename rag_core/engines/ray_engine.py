@@ -219,7 +219,7 @@ def _connect(wanted: RayOptions) -> Any:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
             f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]})",
-            "Check that it runs, --ray_address, its token (RAY_AUTH_MODE), and that Python and Ray are the same versions",
+            "Check that it runs, --ray_address, its token (RAY_AUTH_MODE), and that Python and Ray are of its versions",
         ) from error
     return ray
 

@@ -163,7 +163,7 @@ def test_an_embedder(samples, tiny_encoder):
 
 def test_an_llm_reranker_counts_the_passages_that_were_cut(samples, tiny_qwen, kept_workers):
     expected = score(samples, tiny_qwen, "plain", "--engine", "transformers", "--max_length", "110")
-    assert score(samples, tiny_qwen, "ray", *RAY, "--max_length", "110") == expected
+    assert score(samples, tiny_qwen, "ray", "--engine", "ray", "--max_length", "110") == expected
     assert kept_workers[1].truncated == kept_workers[0].truncated > 0
 
 
@@ -232,7 +232,7 @@ def test_an_error_in_a_worker_is_one_sentence(samples, tiny_cross_encoder, tmp_p
     model = CrossEncoder(tiny_cross_encoder)
     next(model.parameters()).data.fill_(float("nan"))
     model.save_pretrained(f"{tmp_path}/broken", create_model_card=False)
-    command = ["--teacher", f"{tmp_path}/broken", "--input_files", str(samples), *RAY]
+    command = ["--teacher", f"{tmp_path}/broken", "--input_files", str(samples), "--engine", "ray"]
     assert generate_logits.main(command) == 1
     error = capsys.readouterr().err
     assert "Traceback" not in error
