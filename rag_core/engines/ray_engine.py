@@ -35,7 +35,9 @@ _ENVIRONMENT = {
 }
 
 _CALLS_A_WORKER = 2  # one is computed, the next has arrived meanwhile
-_RETRIES = 3  # of a chunk whose worker died
+# Of a worker that dies. Its chunks follow it however often Ray asks for them: while a lost machine is not known to be
+# lost, that is several times a second.
+_RESTARTS = 4
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +137,7 @@ class _RayModel:
     ) -> None:
         self._ray = _connect(wanted)
         gpus = wanted.gpus_per_worker or 0
-        actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(Worker)
+        actor = self._ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=_RESTARTS, max_task_retries=-1)(Worker)
         arguments = engine, _for_workers(options, gpus), _identity(options), canary_pairs, gpus
         self._workers = [actor.remote(*arguments) for _ in range(wanted.num_workers)]
         with _errors_of_workers(self._ray):
@@ -279,7 +281,7 @@ def _errors_of_workers(ray: Any) -> Iterator[None]:
         raise
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"a worker was lost, and {_RETRIES} others after it ({' '.join(str(error).split())[:300]})",
+            f"a worker was lost, after up to {_RESTARTS} new starts ({' '.join(str(error).split())[:300]})",
             "Check the memory of its machine, and that this package is installed there; Ray's logs are in "
             "/tmp/ray/session_latest/logs. Run the same command again to go on",
         ) from error

@@ -115,7 +115,7 @@ class Echo:
 def echo(monkeypatch, tiny_cross_encoder):
     """Two workers that score each pair with the number of their process."""
     monkeypatch.setattr(ray_engine, "Worker", Echo)
-    monkeypatch.setattr(ray_engine, "_RETRIES", 1)
+    monkeypatch.setattr(ray_engine, "_RESTARTS", 1)
     options = EngineOptions(tiny_cross_encoder, ray=RayOptions(2, 0))
     model = ray_engine.RayScorer("sentence-transformers", options, options.ray, [])
     yield model
@@ -151,7 +151,7 @@ class Deadly:
 
 
 def test_a_chunk_that_kills_every_worker(echo):
-    with pytest.raises(EngineError, match="a worker was lost, and 1 others after it"):
+    with pytest.raises(EngineError, match="a worker was lost, after up to 1 new starts"):
         echo.score([Deadly()])
 
 
