@@ -17,8 +17,8 @@ from rag_core.merging import Merge
 
 _SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "seconds", "alpha")
 _SHOWN_SETTINGS = (
-    "loss", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate", "num_train_epochs",
-    "per_device_train_batch_size", "merge",
+    "loss", "teacher_temperature", "student_temperature", "margin_scale", "score_scaling", "weighting", "mse_weight",
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "merge",
 )  # fmt: skip
 
 
