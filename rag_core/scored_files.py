@@ -39,7 +39,12 @@ from rag_core.scoring import TextVectors, Work, embed_samples, embed_texts, scor
 from rag_core.unfinished import UnfinishedWork
 
 # Rows that are computed and kept together. vLLM wants many at once; elsewhere small chunks lose less to a kill.
-_CHUNK_ROWS: dict[EngineName, int] = {"vllm": 8192, "transformers": 512, "sentence-transformers": 1024}
+_CHUNK_ROWS: dict[EngineName, int] = {
+    "vllm": 8192,
+    "transformers": 512,
+    "sentence-transformers": 1024,
+    "server": 1024,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -205,9 +210,12 @@ def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
 def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
     """Choose engine, precision and instruction where they were left open."""
     name, reason = choose_engine(options.model, engine)
-    dtype = resolve_dtype(options.dtype)
-    logger.info("engine: %s, %s (%s)", name, dtype, reason)
-    return name, dataclasses.replace(options, dtype=dtype, instruction=_instruction(options, paths))
+    if name == "server":
+        logger.info("engine: server, in its precision (%s)", reason)
+    else:
+        options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
+        logger.info("engine: %s, %s (%s)", name, options.dtype, reason)
+    return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 
 def _instruction(options: EngineOptions, paths: list[Path]) -> str | None:
@@ -239,6 +247,8 @@ def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineO
 def _what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the flags and the identity of the model that determine the score of a pair."""
     flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _WITHOUT_SAY}
+    if engine == "server":
+        flags["dtype"] = "the server's"
     versions = {"llm-reranker": yes_no_prompt.VERSION, "bi-encoder": embedding_prompt.VERSION}
     prompt = {"prompt": versions[model_kind(options.model)[0]]} if options.instruction else {}
     return {**flags, "engine": engine}, model_identity(options.model) | prompt
@@ -260,7 +270,16 @@ def _describe_store(folder: Path, engine: EngineName, options: EngineOptions) ->
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
-_WITHOUT_SAY = {"model", "batch_size", "batch_tokens", "gpu_memory_utilization", "tensor_parallel_size"}
+_WITHOUT_SAY = {
+    "model",
+    "batch_size",
+    "batch_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "server_url",
+    "concurrency",
+    "server_timeout",
+}
 
 _MEASURED_AT_ONCE = 1000  # queries
 
