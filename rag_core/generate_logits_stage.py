@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from rag_core.errors import UsageError
 from rag_core.jsonl import output_path
@@ -17,7 +18,7 @@ class GenerateLogitsArgs(StageArgs):
 
     input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)")
     teacher: str = flag("model that scores: LLM reranker, cross-encoder or embedder")
-    engine: Literal["auto", "vllm", "transformers", "sentence-transformers", "ray"] = flag(
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers", "server", "ray"] = flag(
         "what runs the teacher; ray is what auto chooses, in the workers of a Ray cluster", "auto"
     )
     num_workers: int = flag("ray: workers, each with a copy of the teacher", 1)
@@ -28,6 +29,9 @@ class GenerateLogitsArgs(StageArgs):
     ray_address: str | None = flag(
         "ray: the cluster, as auto or ray://host:10001 (default: RAY_ADDRESS, else this machine)", None
     )
+    server_url: str | None = flag("server engine: http://host:port of vLLM's server or of TEI", None)
+    concurrency: int = flag("server engine: requests at once, each of --batch_size sequences", 64)
+    server_timeout: float = flag("server engine: seconds without an answer after which the run stops", 600)
     vllm_runner: Literal["generate", "pooling"] = flag(
         "vLLM's way with a reranker: generate is exact; pooling is faster, and must agree with generate on 20 pairs "
         "first",
@@ -78,6 +82,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
     _check_workers(args)
+    _check_server(args)
     from rag_core.engines.options import EngineOptions, RayOptions
     from rag_core.parity import check_parity
     from rag_core.plan import make_plan
@@ -102,6 +107,9 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
             gpu_memory_utilization=args.gpu_memory_utilization,
             tensor_parallel_size=args.tensor_parallel_size,
             ray=RayOptions(args.num_workers, args.gpus_per_worker, args.ray_address) if args.engine == "ray" else None,
+            server_url=args.server_url,
+            concurrency=args.concurrency,
+            server_timeout=args.server_timeout,
         ),
         overwrite=args.overwrite,
         skip_bad_rows=args.skip_bad_rows,
@@ -131,3 +139,24 @@ def _check_workers(args: GenerateLogitsArgs) -> None:
             f"--tensor_parallel_size {args.tensor_parallel_size} is more than --gpus_per_worker {gpus:g}",
             "A worker holds a whole copy of the teacher: give it as many GPUs",
         )
+
+
+def _check_server(args: GenerateLogitsArgs) -> None:
+    if (args.engine == "server") != (args.server_url is not None):
+        raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
+    if args.server_url is None:
+        return
+    url = urlsplit(args.server_url)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username:
+        raise UsageError(
+            "--server_url is not of the form http://host:port",
+            "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
+        )
+    if args.dtype != "auto":
+        raise UsageError(f"--dtype {args.dtype} has no effect on a server", "Start the server with it")
+    if args.reference not in (None, "none"):
+        raise UsageError(
+            "--reference cannot be loaded on a server", "Pass --reference none, and compare by --parity 64"
+        )
+    if args.concurrency < 1 or args.server_timeout <= 0:
+        raise UsageError("--concurrency and --server_timeout must be above 0", "Pass larger ones")

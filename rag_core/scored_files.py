@@ -39,7 +39,12 @@ from rag_core.scoring import TextVectors, Work, embed_samples, embed_texts, scor
 from rag_core.unfinished import UnfinishedWork
 
 # Rows that are computed and kept together. vLLM wants many at once; elsewhere small chunks lose less to a kill.
-_CHUNK_ROWS: dict[EngineName, int] = {"vllm": 8192, "transformers": 512, "sentence-transformers": 1024}
+_CHUNK_ROWS: dict[EngineName, int] = {
+    "vllm": 8192,
+    "transformers": 512,
+    "sentence-transformers": 1024,
+    "server": 1024,
+}
 
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
 _CHUNKS_A_WORKER = 16
@@ -225,13 +230,14 @@ def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> 
         name, reason, options = settle(options, options.ray)
     else:
         name, reason = choose_engine(options.model, engine)
-        options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
+        if name != "server":
+            options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
     if options.quantization and name != "vllm":
         raise EngineError(
             f"--quantization is vLLM's, and the engine is {name} ({reason})",
             "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
         )
-    logger.info("engine: %s, %s (%s)", name, options.dtype, reason)
+    logger.info("engine: %s, %s (%s)", name, "its own precision" if name == "server" else options.dtype, reason)
     return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 
@@ -264,6 +270,8 @@ def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineO
 def _what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the flags and the identity of the model that determine the score of a pair."""
     flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _WITHOUT_SAY}
+    if engine == "server":
+        flags["dtype"] = "the server's"
     versions = {"llm-reranker": yes_no_prompt.VERSION, "bi-encoder": embedding_prompt.VERSION}
     prompt = {"prompt": versions[model_kind(options.model)[0]]} if options.instruction else {}
     return {**flags, "engine": engine}, model_identity(options.model) | prompt
@@ -293,6 +301,9 @@ _WITHOUT_SAY = {
     "gpu_memory_utilization",
     "tensor_parallel_size",
     "ray",
+    "server_url",
+    "concurrency",
+    "server_timeout",
 }
 
 _MEASURED_AT_ONCE = 1000  # queries

@@ -31,7 +31,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# What can run a kind of model, in the order of preference.
+# What can run a kind of model here, in the order of preference. A server may run any.
 _ENGINES: dict[str, tuple[EngineName, ...]] = {
     "an LLM reranker": ("vllm", "transformers"),
     "an LLM embedder": ("vllm", "sentence-transformers", "transformers"),
@@ -48,6 +48,8 @@ def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
     """
     kind, evidence = _kind(model)
     possible = _ENGINES[kind]
+    if asked == "server":
+        return asked, "as asked"
     if asked != "auto":
         if asked not in possible:
             raise EngineError(
@@ -161,6 +163,10 @@ def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pai
         from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
 
         return LastTokenEncoder(options) if embeds else YesNoScorer(options)
+    if engine == "server":
+        from rag_core.engines import server_engine
+
+        return server_engine.load(options)
     from rag_core.engines.sentence_transformers_engine import BiEncoder, CrossEncoderScorer
 
     return BiEncoder(options) if embeds else CrossEncoderScorer(options)
