@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,6 +63,7 @@ class Server:
             timeout=httpx2.Timeout(self._timeout / 2, connect=_CONNECT_SECONDS),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self._concurrency),
         )
+        weakref.finalize(self, self._client.close)
         self._given_up = threading.Event()
         self._told = -float("inf")
         self._retrying = tenacity.Retrying(
