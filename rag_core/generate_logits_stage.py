@@ -83,6 +83,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
     _check_workers(args)
+    _check_server(args)
     from rag_core.engines.options import EngineOptions, RayOptions
     from rag_core.parity import check_parity
     from rag_core.plan import make_plan
@@ -156,3 +157,24 @@ def _check_workers(args: GenerateLogitsArgs) -> None:
             f"--tensor_parallel_size {args.tensor_parallel_size} is more than --gpus_per_worker {gpus:g}",
             "A worker holds a whole copy of the teacher: give it as many GPUs",
         )
+
+
+def _check_server(args: GenerateLogitsArgs) -> None:
+    if (args.engine == "server") != (args.server_url is not None):
+        raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
+    if args.server_url is None:
+        return
+    url = urlsplit(args.server_url)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username:
+        raise UsageError(
+            "--server_url is not of the form http://host:port",
+            "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
+        )
+    if args.dtype != "auto":
+        raise UsageError(f"--dtype {args.dtype} has no effect on a server", "Start the server with it")
+    if args.reference not in (None, "none"):
+        raise UsageError(
+            "--reference cannot be loaded on a server", "Pass --reference none, and compare by --parity 64"
+        )
+    if args.concurrency < 1 or args.server_timeout <= 0:
+        raise UsageError("--concurrency and --server_timeout must be above 0", "Pass larger ones")

@@ -237,7 +237,7 @@ def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> 
             f"--quantization is vLLM's, and the engine is {name} ({reason})",
             "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
         )
-    logger.info("engine: %s, %s (%s)", name, "in its precision" if name == "server" else options.dtype, reason)
+    logger.info("engine: %s, %s (%s)", name, "its own precision" if name == "server" else options.dtype, reason)
     return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 
