@@ -42,7 +42,7 @@ class GenerateLogitsArgs(StageArgs):
     score_store: Path | None = flag(
         "folder where scores (of an embedder: vectors) are kept for other files and runs with the same teacher", None
     )
-    batch_size: int = flag("sequences in a batch, at most (vLLM makes its own batches)", 32)
+    batch_size: int = flag("sequences in a batch, or a request to a server, at most (vLLM makes its own batches)", 32)
     batch_tokens: int = flag("tokens in a batch of the transformers engine, with the padding, at most", 16384)
     max_length: int = flag(
         "tokens that a reranker reads of prompt, query and passage together, an embedder of a text; the rest is cut",
@@ -79,7 +79,6 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     """
     if args.gpu_price is not None and not args.dry_run:
         raise UsageError("--gpu_price is for --dry_run", "Pass both or neither")
-    _check_server(args)
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
     _check_workers(args)
@@ -127,23 +126,6 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     return list(outputs.values())
 
 
-def _check_server(args: GenerateLogitsArgs) -> None:
-    if (args.engine == "server") != (args.server_url is not None):
-        raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
-    if args.server_url is None:
-        return
-    url = urlsplit(args.server_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username:
-        raise UsageError(
-            "--server_url is not of the form http://host:port",
-            "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
-        )
-    if args.dtype != "auto":
-        raise UsageError(f"--dtype {args.dtype} has no effect on a server", "Start the server with it")
-    if args.concurrency < 1 or args.server_timeout <= 0:
-        raise UsageError("--concurrency and --server_timeout must be above 0", "Pass larger ones")
-
-
 def _check_workers(args: GenerateLogitsArgs) -> None:
     gpus = args.gpus_per_worker
     if args.engine != "ray" and (args.num_workers, gpus, args.ray_address) != (1, None, None):
@@ -164,8 +146,12 @@ def _check_server(args: GenerateLogitsArgs) -> None:
         raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
     if args.server_url is None:
         return
-    url = urlsplit(args.server_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username:
+    try:
+        url = urlsplit(args.server_url)
+        usable = url.scheme in ("http", "https") and url.hostname and not url.username and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise UsageError(
             "--server_url is not of the form http://host:port",
             "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
