@@ -493,6 +493,8 @@ def test_a_dry_run_asks_no_server(vllm, command, capsys):
     [
         (["--dtype", "float32"], "--dtype float32 has no effect on a server. Start the server with it."),
         (["--engine", "auto"], "--engine server and --server_url belong together. Pass both or neither."),
+        (["--server_url", "http://localhost:80OO"], "--server_url is not of the form http://host:port. "),
+        (["--reference", "a-model"], "--reference cannot be loaded on a server. Pass --reference none, and compare"),
         (["--server_url", "localhost:8000"], "--server_url is not of the form http://host:port. "),
         (["--server_url", f"http://user:{KEY}@localhost:8000"], "--server_url is not of the form http://host:port. "),
         (["--concurrency", "0"], "--concurrency and --server_timeout must be above 0. Pass larger ones."),
