@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rag_core.errors import DataError
+import numpy as np
+
+from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import output_path, read_groups, write_records
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.records import Record, ScoredPair
@@ -25,6 +27,11 @@ class DerivedFilesArgs(StageArgs):
     input_files: list[Path] = flag("files of ScoredPair records, made by generate_logits of either pipeline")
     output_suffix: str = flag("the output is <input stem><suffix>.jsonl")
     output_dir: Path | None = flag("folder of the output (default: beside the input)", None)
+    min_spread: float = flag(
+        "leave out queries whose candidates the teacher cannot tell apart: the standard deviation of their scores is "
+        "below this (in the score's unit)",
+        0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +59,15 @@ def derive_files(
     Raises:
         PipelineError: as `check_inputs`, `read_groups`, `is_made` and `derive` raise.
     """
+    if args.min_spread < 0:
+        raise UsageError(f"--min_spread is {args.min_spread:g}", "Pass 0 or more: no standard deviation is below 0")
     hashes = check_inputs(args.input_files)
     outputs = []
     for source in args.input_files:
         output = output_path(source, args.output_suffix, args.output_dir)
         recipe = Recipe(
             stage=stage,
-            flags={**flags, "skip_bad_rows": args.skip_bad_rows},
+            flags={**flags, "min_spread": args.min_spread, "skip_bad_rows": args.skip_bad_rows},
             inputs={str(source): hashes[str(source)]},
         )
         outputs.append(output)
@@ -67,7 +76,14 @@ def derive_files(
             continue
         bad_rows: list[DataError] = []
         groups = read_groups(source, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
-        derived = derive(groups, source)
+        spread = [group for group in groups if np.std([pair.score for pair in group]) >= args.min_spread]
+        if not spread:
+            raise DataError(
+                f"has no query whose scores have a standard deviation of {args.min_spread:g}",
+                "Lower --min_spread",
+                path=source,
+            )
+        derived = derive(spread, source)
         scored_by = read_manifest(source) or {}
         with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
             rows = write_records(output, derived.records)
@@ -77,7 +93,11 @@ def derive_files(
                 rows=rows,
                 teacher=scored_by.get("recipe", {}).get("model"),
                 score_unit=scored_by.get("score_unit"),
-                skipped={"bad_rows": len(bad_rows), **derived.skipped},
+                skipped={
+                    "bad_rows": len(bad_rows),
+                    "queries_below_min_spread": len(groups) - len(spread),
+                    **derived.skipped,
+                },
             )
             work.remove()
         logger.info("%s: %s", output, derived.summary)

@@ -39,7 +39,11 @@ class Args(DerivedFilesArgs):
     num_negatives: str = flag(
         "negatives of each positive; 'all' pairs every two candidates, n(n-1)/2 triplets", 4, type=_number_or_all
     )
-    sampling: Sampling = flag("negatives are the next in the teacher's ranking, or random ones below", "next")
+    sampling: Sampling = flag(
+        "negatives are the next in the teacher's ranking, random ones below, or stratified: one from each part of the "
+        "ranking below, near to far",
+        "next",
+    )
     min_margin: float = flag("leave out triplets with a margin not above this (in the score's unit)", 0.0)
 
 

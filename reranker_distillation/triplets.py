@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
 from rag_core.records import ScoredPair, Triplet
 
-Sampling = Literal["next", "random"]
+Sampling = Literal["next", "random", "stratified"]
 
 
 def make_triplets(
@@ -24,9 +24,11 @@ def make_triplets(
     """Yield the triplets of one query, best positive first; labels are not looked at.
 
     Candidates are ranked by score, ties by their order in the file. Each of the `top_k` best is the positive
-    of `num_negatives` triplets, whose negatives stand below it: the next ones in the ranking, or random ones
-    among all below. `num_negatives=None` pairs every two candidates: n(n-1)/2 triplets, whatever `top_k`.
-    A triplet whose margin is not above `min_margin` is left out (and never one without any margin).
+    of `num_negatives` triplets, whose negatives stand below it: the next ones in the ranking, random ones among
+    all below, or stratified: the ranking below is cut into `num_negatives` parts of equal size (the quantiles of
+    the teacher's scores), and one of each is drawn, from near ones to the easiest. `num_negatives=None` pairs
+    every two candidates: n(n-1)/2 triplets, whatever `top_k`. A triplet whose margin is not above `min_margin`
+    is left out (and never one without any margin).
 
     Args:
         min_margin: in the unit of the score, at least 0.
@@ -53,5 +55,11 @@ def _ranks(
     for better in range(min(top_k, count)):
         below = range(better + 1, count)
         chosen = min(num_negatives, len(below))
-        worse = below[:chosen] if sampling == "next" else sorted(generator.sample(below, chosen))
+        if sampling == "next":
+            worse: Sequence[int] = below[:chosen]
+        elif sampling == "random":
+            worse = sorted(generator.sample(below, chosen))
+        else:
+            bounds = [len(below) * part // chosen for part in range(chosen + 1)] if chosen else []
+            worse = [generator.choice(below[start:end]) for start, end in pairwise(bounds)]
         yield from ((better, rank) for rank in worse)

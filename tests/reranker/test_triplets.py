@@ -40,9 +40,14 @@ def test_equal_scores_make_no_triplet_and_small_margins_can_be_left_out():
     assert triplets([1.0, 0.5, 0.0], min_margin=0.5) == [("p0", "p2", 1.0)]
 
 
-@given(st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 9))
-def test_random_negatives_stand_below_and_are_distinct(scores, top_k, num_negatives):
-    made = triplets(scores, top_k, num_negatives, sampling="random")
+@pytest.mark.parametrize("sampling", ["next", "random", "stratified"])
+@given(
+    scores=st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12),
+    top_k=st.integers(1, 9),
+    num_negatives=st.integers(1, 9),
+)
+def test_negatives_stand_below_and_are_distinct(scores, top_k, num_negatives, sampling):
+    made = triplets(scores, top_k, num_negatives, sampling)
     assert len({(better, worse) for better, worse, _ in made}) == len(made)
     assert all(scores[int(better[1:])] - scores[int(worse[1:])] == margin > 0 for better, worse, margin in made)
 
@@ -53,6 +58,27 @@ def test_all_pairs(scores):
     assert len(made) == len(scores) * (len(scores) - 1) // 2
 
 
-@pytest.mark.parametrize("sampling", ["next", "random"])
+@given(st.integers(2, 40), st.integers(1, 9), st.integers(1, 9))
+def test_stratified_negatives_are_one_of_each_part_of_the_ranking_below(count, top_k, num_negatives):
+    made = triplets([-float(i) for i in range(count)], top_k, num_negatives, sampling="stratified")
+    for rank in range(min(top_k, count - 1)):
+        below = count - 1 - rank
+        parts = min(num_negatives, below)
+        places = [int(worse[1:]) - rank - 1 for better, worse, _ in made if better == f"p{rank}"]
+        assert len(places) == parts
+        for part, place in enumerate(places):
+            assert below * part // parts <= place < below * (part + 1) // parts
+
+
+def test_only_stratified_shows_every_positive_an_easy_negative():
+    def easiest(sampling):
+        made = triplets([-float(i) for i in range(30)], sampling=sampling)
+        return [max(margin for better, _, margin in made if better == f"p{i}") for i in range(8)]
+
+    assert easiest("next") == [4.0] * 8
+    assert all(margin >= 0.74 * (29 - i) for i, margin in enumerate(easiest("stratified")))
+
+
+@pytest.mark.parametrize("sampling", ["next", "random", "stratified"])
 def test_number_of_triplets_of_the_public_recipe(sampling):
     assert len(triplets([float(i) for i in range(20)], sampling=sampling)) == 32

@@ -1,0 +1,144 @@
+"""Let several teachers teach together: their scores of the same pairs, made into one.
+
+ScoredPair (a file a teacher) -> ScoredPair
+
+python -m rag_core.merge_scores --input_files llm/train.jsonl embedder/train.jsonl --output_file both/train.jsonl
+
+With --method standardised_mean the teachers may have any unit; one file alone gets its scores standardised per query.
+Order and labels are those of the first file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag_core.errors import DataError, UsageError
+from rag_core.jsonl import read_groups, write_records
+from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.records import RankingSample, ScoredPair
+from rag_core.score_merging import SCORE_UNITS, Method, merge
+from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.unfinished import UnfinishedWork
+
+logger = logging.getLogger(__name__)
+
+Groups = list[list[ScoredPair]]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    input_files: list[Path] = flag("files of ScoredPair records over the same pairs, one of each teacher")
+    output_file: Path = flag("the merged ScoredPair records")
+    method: Method = flag(
+        "weighted mean of the scores, standardised per query, or reciprocal rank fusion: sum of weight / (60 + rank)",
+        "standardised_mean",
+    )
+    bm25: bool = flag("BM25 over all passages of the files is one more teacher, after the others", False)
+    weights: list[float] = flag("how much each teacher counts, in the order of the files (default: all alike)", [])
+
+
+def run(args: Args) -> Path:
+    """Merge the files; return the output."""
+    members = len(args.input_files) + args.bm25
+    weights = args.weights or [1.0] * members
+    if len(weights) != members:
+        raise UsageError(f"{len(weights)} weights for {members} teachers", "Pass one for each file, and one for --bm25")
+    if min(weights) < 0 or not any(weights):
+        raise UsageError(f"--weights are {' '.join(f'{w:g}' for w in weights)}", "Pass 0 or more, and one above 0")
+    if args.output_file in args.input_files:
+        raise UsageError(f"{args.output_file} is both input and output", "Choose another --output_file")
+    hashes = check_inputs(args.input_files)
+    if len(hashes) < len(args.input_files):
+        raise UsageError("an input file is given twice", "Pass each once, and --weights")
+    recipe = Recipe(
+        stage="rag_core.merge_scores",
+        # The files in order, since weights and labels go by it.
+        flags={"method": args.method, "bm25": args.bm25, "weights": weights, "files": list(hashes.values())},
+        inputs=hashes,
+        model=_teacher(args),
+    )
+    if not args.overwrite and is_made(args.output_file, recipe):
+        logger.info("%s is finished already", args.output_file)
+        return args.output_file
+    bad_rows: list[DataError] = []
+    skipped = bad_rows if args.skip_bad_rows else None
+    groups, *others = (read_groups(path, ScoredPair, skipped=skipped) for path in args.input_files)
+    scores = [_scores(groups)]
+    for path, other in zip(args.input_files[1:], others, strict=True):
+        scores.append(_aligned(groups, other, path, args.input_files[0]))
+    if args.bm25:
+        scores.append(_bm25(groups))
+    with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
+        rows = write_records(args.output_file, _merged(groups, scores, weights, args.method))
+        write_manifest(
+            args.output_file,
+            recipe,
+            rows=rows,
+            score_unit=SCORE_UNITS[args.method],
+            skipped={"bad_rows": len(bad_rows)},
+        )
+        work.remove()
+    logger.info("%s: %d pairs of %d queries from %d teachers", args.output_file, rows, len(groups), members)
+    return args.output_file
+
+
+def _teacher(args: Args) -> dict[str, Any]:
+    manifests = [read_manifest(path) or {} for path in args.input_files]
+    models = [manifest.get("recipe", {}).get("model") or {"name": "unknown"} for manifest in manifests]
+    models += [{"name": "BM25"}] if args.bm25 else []
+    return {"name": " + ".join(model["name"] for model in models), "members": models}
+
+
+def _scores(groups: Groups) -> list[list[float]]:
+    return [[pair.score for pair in group] for group in groups]
+
+
+def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[list[float]]:
+    """Return another file's scores in the order of the first.
+
+    Raises:
+        DataError: the files do not hold the same pairs.
+    """
+    remedy = "Score the same samples with each teacher"
+    score_of = {(pair.query_id, pair.query, pair.passage): pair.score for group in others for pair in group}
+    wanted = [[(pair.query_id, pair.query, pair.passage) for pair in group] for group in groups]
+    for key in (key for keys in wanted for key in keys if key not in score_of):
+        raise DataError(
+            f"has no score for query_id {key[0]!r} ({key[1][:40]!r}) and passage {key[2][:40]!r} of {first}",
+            remedy,
+            path=path,
+        )
+    surplus = len(score_of) - sum(map(len, wanted))
+    if surplus:
+        raise DataError(f"has {surplus} pairs that {first} has not", remedy, path=path)
+    return [[score_of[key] for key in keys] for keys in wanted]
+
+
+def _bm25(groups: Groups) -> list[list[float]]:
+    from rag_core.evaluation import bm25_scores
+
+    return bm25_scores([RankingSample(group[0].query, candidates=[pair.passage for pair in group]) for group in groups])
+
+
+def _merged(
+    groups: Groups, scores: list[list[list[float]]], weights: Sequence[float], method: Method
+) -> Iterator[ScoredPair]:
+    for group, *members in zip(groups, *scores, strict=True):
+        for pair, score in zip(group, merge(members, weights, method).tolist(), strict=True):
+            yield dataclasses.replace(pair, score=score)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
