@@ -17,14 +17,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from embedding_distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
-from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
+from rag_core.stage import flag, flags_of, is_main_process, run_stage
+from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
@@ -43,10 +44,8 @@ def _merge(text: str) -> float | str:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(TrainArgs):
     """Flags of the stage."""
-
-    takes_further_flags: ClassVar[bool] = True
 
     train_file: Path = flag("SoftLabels records, made by generate_scores")
     output_dir: Path = flag("folder of the trained model")
@@ -76,8 +75,8 @@ class Args(StageArgs):
     anchor_weight: float = flag("weight of the penalty on the anchors' drift, 1 - cosine of new and old", 30.0)
     anchors_per_query: int = flag("anchor texts beside each training query", 2)
     merge: str = flag(
-        "interpolate with the student before training: auto (chosen on the dev files, 0.5 without any), off, or the "
-        "weight of the trained one",
+        "interpolate with the student before training (with --init_layers: the shallow one): auto (chosen on the dev "
+        "files; without any 0.5, and 1 with --init_layers), off, or the weight of the trained one",
         "auto",
         type=_merge,
     )
@@ -148,7 +147,7 @@ def run(args: Args) -> Path:
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         facts = train(
-            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size),
+            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size, args.init_layers),
             groups,
             eval_groups,
             loss=loss,

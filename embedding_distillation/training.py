@@ -22,6 +22,7 @@ from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpo
 from rag_core.records import SoftLabels
 from rag_core.scored_files import embed_for_training
 from rag_core.scoring import TextVectors
+from rag_core.student import keep_layers
 from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How the student reads while it is trained: `max_length` in tokens; `dropout`, where `None` is its own."""
+    """How the student starts, and reads while it is trained.
+
+    Attributes:
+        max_length: in tokens.
+        dropout: `None` is its own.
+        init_layers: how many layers are kept, `None` for all.
+    """
 
     name: str
     max_length: int
     dropout: float | None
     mini_batch_size: int
+    init_layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def train(
     facts = run_trainer(trainer, checkpoints)
     model.max_seq_length = own_length  # short training texts are no reason to cut the user's
     if trainer.is_world_process_zero():
-        merged = _merge(model, before, merge, student.mini_batch_size)
+        merged = _merge(model, before, merge, student)
         facts["alpha"] = merged.alpha
 
         def write(folder: Path) -> None:
@@ -123,6 +131,7 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
 
     Raises:
         EngineError: it cannot be loaded, or is none.
+        UsageError: it has fewer than `init_layers` layers.
     """
     kind, evidence = model_kind(settings.name)
     if kind != "bi-encoder":
@@ -135,6 +144,8 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
         raise EngineError(
             f"cannot load the student {settings.name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
         ) from error
+    if settings.init_layers is not None:
+        keep_layers(model[0].auto_model, settings.init_layers)
     model.max_seq_length = model.max_seq_length or settings.max_length
     return model
 
@@ -152,13 +163,21 @@ def _anchor_vectors(student: StudentSettings, anchors: Sequence[TextKey], folder
     return embed_for_training(options, texts_by_role(anchors), folder)
 
 
-def _merge(model: SentenceTransformer, before: dict[str, Any], settings: MergeSettings, batch_size: int) -> Merge:
-    """Leave the model with the merged weights; return what was chosen."""
+def _merge(
+    model: SentenceTransformer, before: dict[str, Any], settings: MergeSettings, student: StudentSettings
+) -> Merge:
+    """Leave the model with the merged weights; return what was chosen.
+
+    Of a student that started with some of its layers, before is that shallow one, which nobody has any use for: the
+    guard then holds the trained one against it, and without dev files all of the training is kept.
+    """
     after = {name: value.detach().clone() for name, value in model.state_dict().items()}
     if settings.alpha == "off":
         return Merge(1.0, "--merge off", (), [])
     if settings.alpha == "auto" and settings.dev_sets:
-        merge = choose_alpha(model, before, after, settings.dev_sets, batch_size)
+        merge = choose_alpha(model, before, after, settings.dev_sets, student.mini_batch_size)
+    elif settings.alpha == "auto" and student.init_layers is not None:
+        merge = Merge(1.0, "no dev file to choose it on, and before is an untrained cut", (), [])
     elif settings.alpha == "auto":
         merge = Merge(DEFAULT_ALPHA, "no dev file to choose it on", (), [])
     else:

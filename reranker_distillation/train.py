@@ -16,24 +16,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_groups
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
 from rag_core.records import Triplet
-from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
+from rag_core.stage import flag, flags_of, is_main_process, run_stage
+from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(TrainArgs):
     """Flags of the stage."""
-
-    takes_further_flags: ClassVar[bool] = True
 
     train_file: Path = flag("Triplet records, made by create_triplets")
     output_dir: Path = flag("folder of the trained model")
@@ -92,6 +91,7 @@ def run(args: Args) -> Path:
             margin_scale=margin_scale,
             max_length=args.max_length,
             dropout=args.dropout,
+            init_layers=args.init_layers,
             mini_batch_size=args.mini_batch_size,
             training_arguments=training_arguments,
             checkpoints=work.directory,

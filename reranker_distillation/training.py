@@ -18,6 +18,7 @@ from rag_core.engines.identity import model_kind
 from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
 from rag_core.records import Triplet
+from rag_core.student import keep_layers
 from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
 from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
 
@@ -32,6 +33,7 @@ def train(
     margin_scale: float,
     max_length: int,
     dropout: float | None,
+    init_layers: int | None = None,
     mini_batch_size: int,
     training_arguments: CrossEncoderTrainingArguments,
     checkpoints: Path,
@@ -43,7 +45,7 @@ def train(
         EngineError: the student cannot be loaded, or its loss is not finite.
     """
     set_seed(training_arguments.seed)  # before a fresh head is drawn
-    model = load_student(student, max_length, dropout)
+    model = load_student(student, max_length, dropout, init_layers)
     training_arguments.output_dir = str(checkpoints)
     trainer = _Trainer(
         model=model,
@@ -64,13 +66,14 @@ def train(
     return {"queries": len(train_groups), "triplets": sum(map(len, train_groups)), **facts}
 
 
-def load_student(name: str, max_length: int, dropout: float | None) -> CrossEncoder:
+def load_student(name: str, max_length: int, dropout: float | None, init_layers: int | None = None) -> CrossEncoder:
     """Load a cross-encoder, or grow one from a bi-encoder: its transformer, its pooling, and a fresh linear head.
 
     The head of a grown one gives raw scores (no sigmoid), whose differences are what is learned.
 
     Raises:
         EngineError: the model cannot be loaded, has more than one output, or is an LLM.
+        UsageError: it has fewer than `init_layers` layers.
     """
     kind, evidence = model_kind(name)
     config = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -92,6 +95,8 @@ def load_student(name: str, max_length: int, dropout: float | None) -> CrossEnco
         ) from error
     if model.num_labels != 1:
         raise EngineError(f"{name} has {model.num_labels} outputs, a reranker has 1", "Choose another student")
+    if init_layers is not None:
+        keep_layers(model[0].auto_model, init_layers)
     keep_head_in_float32(model)
     longest = model[0].auto_model.config.max_position_embeddings
     model.max_seq_length = min(max_length, longest)

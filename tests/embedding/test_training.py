@@ -34,7 +34,7 @@ def groups(queries=16, candidates=4):
     ]
 
 
-def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl", teacher=None):
+def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl", teacher=None, init_layers=None):
     arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
@@ -45,7 +45,7 @@ def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl"
     checkpoints = output.with_name(output.name + ".partial")
     checkpoints.mkdir(exist_ok=True)
     facts = train(
-        StudentSettings(student, 64, None, 3),
+        StudentSettings(student, 64, None, 3, init_layers),
         groups(),
         None,
         loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0),
@@ -128,6 +128,17 @@ def test_without_dev_files_half_of_the_way_is_kept(tmp_path, tiny_encoder):
     facts, _ = run(tmp_path / "m", tiny_encoder, *BATCH_4, merge="auto")
     assert facts["alpha"] == 0.5
     assert json.loads((tmp_path / "m" / "merge.json").read_text())["reason"] == "no dev file to choose it on"
+
+
+def test_a_shallow_student_learns_is_loaded_and_is_merged_with_its_own_start(tmp_path, tiny_encoder):
+    facts, losses = run(tmp_path / "m", tiny_encoder, *BATCH_4, merge="auto", init_layers=1)
+    assert losses[-1] < losses[0]
+    assert facts["alpha"] == 1
+    after, deep = weights(tmp_path / "m"), weights(tiny_encoder)
+    assert not [name for name in after if "layer.1." in name]
+    run(tmp_path / "merged", tiny_encoder, *BATCH_4, merge=0.25, init_layers=1)
+    for name, value in weights(tmp_path / "merged").items():
+        assert value == pytest.approx(0.75 * deep[name] + 0.25 * after[name], abs=1e-6)
 
 
 @pytest.mark.parametrize(("labels", "measure"), [(True, "MAP"), (False, "Kendall's tau")])
