@@ -80,7 +80,6 @@ class Args(TrainArgs):
         "auto",
         type=_merge,
     )
-    dev_files: list[Path] = flag("ScoredPair records of in-domain queries that are not trained on", [])
     out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
     max_length: int = flag("tokens of a text while training; the model that comes out reads what it read before", 512)
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
@@ -117,17 +116,24 @@ def run(args: Args) -> Path:
     from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
     from rag_core.dev_set import DevSet
     from rag_core.engines.identity import model_identity
+    from rag_core.selection import Selection
     from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
 
     domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
     domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
     dev_sets = [(domain, DevSet.read(path, skipped=skipped)) for path, domain in domain_of.items()]
+    selection = Selection(
+        [dev_set for domain, dev_set in dev_sets if domain == "in-domain"],
+        args.early_stopping_patience,
+        args.average_checkpoints,
+    )
     training_arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         args.further_flags,
         DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
+        selection=selection,
     )
     loss = LossSettings(
         loss=args.loss,
@@ -138,7 +144,7 @@ def run(args: Args) -> Path:
     )
     recipe = Recipe(
         stage="embedding_distillation.train",
-        flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments),
+        flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
     )
@@ -154,6 +160,7 @@ def run(args: Args) -> Path:
             teacher=args.teacher,
             anchors=Anchors(draw_anchors(anchor_samples, args.seed), args.anchors_per_query),
             merge=MergeSettings(args.merge, dev_sets),  # type: ignore[arg-type]  # parsed by _merge
+            selection=selection,
             training_arguments=training_arguments,
             checkpoints=work.directory,
             output_dir=args.output_dir,
@@ -187,8 +194,10 @@ def _check_flags(args: Args) -> None:
         raise UsageError(f"--loss {args.loss} needs the teacher's scores only", "Leave out --teacher")
     if isinstance(args.merge, float) and not 0 <= args.merge <= 1:
         raise UsageError(f"--merge is {args.merge:g}", "Pass a weight from 0 to 1, auto or off")
-    if (args.dev_files or args.out_of_domain_dev_files) and args.merge != "auto":
-        raise UsageError("dev files choose the weight of --merge auto", f"Leave out --merge {args.merge}, or the files")
+    if args.out_of_domain_dev_files and args.merge != "auto":
+        raise UsageError(
+            "--out_of_domain_dev_files are for --merge auto", f"Leave out --merge {args.merge}, or the files"
+        )
 
 
 def _decisive_flags(args: Args) -> dict[str, Any]:

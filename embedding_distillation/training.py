@@ -22,8 +22,15 @@ from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpo
 from rag_core.records import SoftLabels
 from rag_core.scored_files import embed_for_training
 from rag_core.scoring import TextVectors
+from rag_core.selection import NO_SELECTION, Selection
 from rag_core.student import keep_layers
-from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
+from rag_core.training import (
+    PipelineTrainer,
+    attention_settings,
+    run_trainer,
+    save_whole,
+    write_training_log,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +77,7 @@ def train(
     teacher: str | None,
     anchors: Anchors,
     merge: MergeSettings,
+    selection: Selection = NO_SELECTION,
     training_arguments: SentenceTransformerTrainingArguments,
     checkpoints: Path,
     output_dir: Path,
@@ -109,8 +117,9 @@ def train(
             anchor_vectors=anchor_vectors,
         ),
         loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
+        evaluator=selection.evaluator(student.mini_batch_size),
     )
-    facts = run_trainer(trainer, checkpoints)
+    facts = run_trainer(trainer, checkpoints, selection)
     model.max_seq_length = own_length  # short training texts are no reason to cut the user's
     if trainer.is_world_process_zero():
         merged = _merge(model, before, merge, student)

@@ -53,30 +53,35 @@ def run(args: Args) -> Path:
     """Train the student; return its folder."""
     if args.margin_scale is not None and args.margin_scale <= 0:
         raise UsageError(f"--margin_scale is {args.margin_scale:g}", "Pass a number above 0, or leave it out")
-    hashes = check_inputs([args.train_file, *filter(None, [args.eval_file])])
+    hashes = check_inputs([args.train_file, *filter(None, [args.eval_file]), *args.dev_files])
     bad_rows: list[DataError] = []
-    groups = {
-        path: read_groups(path, Triplet, skipped=bad_rows if args.skip_bad_rows else None) for path in map(Path, hashes)
-    }
+    skipped = bad_rows if args.skip_bad_rows else None
+    groups = read_groups(args.train_file, Triplet, skipped=skipped)
+    eval_groups = read_groups(args.eval_file, Triplet, skipped=skipped) if args.eval_file else None
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
+    from rag_core.dev_set import DevSet
     from rag_core.engines.identity import model_identity
+    from rag_core.selection import Selection
     from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
     from reranker_distillation.training import train
 
+    dev_sets = [DevSet.read(path, skipped=skipped) for path in args.dev_files]
+    selection = Selection(dev_sets, args.early_stopping_patience, args.average_checkpoints)
     training_arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         args.further_flags,
         DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
+        selection=selection,
     )
     source = read_manifest(args.train_file) or {}
     margin_scale = args.margin_scale or (20.0 if source.get("score_unit") == "cosine" else 1.0)
     logger.info("margins of %s times %g", source.get("score_unit", "unknown unit"), margin_scale)
     recipe = Recipe(
         stage="reranker_distillation.train",
-        flags=_decisive_flags(args) | {"margin_scale": margin_scale} | decisive_settings(training_arguments),
+        flags=_decisive_flags(args) | {"margin_scale": margin_scale} | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student),
     )
@@ -86,12 +91,13 @@ def run(args: Args) -> Path:
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         facts = train(
             args.student,
-            groups[args.train_file],
-            groups[args.eval_file] if args.eval_file else None,
+            groups,
+            eval_groups,
             margin_scale=margin_scale,
             max_length=args.max_length,
             dropout=args.dropout,
             init_layers=args.init_layers,
+            selection=selection,
             mini_batch_size=args.mini_batch_size,
             training_arguments=training_arguments,
             checkpoints=work.directory,
@@ -114,7 +120,7 @@ def run(args: Args) -> Path:
 
 
 def _decisive_flags(args: Args) -> dict[str, Any]:
-    paths = {"train_file", "eval_file", "output_dir", "student", "overwrite", "log_level"}
+    paths = {"train_file", "eval_file", "dev_files", "output_dir", "student", "overwrite", "log_level"}
     return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths}
 
 

@@ -18,8 +18,15 @@ from rag_core.engines.identity import model_kind
 from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
 from rag_core.records import Triplet
+from rag_core.selection import NO_SELECTION, Selection
 from rag_core.student import keep_layers
-from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
+from rag_core.training import (
+    PipelineTrainer,
+    attention_settings,
+    run_trainer,
+    save_whole,
+    write_training_log,
+)
 from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
 
 logger = logging.getLogger(__name__)
@@ -34,6 +41,7 @@ def train(
     max_length: int,
     dropout: float | None,
     init_layers: int | None = None,
+    selection: Selection = NO_SELECTION,
     mini_batch_size: int,
     training_arguments: CrossEncoderTrainingArguments,
     checkpoints: Path,
@@ -54,8 +62,9 @@ def train(
         eval_dataset=group_triplets(eval_groups, margin_scale) if eval_groups else None,
         data_collator=GroupedCollator(preprocess_fn=model.preprocess, mini_batch_size=mini_batch_size),
         loss=GroupedMarginMSE(model),
+        evaluator=selection.evaluator(mini_batch_size),
     )
-    facts = run_trainer(trainer, checkpoints)
+    facts = run_trainer(trainer, checkpoints, selection)
 
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)

@@ -11,9 +11,10 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 
 from embedding_distillation.losses import LossSettings
 from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
-from rag_core.dev_set import DevSet
+from rag_core.dev_set import DevSet, student_scores
 from rag_core.jsonl import write_records
 from rag_core.records import ScoredPair, SoftLabels
+from rag_core.selection import NO_SELECTION, Selection
 from rag_core.training import parse_training_arguments
 from tests.conftest import TINY
 
@@ -34,13 +35,25 @@ def groups(queries=16, candidates=4):
     ]
 
 
-def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl", teacher=None, init_layers=None):
+def run(
+    output,
+    student,
+    *flags,
+    merge="off",
+    dev_sets=(),
+    anchors=(),
+    name="kl",
+    teacher=None,
+    init_layers=None,
+    selection=NO_SELECTION,
+):
     arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
         {"report_to": "none"},
         seed=1,
         evaluates=False,
+        selection=selection,
     )
     checkpoints = output.with_name(output.name + ".partial")
     checkpoints.mkdir(exist_ok=True)
@@ -52,6 +65,7 @@ def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl"
         teacher=teacher,
         anchors=Anchors(list(anchors), 2),
         merge=MergeSettings(merge, list(dev_sets)),
+        selection=selection,
         training_arguments=arguments,
         checkpoints=checkpoints,
         output_dir=output,
@@ -107,6 +121,30 @@ def dev_set(path, labels=True):
     ]
     write_records(path, rows)
     return DevSet.read(path, skipped=None)
+
+
+def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tiny_encoder):
+    flags = [*BATCH_4, "--save_steps", "1", "--save_total_limit", "9"]
+    _, plain = run(tmp_path / "plain", tiny_encoder, *flags)
+    dev = dev_set(tmp_path / "dev.jsonl")
+    then = SentenceTransformer(str(tmp_path / "plain.partial" / "checkpoint-2"))
+    then.max_seq_length = 64
+    rows = [
+        ScoredPair(pair.query_id, pair.query, pair.passage, float(score))
+        for group, scores in zip(dev.groups, student_scores(then, dev.groups, 3), strict=True)
+        for pair, score in zip(group, scores, strict=True)
+    ]
+    write_records(tmp_path / "dev.jsonl", rows)
+    selection = Selection([DevSet.read(tmp_path / "dev.jsonl", skipped=None)])
+    flags += ["--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "dev_NDCG@10"]
+    facts, losses = run(tmp_path / "m", tiny_encoder, *flags, selection=selection)
+    assert losses == plain
+    assert facts["best_step"] == 2
+    assert [entry["step"] for entry in facts["dev"]] == [1, 2, 3, 4]
+    assert max(facts["dev"], key=lambda entry: entry["dev_NDCG@10"])["step"] == 2
+    expected = weights(tmp_path / "plain.partial" / "checkpoint-2")
+    for name, value in weights(tmp_path / "m").items():
+        assert (value == expected[name]).all(), name
 
 
 def test_merged_weights_lie_between_before_and_after(tmp_path, tiny_encoder):

@@ -11,6 +11,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from rag_core.jsonl import write_records
 from rag_core.records import Triplet
+from rag_core.selection import NO_SELECTION
 from rag_core.training import parse_training_arguments
 from reranker_distillation.training import load_student, train
 from tests.conftest import TINY
@@ -33,13 +34,14 @@ def triplet_groups(queries=16, triplets=(3,)):
     return groups
 
 
-def losses_of(tmp_path, student, *flags, groups=None, **options):
+def losses_of(tmp_path, student, *flags, groups=None, selection=NO_SELECTION, **options):
     arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
         {},
         seed=1,
         evaluates=False,
+        selection=selection,
     )
     output = tmp_path / "-".join(["model", *(flag.strip("-") for flag in flags)])
     train(
@@ -53,6 +55,7 @@ def losses_of(tmp_path, student, *flags, groups=None, **options):
         training_arguments=arguments,
         checkpoints=output.with_name(output.name + ".partial"),
         output_dir=output,
+        selection=selection,
         **options,
     )
     log = json.loads((output / "training_log.json").read_text())
