@@ -29,6 +29,7 @@ from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
+    from embedding_distillation.losses import LossSettings
     from rag_core.merging import Domain
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,10 @@ class Args(TrainArgs):
         type=_merge,
     )
     out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
+    matryoshka_dims: list[int] | None = flag(
+        "sizes to which embeddings may be cut: the loss is the mean over vectors cut to each (default: whole vectors)",
+        None,
+    )
     max_length: int = flag("tokens of a text while training; the model that comes out reads what it read before", 512)
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("texts in one forward pass; the texts of a batch are sorted by length", 32)
@@ -127,6 +132,7 @@ def run(args: Args) -> Path:
         args.early_stopping_patience,
         args.average_checkpoints,
     )
+    lora = args.lora()
     training_arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         args.further_flags,
@@ -141,10 +147,11 @@ def run(args: Args) -> Path:
         student_temperature=args.temperature or args.student_temperature,
         contrastive_weight=args.contrastive_weight,
         anchor_weight=args.anchor_weight if args.anchor_files else 0.0,
+        matryoshka_dims=tuple(args.matryoshka_dims or ()),
     )
     recipe = Recipe(
         stage="embedding_distillation.train",
-        flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments, selection),
+        flags=_decisive_flags(args) | _named(loss) | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
     )
@@ -153,7 +160,7 @@ def run(args: Args) -> Path:
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         facts = train(
-            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size, args.init_layers),
+            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size, args.init_layers, lora),
             groups,
             eval_groups,
             loss=loss,
@@ -167,7 +174,7 @@ def run(args: Args) -> Path:
         )
         if is_main_process():
             teacher = source.get("teacher")
-            settings = dataclasses.asdict(loss) | card_settings(training_arguments)
+            settings = _named(loss) | card_settings(training_arguments)
             write_model_card(
                 args.output_dir,
                 kind="bi-encoder",
@@ -188,6 +195,8 @@ def _check_flags(args: Args) -> None:
             raise UsageError(f"--{name} is {value:g}", "Pass a number above 0, or leave it out")
     if args.temperature and args.teacher_temperature:
         raise UsageError("both --temperature and --teacher_temperature are given", "Pass one of them")
+    if args.loss == "mse" and args.matryoshka_dims:
+        raise UsageError("--loss mse learns whole vectors", "Choose another loss for --matryoshka_dims")
     if args.loss == "mse" and not args.teacher:
         raise UsageError("--loss mse learns the teacher's vectors", "Pass --teacher, the embedder")
     if args.teacher and args.loss not in ("mse", "kl+contrastive"):
@@ -200,10 +209,21 @@ def _check_flags(args: Args) -> None:
         )
 
 
+def _named(loss: LossSettings) -> dict[str, Any]:
+    """Return the settings by name; sizes only where there are any."""
+    return {name: value for name, value in dataclasses.asdict(loss).items() if value != ()}
+
+
 def _decisive_flags(args: Args) -> dict[str, Any]:
     paths = {"train_file", "eval_file", "anchor_files", "dev_files", "out_of_domain_dev_files", "output_dir"}
     elsewhere = {"student", "teacher", "overwrite", "log_level"}
-    elsewhere |= {"loss", "temperature", "teacher_temperature", "student_temperature"}  # in the LossSettings
+    elsewhere |= {
+        "matryoshka_dims",
+        "loss",
+        "temperature",
+        "teacher_temperature",
+        "student_temperature",
+    }  # in the LossSettings
     return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths | elsewhere}
 
 

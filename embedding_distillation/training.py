@@ -17,13 +17,13 @@ from rag_core.dev_set import DevSet
 from rag_core.engines.identity import model_kind
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
-from rag_core.errors import EngineError
+from rag_core.errors import EngineError, UsageError
 from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
 from rag_core.records import SoftLabels
 from rag_core.scored_files import embed_for_training
 from rag_core.scoring import TextVectors
 from rag_core.selection import NO_SELECTION, Selection
-from rag_core.student import keep_layers
+from rag_core.student import Adapters, LoraSettings, keep_layers
 from rag_core.training import (
     PipelineTrainer,
     attention_settings,
@@ -43,6 +43,7 @@ class StudentSettings:
         max_length: in tokens.
         dropout: `None` is its own.
         init_layers: how many layers are kept, `None` for all.
+        lora: of adapters that are trained instead of the weights.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StudentSettings:
     dropout: float | None
     mini_batch_size: int
     init_layers: int | None = None
+    lora: LoraSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,10 @@ def train(
     anchor_vectors = _anchor_vectors(student, anchors.texts, checkpoints / "anchors") if anchors.texts else None
     set_seed(training_arguments.seed)  # before a projection is drawn
     model = load_student(student)
+    _check_sizes(model, loss.matryoshka_dims)
     own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    adapters = student.lora and Adapters(model[0].auto_model, student.lora)
     training_arguments.output_dir = str(checkpoints)
 
     def dataset(groups: Sequence[SoftLabels]) -> Any:
@@ -120,6 +124,8 @@ def train(
         evaluator=selection.evaluator(student.mini_batch_size),
     )
     facts = run_trainer(trainer, checkpoints, selection)
+    if adapters:
+        adapters.merge()
     model.max_seq_length = own_length  # short training texts are no reason to cut the user's
     if trainer.is_world_process_zero():
         merged = _merge(model, before, merge, student)
@@ -130,6 +136,8 @@ def train(
             write_training_log(folder, trainer.state)
             write_merge(folder, merged)
 
+        if loss.matryoshka_dims:
+            facts["matryoshka"] = _by_size(model, loss.matryoshka_dims, merge.dev_sets, student.mini_batch_size)
         save_whole(output_dir, checkpoints / "model", write)
     pairs = sum(len(group.passages) for group in train_groups)
     return {"queries": len(train_groups), "pairs": pairs, **facts}
@@ -157,6 +165,28 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
         keep_layers(model[0].auto_model, settings.init_layers)
     model.max_seq_length = model.max_seq_length or settings.max_length
     return model
+
+
+def _check_sizes(model: SentenceTransformer, sizes: Sequence[int]) -> None:
+    whole = model.get_embedding_dimension()
+    wrong = [size for size in sizes if not 1 <= size <= whole]
+    if wrong:
+        raise UsageError(f"--matryoshka_dims has {wrong[0]}", f"The student's embeddings have 1 to {whole} dimensions")
+    if sizes and whole not in sizes:
+        logger.warning("WARNING: --matryoshka_dims lacks %d, all dimensions: whole vectors are not trained.", whole)
+
+
+def _by_size(
+    model: SentenceTransformer, sizes: Sequence[int], dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Return the mean of each dev file with the embeddings cut to each size: file -> size -> value."""
+    found: dict[str, dict[str, float]] = {dev_set.path.name: {} for _, dev_set in dev_sets}
+    for size in sizes:
+        model.truncate_dim = size
+        for _, dev_set in dev_sets:
+            found[dev_set.path.name][str(size)] = float(dev_set.values(model, batch_size).mean())
+    model.truncate_dim = None
+    return found
 
 
 def _teacher_vectors(teacher: str, groups: Sequence[SoftLabels], max_length: int, folder: Path) -> TextVectors:

@@ -1,17 +1,20 @@
-"""How a student starts: with fewer layers than the model it is grown from.
+"""What of a student is there and is trained: some of the layers of a deeper model, low-rank adapters on its weights.
 
 Layers at equal distances, the first and the last among them: Shleifer and Rush 2020, "Pre-trained Summarization
 Distillation", arXiv:2010.13002; after DistilBERT (Sanh et al. 2019, arXiv:1910.01108), which takes every second one.
+
+LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, through peft.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from rag_core.errors import UsageError
+from rag_core.errors import EngineError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -50,3 +53,32 @@ def keep_layers(model: Any, count: int) -> None:
         config.layer_types = [config.layer_types[i] for i in kept]
     config.num_hidden_layers = count
     logger.info("the student starts with layers %s of %d", ", ".join(str(i + 1) for i in kept), depth)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters on all linear layers: their rank, and alpha, where alpha / rank is the factor on them."""
+
+    rank: int
+    alpha: float
+
+
+class Adapters:
+    """Low-rank adapters in a transformers model, whose own weights are then not trained; a scoring head still is."""
+
+    def __init__(self, model: Any, settings: LoraSettings) -> None:
+        """Put them into the model, in place.
+
+        Raises:
+            EngineError: peft is not installed.
+        """
+        try:
+            from peft import LoraConfig, LoraModel
+        except ImportError as error:
+            raise EngineError("--lora_rank needs peft", "pip install -c constraints.txt peft") from error
+        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear")
+        self._lora = LoraModel(model.base_model, config, "default")
+
+    def merge(self) -> None:
+        """Add them to the weights they stand beside: the model is an ordinary one again."""
+        self._lora.merge_and_unload()

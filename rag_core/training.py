@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from transformers import (
     EarlyStoppingCallback,
@@ -64,6 +65,8 @@ _WITHOUT_SAY = (
 
 # In each checkpoint: what the loss learned, which the trainer does not keep.
 _LOSS_STATE = "loss_state.pt"
+# With adapters, what is trained: the other weights are those of the student.
+_TRAINED = "trained.safetensors"
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +218,7 @@ class PipelineTrainer:
 
     loss: torch.nn.Module
     accelerator: Accelerator
+    model: torch.nn.Module
 
     def count_terms(self, batch: dict[str, Any]) -> int:
         """Return how many terms the mean that is a batch's loss has."""
@@ -243,11 +247,23 @@ class PipelineTrainer:
     def _load_best_model(self) -> None:
         """Do nothing: `run_trainer` does, and fails where it cannot, instead of keeping the last weights."""
 
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        trained = Path(checkpoint_path) / _TRAINED
+        if trained.exists():
+            self.model.load_state_dict(load_file(trained), strict=False)
+        else:
+            super()._load_from_checkpoint(checkpoint_path)  # type: ignore[misc]  # the trainer's
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: the pipeline writes a card of its own."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
+        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        if any("lora_" in name for name in trained) and output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in trained.items()}, Path(output_dir) / _TRAINED)
+        else:
+            super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
         learned = {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
         if learned and output_dir is not None:
             torch.save(learned, Path(output_dir) / _LOSS_STATE)

@@ -66,6 +66,7 @@ def run(args: Args) -> Path:
     from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
     from reranker_distillation.training import train
 
+    lora = args.lora()
     dev_sets = [DevSet.read(path, skipped=skipped) for path in args.dev_files]
     selection = Selection(dev_sets, args.early_stopping_patience, args.average_checkpoints)
     training_arguments = parse_training_arguments(
@@ -97,6 +98,7 @@ def run(args: Args) -> Path:
             max_length=args.max_length,
             dropout=args.dropout,
             init_layers=args.init_layers,
+            lora=lora,
             selection=selection,
             mini_batch_size=args.mini_batch_size,
             training_arguments=training_arguments,

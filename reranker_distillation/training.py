@@ -19,7 +19,7 @@ from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
 from rag_core.records import Triplet
 from rag_core.selection import NO_SELECTION, Selection
-from rag_core.student import keep_layers
+from rag_core.student import Adapters, LoraSettings, keep_layers
 from rag_core.training import (
     PipelineTrainer,
     attention_settings,
@@ -41,6 +41,7 @@ def train(
     max_length: int,
     dropout: float | None,
     init_layers: int | None = None,
+    lora: LoraSettings | None = None,
     selection: Selection = NO_SELECTION,
     mini_batch_size: int,
     training_arguments: CrossEncoderTrainingArguments,
@@ -54,6 +55,7 @@ def train(
     """
     set_seed(training_arguments.seed)  # before a fresh head is drawn
     model = load_student(student, max_length, dropout, init_layers)
+    adapters = lora and Adapters(model[0].auto_model, lora)
     training_arguments.output_dir = str(checkpoints)
     trainer = _Trainer(
         model=model,
@@ -65,6 +67,8 @@ def train(
         evaluator=selection.evaluator(mini_batch_size),
     )
     facts = run_trainer(trainer, checkpoints, selection)
+    if adapters:
+        adapters.merge()
 
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)

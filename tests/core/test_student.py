@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, BertConfig, MPNetConfig, Qwen3Config, XLMRobertaConfig
 
 from rag_core.errors import UsageError
-from rag_core.student import keep_layers, spaced_layers
+from rag_core.student import Adapters, LoraSettings, keep_layers, spaced_layers
 
 SMALL = {
     "vocab_size": 50,
@@ -73,3 +73,26 @@ def test_each_layer_keeps_its_kind_of_attention_and_its_place_in_the_cache():
 def test_a_number_of_layers_that_is_not_there_is_refused(count):
     with pytest.raises(UsageError, match=f"--init_layers is {count}, and the student has 5 layers. Pass 1 to 5"):
         keep_layers(make_model("bert"), count)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_merged_adapters_compute_what_they_did_beside_the_weights(layout):
+    pytest.importorskip("peft")
+    model = make_model(layout)
+    before = set(model.state_dict())
+    tokens = torch.arange(3, 15).unsqueeze(0)
+    untouched = model(tokens).last_hidden_state
+    adapters = Adapters(model, LoraSettings(rank=4, alpha=8.0))
+    assert {name.split(".")[-3] for name, value in model.named_parameters() if value.requires_grad} == {
+        "lora_A",
+        "lora_B",
+    }
+    torch.testing.assert_close(model(tokens).last_hidden_state, untouched)  # B starts at zero
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.1)
+    adapted = model(tokens).last_hidden_state
+    assert (adapted - untouched).abs().max() > 0.01
+    adapters.merge()
+    assert set(model.state_dict()) == before
+    torch.testing.assert_close(model(tokens).last_hidden_state, adapted, rtol=0, atol=1e-5)

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from embedding_distillation.losses import LossSettings
 from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
 from rag_core.dev_set import DevSet, student_scores
+from rag_core.errors import UsageError
 from rag_core.jsonl import write_records
 from rag_core.records import ScoredPair, SoftLabels
 from rag_core.selection import NO_SELECTION, Selection
@@ -46,6 +47,7 @@ def run(
     teacher=None,
     init_layers=None,
     selection=NO_SELECTION,
+    sizes=(),
 ):
     arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
@@ -61,7 +63,7 @@ def run(
         StudentSettings(student, 64, None, 3, init_layers),
         groups(),
         None,
-        loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0),
+        loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0, sizes),
         teacher=teacher,
         anchors=Anchors(list(anchors), 2),
         merge=MergeSettings(merge, list(dev_sets)),
@@ -145,6 +147,16 @@ def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tin
     expected = weights(tmp_path / "plain.partial" / "checkpoint-2")
     for name, value in weights(tmp_path / "m").items():
         assert (value == expected[name]).all(), name
+
+
+def test_the_manifest_has_the_dev_values_at_each_size(tmp_path, tiny_encoder):
+    dev = dev_set(tmp_path / "dev.jsonl")
+    facts, _ = run(tmp_path / "m", tiny_encoder, *BATCH_4, dev_sets=[("in-domain", dev)], sizes=(32, 8))
+    for size in (32, 8):
+        cut = SentenceTransformer(str(tmp_path / "m"), truncate_dim=size)
+        assert facts["matryoshka"]["dev.jsonl"][str(size)] == pytest.approx(dev.values(cut, 3).mean())
+    with pytest.raises(UsageError, match=r"--matryoshka_dims has 33\. The student's embeddings have 1 to 32 dim"):
+        run(tmp_path / "n", tiny_encoder, *BATCH_4, sizes=(33,))
 
 
 def test_merged_weights_lie_between_before_and_after(tmp_path, tiny_encoder):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rag_core.errors import UsageError
 from rag_core.jsonl import write_records
 from rag_core.records import ScoredPair
 from rag_core.selection import Selection
+from rag_core.student import LoraSettings
 from tests.reranker.test_training import losses_of, triplet_groups
 
 FLAGS = ["--per_device_train_batch_size", "4", "--max_steps", "8", "--save_steps", "2"]
@@ -120,3 +122,31 @@ def test_the_mean_of_the_last_checkpoints_is_kept_also_after_a_kill(tmp_path, ti
 def test_a_training_that_saves_too_few_checkpoints_is_refused_before_its_first_step(tmp_path, tiny_cross_encoder):
     with pytest.raises(UsageError, match="--average_checkpoints is 5, and 4 will be saved"):
         losses_of(tmp_path, tiny_cross_encoder, *FLAGS, selection=Selection(average_checkpoints=5))
+
+
+@pytest.mark.parametrize("start", ["tiny_encoder", "tiny_cross_encoder"])
+def test_adapters_leave_an_ordinary_model_also_after_a_kill(tmp_path, request, start, dev_set):
+    pytest.importorskip("peft")
+    student = request.getfixturevalue(start)
+    flags = [*FLAGS, "--eval_steps", "2", "--load_best_model_at_end", "--save_total_limit", "4"]
+
+    def run(lora):
+        return losses_of(tmp_path / "a", student, *flags, selection=Selection([dev_set]), lora=lora)[1]
+
+    output = run(LoraSettings(4, 8.0))
+    found = weights(output)
+    kept = load_file(partial(output) / "checkpoint-8" / "trained.safetensors")
+    assert not [name for name in kept if "lora_" not in name and "classifier" not in name and "2.linear" not in name]
+    before = weights(Path(student))
+    own = {
+        name.removeprefix("bert."): value
+        for name, value in found.items()
+        if name.find("classifier") + name.find("pooler") == -2
+    }
+    for name, value in own.items():
+        same = np.array_equal(value, before.get(name, before.get(f"bert.{name}")))
+        assert same == ("embeddings" in name or "LayerNorm" in name or name.endswith("bias")), name
+    shutil.rmtree(output)
+    shutil.rmtree(partial(output) / "checkpoint-8")
+    assert_equal(weights(run(LoraSettings(4, 8.0))), found)
+    CrossEncoder(str(output)).predict([("a query", "a passage")])
