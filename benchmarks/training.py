@@ -35,6 +35,7 @@ from rag_core.jsonl import read_samples
 from rag_core.records import ScoredPair, Triplet
 from rag_core.training import parse_training_arguments
 from reranker_distillation import create_triplets
+from reranker_distillation.loss_settings import LossSettings
 from reranker_distillation.training import load_student, train
 from reranker_distillation.triplets import make_triplets
 
@@ -152,7 +153,7 @@ def grouped(student: str, groups: list[list[Triplet]], arguments: CrossEncoderTr
             student,
             groups,
             None,
-            margin_scale=1.0,
+            loss=LossSettings("margin_mse"),
             max_length=MAX_LENGTH,
             dropout=0.0,
             mini_batch_size=32,

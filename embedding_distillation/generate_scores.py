@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedding_distillation.soft_labels import make_soft_labels
 from rag_core.derived_files import Derived, DerivedFilesArgs, derive_files
 from rag_core.errors import DataError, UsageError
 from rag_core.records import ScoredPair
+from rag_core.soft_labels import make_soft_labels
 from rag_core.stage import flag, run_stage
 
 

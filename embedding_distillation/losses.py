@@ -16,6 +16,8 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rag_core.listwise import kl_divergence, margin_mse
+
 LossName = Literal["kl", "margin_mse", "mse", "kl+contrastive"]
 
 
@@ -36,31 +38,6 @@ class LossSettings:
     contrastive_weight: float
     anchor_weight: float
     matryoshka_dims: tuple[int, ...] = ()
-
-
-def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over queries of KL(teacher || student), each a softmax over the query's candidates, in nats.
-
-    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, without its factor of the
-    temperature squared: there is no other loss on hard labels to balance it against.
-    """
-    lowest = torch.finfo(student.dtype).min
-    log_student = student.masked_fill(~mask, lowest).log_softmax(dim=1)
-    log_teacher = teacher.masked_fill(~mask, lowest).log_softmax(dim=1)
-    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
-
-
-def margin_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean, over queries, of the mean over all pairs of candidates of (student margin - teacher margin)^2.
-
-    Hofstätter et al. 2020, arXiv:2010.02666. Computed as 2 / (n - 1) times the sum of (d - mean d)^2 with
-    d = student - teacher, which is the same: n candidates instead of n (n - 1) / 2 pairs.
-    """
-    count = mask.sum(dim=1)
-    difference = (student - teacher).masked_fill(~mask, 0.0)
-    mean = difference.sum(dim=1, keepdim=True) / count.unsqueeze(1)
-    squared = ((difference - mean) ** 2).masked_fill(~mask, 0.0)
-    return (2 * squared.sum(dim=1) / (count - 1)).mean()
 
 
 def contrastive(student: Tensor, best: Tensor, usable: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from embedding_distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
+from rag_core.soft_labels import choose_temperature, read_soft_labels
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
 from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork

@@ -14,12 +14,15 @@ class PipelineError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, remedy: str, *, path: Path | str | None = None, line: int | None = None) -> None:
-        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
-        super().__init__(f"{place}{what.rstrip('.')}. {remedy.rstrip('.')}.")
+        super().__init__(what, remedy)  # what pickle makes it from, when it comes from another process
         self.what = what
         self.remedy = remedy
         self.path = path
         self.line = line
+
+    def __str__(self) -> str:
+        place = "" if self.path is None else f"{self.path}: " if self.line is None else f"{self.path}:{self.line}: "
+        return f"{place}{self.what.rstrip('.')}. {self.remedy.rstrip('.')}."
 
 
 class DataError(PipelineError):

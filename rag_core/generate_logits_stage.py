@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from rag_core.errors import UsageError
 from rag_core.jsonl import output_path
@@ -17,7 +18,20 @@ class GenerateLogitsArgs(StageArgs):
 
     input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)")
     teacher: str = flag("model that scores: LLM reranker, cross-encoder or embedder")
-    engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag("what runs the teacher", "auto")
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers", "server", "ray"] = flag(
+        "what runs the teacher; ray is what auto chooses, in the workers of a Ray cluster", "auto"
+    )
+    num_workers: int = flag("ray: workers, each with a copy of the teacher", 1)
+    gpus_per_worker: float | None = flag(
+        "ray: GPUs of each, 0.5 where two share one (default: --tensor_parallel_size where there are GPUs, else 0)",
+        None,
+    )
+    ray_address: str | None = flag(
+        "ray: the cluster, as auto or ray://host:10001 (default: RAY_ADDRESS, else this machine)", None
+    )
+    server_url: str | None = flag("server engine: http://host:port of vLLM's server or of TEI", None)
+    concurrency: int = flag("server engine: requests at once, each of --batch_size sequences", 64)
+    server_timeout: float = flag("server engine: seconds without an answer after which the run stops", 600)
     vllm_runner: Literal["generate", "pooling"] = flag(
         "vLLM's way with a reranker: generate is exact; pooling is faster, and must agree with generate on 20 pairs "
         "first",
@@ -28,7 +42,7 @@ class GenerateLogitsArgs(StageArgs):
     score_store: Path | None = flag(
         "folder where scores (of an embedder: vectors) are kept for other files and runs with the same teacher", None
     )
-    batch_size: int = flag("sequences in a batch, at most (vLLM makes its own batches)", 32)
+    batch_size: int = flag("sequences in a batch, or a request to a server, at most (vLLM makes its own batches)", 32)
     batch_tokens: int = flag("tokens in a batch of the transformers engine, with the padding, at most", 16384)
     max_length: int = flag(
         "tokens that a reranker reads of prompt, query and passage together, an embedder of a text; the rest is cut",
@@ -67,7 +81,9 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         raise UsageError("--gpu_price is for --dry_run", "Pass both or neither")
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
-    from rag_core.engines.options import EngineOptions
+    _check_workers(args)
+    _check_server(args)
+    from rag_core.engines.options import EngineOptions, RayOptions
     from rag_core.parity import check_parity
     from rag_core.plan import make_plan
     from rag_core.scored_files import prepare_run
@@ -77,7 +93,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     run = prepare_run(
         outputs,
         stage=stage,
-        engine=args.engine,
+        engine="auto" if args.engine == "ray" else args.engine,
         options=EngineOptions(
             model=args.teacher,
             instruction=args.instruction,
@@ -90,6 +106,10 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
             reference=args.reference,
             gpu_memory_utilization=args.gpu_memory_utilization,
             tensor_parallel_size=args.tensor_parallel_size,
+            ray=RayOptions(args.num_workers, args.gpus_per_worker, args.ray_address) if args.engine == "ray" else None,
+            server_url=args.server_url,
+            concurrency=args.concurrency,
+            server_timeout=args.server_timeout,
         ),
         overwrite=args.overwrite,
         skip_bad_rows=args.skip_bad_rows,
@@ -104,3 +124,43 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))
     run.score()
     return list(outputs.values())
+
+
+def _check_workers(args: GenerateLogitsArgs) -> None:
+    gpus = args.gpus_per_worker
+    if args.engine != "ray" and (args.num_workers, gpus, args.ray_address) != (1, None, None):
+        raise UsageError("--num_workers, --gpus_per_worker and --ray_address are for workers", "Pass --engine ray, too")
+    if args.num_workers < 1:
+        raise UsageError(f"--num_workers is {args.num_workers}", "Pass at least 1")
+    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
+        raise UsageError(f"--gpus_per_worker is {gpus:g}", "Pass a part of one GPU, or a whole number")
+    if gpus is not None and args.tensor_parallel_size > max(gpus, 1):
+        raise UsageError(
+            f"--tensor_parallel_size {args.tensor_parallel_size} is more than --gpus_per_worker {gpus:g}",
+            "A worker holds a whole copy of the teacher: give it as many GPUs",
+        )
+
+
+def _check_server(args: GenerateLogitsArgs) -> None:
+    if (args.engine == "server") != (args.server_url is not None):
+        raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
+    if args.server_url is None:
+        return
+    try:
+        url = urlsplit(args.server_url)
+        usable = url.scheme in ("http", "https") and url.hostname and not url.username and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(
+            "--server_url is not of the form http://host:port",
+            "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
+        )
+    if args.dtype != "auto":
+        raise UsageError(f"--dtype {args.dtype} has no effect on a server", "Start the server with it")
+    if args.reference not in (None, "none"):
+        raise UsageError(
+            "--reference cannot be loaded on a server", "Pass --reference none, and compare by --parity 64"
+        )
+    if args.concurrency < 1 or args.server_timeout <= 0:
+        raise UsageError("--concurrency and --server_timeout must be above 0", "Pass larger ones")

@@ -39,8 +39,7 @@ A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels 
 _PARTS: dict[StudentKind, dict[str, str]] = {
     "cross-encoder": {
         "task": "text-ranking",
-        "learned": "it learned how far apart a teacher scores the passages of a query",
-        "data": "{queries} queries, {triplets} pairs of passages with the teacher's margin",
+        "learned": "it learned how a teacher scores the passages of a query beside each other",
         "snippet": (
             "from sentence_transformers import CrossEncoder\n\n"
             'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
@@ -50,7 +49,6 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
     "bi-encoder": {
         "task": "sentence-similarity",
         "learned": "it learned how a teacher distributes its scores over the passages of a query",
-        "data": "{queries} queries, {pairs} pairs with the teacher's score",
         "snippet": (
             "from sentence_transformers import SentenceTransformer\n\n"
             'model = SentenceTransformer("{name}")\n'
@@ -58,6 +56,11 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
         ),
         "meaning": "Its weights are {alpha:g} of the way from those of `{base_model}` to the trained ones.",
     },
+}
+
+_DATA = {
+    "triplets": "{queries} queries, {triplets} pairs of passages with the teacher's margin",
+    "pairs": "{queries} queries, {pairs} pairs with the teacher's score",
 }
 
 
@@ -73,7 +76,7 @@ def write_model_card(
     """Write `README.md` into a model's folder.
 
     Args:
-        facts: `queries`, `steps` and `seconds` of the training; `triplets` of a cross-encoder, `pairs` and `alpha` of
+        facts: `queries`, `steps` and `seconds` of the training; `triplets` or `pairs`, what it learned from; `alpha` of
             a bi-encoder.
     """
     known = {
@@ -82,10 +85,14 @@ def write_model_card(
         "base_model": Path(base_model).name if Path(base_model).is_dir() else base_model,
         **facts,
     }
-    parts = {name: text.format(**known) for name, text in _PARTS[kind].items()}
+    parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
+    parts = {name: text.format(**known) for name, text in parts.items()}
     card = _CARD.format(
         teacher=(teacher or {}).get("name", "unknown (the scores came without manifest)"),
-        settings=" ".join(f"--{name} {shlex.quote(json.dumps(value))}" for name, value in settings.items()),
+        settings=" ".join(
+            f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+            for name, value in settings.items()
+        ),
         **known,
         **parts,
     )

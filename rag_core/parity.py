@@ -43,7 +43,7 @@ def check_parity(engine: EngineName, options: EngineOptions, pairs: Sequence[Pai
 
     reference = scores_of(engine, options, pairs)
     found = []
-    exact = replace(options, vllm_runner="generate")
+    exact = replace(options, vllm_runner="generate", ray=None)
     for name in installed_engines(options.model):
         if name == engine:
             continue

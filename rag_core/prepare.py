@@ -1,4 +1,4 @@
-"""Turn a public set, one's own files or the docs of installed packages into samples, split and cleaned.
+"""Turn a public set, one's own files or documents into samples, split and cleaned.
 
 anything -> RankingSample
 
@@ -13,6 +13,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
 from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed, parse_limits
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
+from rag_core.sources.corpus import Corpus, QueryFrom
 from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.protocols import Source
@@ -32,13 +34,16 @@ from rag_core.unfinished import UnfinishedWork
 logger = logging.getLogger(__name__)
 
 _SPLITS = ["train=0.8", "dev=0.1", "test=0.1"]
+_CORPUS_SPLITS = ["train=0.9", "dev=0.1"]  # unlabelled: nothing to test on
 _NUM_CANDIDATES = 20
+_NUM_QUERIES = 10_000
 # The flags that say something to each source; the first of them is required.
 _FLAGS = {
     "mteb": ("name", "hub"),
     "beir": ("input", "num_candidates"),
     "jsonl": ("input", "splits"),
     "apidocs": ("splits", "num_candidates"),
+    "corpus": ("input", "queries", "query_from", "num_queries", "dense_model", "num_candidates", "splits"),
 }
 
 
@@ -46,16 +51,28 @@ _FLAGS = {
 class Args(StageArgs):
     """Flags of the stage."""
 
-    source: Literal["mteb", "beir", "jsonl", "apidocs"] = flag("where the samples come from")
+    source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
     name: str | None = flag("mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None)
-    input: list[Path] | None = flag("beir: a folder; jsonl: a file to split, or files that are splits already", None)
+    input: list[Path] | None = flag(
+        "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages",
+        None,
+    )
     output_dir: Path = flag("folder of the outputs, one <split>.jsonl each")
     splits: list[str] | None = flag(
-        f"jsonl (one file), apidocs: fraction of the queries of each split (default: {' '.join(_SPLITS)})", None
+        f"jsonl (one file), apidocs, corpus: fraction of the queries of each split (default: {' '.join(_SPLITS)}; "
+        f"corpus: {' '.join(_CORPUS_SPLITS)})",
+        None,
     )
     num_candidates: int | None = flag(
-        f"beir, apidocs: passages of each query, the positives among them (default: {_NUM_CANDIDATES})", None
+        f"beir, apidocs, corpus: passages of each query, the positives among them (default: {_NUM_CANDIDATES})", None
     )
+    queries: Path | None = flag("corpus: a log of queries (query or text a row); without it they are made", None)
+    query_from: QueryFrom | None = flag(
+        "corpus without a log: a query is a sentence that is cut out of a passage, or its title (default: sentence)",
+        None,
+    )
+    num_queries: int | None = flag(f"corpus without a log: queries that are made (default: {_NUM_QUERIES})", None)
+    dense_model: str | None = flag("corpus: embedder whose nearest passages are candidates beside BM25's", None)
     limit: list[str] | None = flag(
         "at most this many queries, drawn at random, in each output (50) or in those named (train=500 test=50)", None
     )
@@ -122,23 +139,40 @@ def run(args: Args) -> Path:
 
 def _check_flags(args: Args) -> None:
     own = _FLAGS[args.source]
-    for name in ("name", "input", "splits", "num_candidates", "hub"):
+    for name in dict.fromkeys(chain.from_iterable(_FLAGS.values())):
         if getattr(args, name) is not None and name not in own:
             raise UsageError(f"--{name} has no effect with --source {args.source}", "Leave it out")
     if own[0] in ("name", "input") and getattr(args, own[0]) is None:
         raise UsageError(f"--source {args.source} needs --{own[0]}", f"Pass --{own[0]}")
     if args.num_candidates is not None and args.num_candidates < 2:
         raise UsageError(f"--num_candidates is {args.num_candidates}", "Pass at least 2: one leaves nothing to rank")
+    if args.num_queries is not None and args.num_queries < 1:
+        raise UsageError(f"--num_queries is {args.num_queries}", "Pass at least 1")
+    if args.queries and (args.query_from or args.num_queries):
+        raise UsageError("--query_from and --num_queries have no effect with --queries", "Leave them out")
 
 
 def _open(args: Args) -> Source:
-    fractions = parse_fractions(args.splits or _SPLITS)
+    fractions = parse_fractions(args.splits or (_CORPUS_SPLITS if args.source == "corpus" else _SPLITS))
     num_candidates = args.num_candidates or _NUM_CANDIDATES
     paths = args.input or []
     if args.source == "mteb":
         return MtebSet(args.name or "", args.hub or "huggingface")
     if args.source == "apidocs":
         return ApiDocs(num_candidates, fractions, args.seed)
+    if args.source == "corpus":
+        if len(paths) > 1:
+            raise UsageError(f"--input names {len(paths)} files", "Pass one file of passages")
+        return Corpus(
+            paths[0],
+            args.queries,
+            query_from=args.query_from or "sentence",
+            num_queries=args.num_queries or _NUM_QUERIES,
+            dense_model=args.dense_model,
+            num_candidates=num_candidates,
+            fractions=fractions,
+            seed=args.seed,
+        )
     if args.source == "beir":
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} folders", "Pass one: --source beir reads one corpus")

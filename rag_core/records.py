@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, FiniteFloat
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
 
 
@@ -96,7 +96,14 @@ class SoftLabels:
             raise ValueError(f"has {len(self.passages)} passages but {len(self.scores)} scores")
 
 
-Record = RankingSample | ScoredPair | Triplet | SoftLabels
+@dataclass(frozen=True, config=_CONFIG)
+class Query:
+    """A query and nothing else: a line of a log, with the key `query` or `text`."""
+
+    text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
+
+
+Record = RankingSample | ScoredPair | Triplet | SoftLabels | Query
 
 MADE_BY: dict[type[Record], str] = {
     ScoredPair: "generate_logits",

@@ -17,8 +17,9 @@ from rag_core.merging import Merge
 
 _SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "best_step", "averaged_steps", "seconds", "alpha")
 _SHOWN_SETTINGS = (
-    "loss", "init_layers", "teacher_temperature", "student_temperature", "margin_scale", "learning_rate",
-    "num_train_epochs", "per_device_train_batch_size", "merge",
+    "loss", "init_layers", "lora_rank", "matryoshka_dims", "teacher_temperature", "student_temperature",
+    "margin_scale", "score_scaling", "weighting", "mse_weight",
+    "learning_rate", "num_train_epochs", "per_device_train_batch_size", "merge",
 )  # fmt: skip
 
 

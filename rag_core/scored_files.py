@@ -39,7 +39,16 @@ from rag_core.scoring import TextVectors, Work, embed_samples, embed_texts, scor
 from rag_core.unfinished import UnfinishedWork
 
 # Rows that are computed and kept together. vLLM wants many at once; elsewhere small chunks lose less to a kill.
-_CHUNK_ROWS: dict[EngineName, int] = {"vllm": 8192, "transformers": 512, "sentence-transformers": 1024}
+_CHUNK_ROWS: dict[EngineName, int] = {
+    "vllm": 8192,
+    "transformers": 512,
+    "sentence-transformers": 1024,
+    "server": 1024,
+}
+
+# Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
+_CHUNKS_A_WORKER = 16
+_LEAST_ROWS = 256
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +100,7 @@ class ScoringRun:
                 stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=self._take_over))
             if self.folders[0] not in self._partial:
                 _describe_store(self.folders[0], self.engine, self.options)
-            work = Work(model, self.scope, self.folders, _CHUNK_ROWS[self.engine])
+            work = Work(model, self.scope, self.folders, self._chunk_rows())
             if isinstance(model, TextEncoder):
                 embed_samples(_Joined(self.sources), work, pairs=sum(source.pairs for source in self.sources))
             for item in self.todo:
@@ -103,6 +112,13 @@ class ScoringRun:
     def _clean_up(self) -> None:
         for folder in filter(Path.exists, self._partial):
             shutil.rmtree(folder)
+
+    def _chunk_rows(self) -> int:
+        rows = _CHUNK_ROWS[self.engine]
+        if self.options.ray is None:
+            return rows
+        pairs = sum(source.pairs for source in self.sources)
+        return min(rows, max(_LEAST_ROWS, pairs // (self.options.ray.num_workers * _CHUNKS_A_WORKER)))
 
 
 def prepare_run(
@@ -208,15 +224,21 @@ def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
 
 def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
     """Choose engine, precision and instruction where they were left open."""
-    name, reason = choose_engine(options.model, engine)
+    if options.ray:
+        from rag_core.engines.ray_engine import settle
+
+        name, reason, options = settle(options, options.ray)
+    else:
+        name, reason = choose_engine(options.model, engine)
+        if name != "server":
+            options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
     if options.quantization and name != "vllm":
         raise EngineError(
             f"--quantization is vLLM's, and the engine is {name} ({reason})",
             "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
         )
-    dtype = resolve_dtype(options.dtype)
-    logger.info("engine: %s, %s (%s)", name, dtype, reason)
-    return name, dataclasses.replace(options, dtype=dtype, instruction=_instruction(options, paths))
+    logger.info("engine: %s, %s (%s)", name, "its own precision" if name == "server" else options.dtype, reason)
+    return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 
 def _instruction(options: EngineOptions, paths: list[Path]) -> str | None:
@@ -248,6 +270,8 @@ def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineO
 def _what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the flags and the identity of the model that determine the score of a pair."""
     flags = {key: value for key, value in dataclasses.asdict(options).items() if key not in _WITHOUT_SAY}
+    if engine == "server":
+        flags["dtype"] = "the server's"
     versions = {"llm-reranker": yes_no_prompt.VERSION, "bi-encoder": embedding_prompt.VERSION}
     prompt = {"prompt": versions[model_kind(options.model)[0]]} if options.instruction else {}
     return {**flags, "engine": engine}, model_identity(options.model) | prompt
@@ -269,7 +293,18 @@ def _describe_store(folder: Path, engine: EngineName, options: EngineOptions) ->
 
 
 # Options that change how fast scores come, not what they are (beyond the last bits of a batched sum).
-_WITHOUT_SAY = {"model", "reference", "batch_size", "batch_tokens", "gpu_memory_utilization", "tensor_parallel_size"}
+_WITHOUT_SAY = {
+    "model",
+    "reference",
+    "batch_size",
+    "batch_tokens",
+    "gpu_memory_utilization",
+    "tensor_parallel_size",
+    "ray",
+    "server_url",
+    "concurrency",
+    "server_timeout",
+}
 
 _MEASURED_AT_ONCE = 1000  # queries
 

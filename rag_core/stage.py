@@ -130,7 +130,7 @@ def run_stage(
     # Threads that wait by spinning make a machine that others use, too, several times slower for all.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for chatty in ("httpx", "filelock", "matplotlib", "fsspec", "sentence_transformers", "bm25s"):
+    for chatty in ("httpx", "httpx2", "filelock", "matplotlib", "fsspec", "sentence_transformers", "bm25s"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         made = run(args)

@@ -1,6 +1,6 @@
-"""Train a small cross-encoder on a teacher's score margins.
+"""Train a small cross-encoder on a teacher's score margins, or on its scores of whole lists.
 
-Triplet -> sentence-transformers CrossEncoder folder
+Triplet (--loss margin_mse, ranknet) or SoftLabels (all other losses) -> sentence-transformers CrossEncoder folder
 
 python -m reranker_distillation.train --train_file data/train_logits_triplets.jsonl --output_dir models/student
 
@@ -16,34 +16,28 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_groups
+from rag_core.errors import DataError
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
-from rag_core.records import Triplet
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
-from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork
+from reranker_distillation.loss_settings import LossArgs, check_loss_flags, read_training_data, settle_loss
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(TrainArgs):
+class Args(LossArgs):
     """Flags of the stage."""
 
-    train_file: Path = flag("Triplet records, made by create_triplets")
+    train_file: Path = flag("Triplet records, made by create_triplets, or SoftLabels records, made by generate_scores")
     output_dir: Path = flag("folder of the trained model")
     student: str = flag(
         "cross-encoder to train; an encoder without a scoring head gets a fresh one", "BAAI/bge-reranker-v2-m3"
     )
-    eval_file: Path | None = flag("Triplet records of other queries, for the loss on unseen data", None)
-    loss: Literal["margin_mse"] = flag("what is learned from the margins", "margin_mse")
-    margin_scale: float | None = flag(
-        "factor on the teacher's margins (default: 20 for cosines, which differ by tenths, else 1)", None
-    )
+    eval_file: Path | None = flag("records of other queries, for the loss on unseen data", None)
     max_length: int = flag("tokens of query and passage together; the passage is cut to fit", 4096)
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("pairs in one forward pass; the pairs of a batch are sorted by length", 32)
@@ -51,13 +45,12 @@ class Args(TrainArgs):
 
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
-    if args.margin_scale is not None and args.margin_scale <= 0:
-        raise UsageError(f"--margin_scale is {args.margin_scale:g}", "Pass a number above 0, or leave it out")
+    check_loss_flags(args)
     hashes = check_inputs([args.train_file, *filter(None, [args.eval_file]), *args.dev_files])
     bad_rows: list[DataError] = []
     skipped = bad_rows if args.skip_bad_rows else None
-    groups = read_groups(args.train_file, Triplet, skipped=skipped)
-    eval_groups = read_groups(args.eval_file, Triplet, skipped=skipped) if args.eval_file else None
+    groups = read_training_data(args.train_file, args, skipped)
+    eval_groups = read_training_data(args.eval_file, args, skipped) if args.eval_file else None
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
     from rag_core.dev_set import DevSet
@@ -78,11 +71,10 @@ def run(args: Args) -> Path:
         selection=selection,
     )
     source = read_manifest(args.train_file) or {}
-    margin_scale = args.margin_scale or (20.0 if source.get("score_unit") == "cosine" else 1.0)
-    logger.info("margins of %s times %g", source.get("score_unit", "unknown unit"), margin_scale)
+    loss = settle_loss(args, groups, args.train_file, source.get("score_unit"))
     recipe = Recipe(
         stage="reranker_distillation.train",
-        flags=_decisive_flags(args) | {"margin_scale": margin_scale} | decisive_settings(training_arguments, selection),
+        flags=_decisive_flags(args) | loss.own() | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student),
     )
@@ -94,7 +86,7 @@ def run(args: Args) -> Path:
             args.student,
             groups,
             eval_groups,
-            margin_scale=margin_scale,
+            loss=loss,
             max_length=args.max_length,
             dropout=args.dropout,
             init_layers=args.init_layers,
@@ -111,7 +103,7 @@ def run(args: Args) -> Path:
                 kind="cross-encoder",
                 base_model=args.student,
                 teacher=source.get("teacher"),
-                settings=card_settings(training_arguments) | {"margin_scale": margin_scale},
+                settings=loss.own() | card_settings(training_arguments),
                 facts=facts,
             )
             write_manifest(

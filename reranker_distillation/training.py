@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
@@ -17,27 +18,29 @@ from transformers import set_seed
 from rag_core.engines.identity import model_kind
 from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
-from rag_core.records import Triplet
 from rag_core.selection import NO_SELECTION, Selection
 from rag_core.student import Adapters, LoraSettings, keep_layers
-from rag_core.training import (
-    PipelineTrainer,
-    attention_settings,
-    run_trainer,
-    save_whole,
-    write_training_log,
+from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
+from reranker_distillation.loss_settings import PAIRWISE, Groups, LossSettings
+from reranker_distillation.losses import (
+    GroupedCollator,
+    GroupedMarginMSE,
+    GroupedRankNet,
+    ListwiseCollator,
+    ListwiseLoss,
+    group_triplets,
+    list_candidates,
 )
-from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
 
 logger = logging.getLogger(__name__)
 
 
 def train(
     student: str,
-    train_groups: Sequence[Sequence[Triplet]],
-    eval_groups: Sequence[Sequence[Triplet]] | None,
+    train_groups: Groups,
+    eval_groups: Groups | None,
     *,
-    margin_scale: float,
+    loss: LossSettings,
     max_length: int,
     dropout: float | None,
     init_layers: int | None = None,
@@ -57,13 +60,15 @@ def train(
     model = load_student(student, max_length, dropout, init_layers)
     adapters = lora and Adapters(model[0].auto_model, lora)
     training_arguments.output_dir = str(checkpoints)
+    train_dataset = _make_dataset(train_groups, loss)
+    collator = GroupedCollator if loss.loss in PAIRWISE else ListwiseCollator
     trainer = _Trainer(
         model=model,
         args=training_arguments,
-        train_dataset=group_triplets(train_groups, margin_scale),
-        eval_dataset=group_triplets(eval_groups, margin_scale) if eval_groups else None,
-        data_collator=GroupedCollator(preprocess_fn=model.preprocess, mini_batch_size=mini_batch_size),
-        loss=GroupedMarginMSE(model),
+        train_dataset=train_dataset,
+        eval_dataset=_make_dataset(eval_groups, loss) if eval_groups else None,
+        data_collator=collator(preprocess_fn=model.preprocess, mini_batch_size=mini_batch_size),
+        loss=_make_loss(model, loss, train_dataset),
         evaluator=selection.evaluator(mini_batch_size),
     )
     facts = run_trainer(trainer, checkpoints, selection)
@@ -76,7 +81,26 @@ def train(
 
     if trainer.is_world_process_zero():
         save_whole(output_dir, checkpoints / "model", write)
-    return {"queries": len(train_groups), "triplets": sum(map(len, train_groups)), **facts}
+    return {"queries": len(train_groups), **_count(train_dataset), **facts}
+
+
+def _make_dataset(groups: Groups, loss: LossSettings) -> Dataset:
+    make = group_triplets if loss.loss in PAIRWISE else list_candidates
+    return make(groups, loss.margin_scale)  # type: ignore[arg-type]  # read as the loss has it
+
+
+def _make_loss(model: CrossEncoder, settings: LossSettings, train_dataset: Dataset) -> nn.Module:
+    if settings.loss not in PAIRWISE:
+        return ListwiseLoss(model, settings)
+    margins = list(chain.from_iterable(train_dataset["margin"]))
+    mean_margin = sum(margins) / len(margins) if settings.weighting == "margin" else None
+    return (GroupedRankNet if settings.loss == "ranknet" else GroupedMarginMSE)(model, mean_margin)
+
+
+def _count(dataset: Dataset) -> dict[str, int]:
+    """Count what the model learned from: `triplets`, or `pairs` of a query and a passage."""
+    column, name = ("margin", "triplets") if "margin" in dataset.column_names else ("scores", "pairs")
+    return {name: sum(map(len, dataset[column]))}
 
 
 def load_student(name: str, max_length: int, dropout: float | None, init_layers: int | None = None) -> CrossEncoder:
@@ -123,5 +147,5 @@ class _Trainer(PipelineTrainer, CrossEncoderTrainer):  # type: ignore[misc]  # u
     """CrossEncoderTrainer as the pipeline needs it."""
 
     def count_terms(self, batch: dict[str, Any]) -> int:
-        """Return the number of triplets."""
-        return len(batch["label"])
+        """Return the number of triplets, or of queries where these are learned as a whole."""
+        return len(batch["sizes"] if "sizes" in batch else batch["label"])

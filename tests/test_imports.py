@@ -16,7 +16,7 @@ STAGES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if "def main(" in path.read_text(encoding="utf-8")
 )
-HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "vllm", "scipy", "matplotlib"}
+HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "vllm", "ray", "scipy", "matplotlib"}
 
 
 def test_the_stages_are_found():

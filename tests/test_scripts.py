@@ -73,6 +73,24 @@ def test_the_recipe(pipeline, report, finished, tmp_path, tiny_encoder, tiny_wid
     assert second.stderr.count("is finished already") >= finished
 
 
+@pytest.mark.slow
+def test_documents_in_model_and_report_out(tmp_path, tiny_encoder, tiny_wide_encoder):
+    samples = [json.loads(line) for line in (TINY / "train.jsonl").read_text().splitlines()]
+    texts = list(dict.fromkeys(text for sample in samples for text in sample["positive"] + sample["negative"]))
+    passages = [" ".join(texts[i : i + 3]) for i in range(0, len(texts), 3)]
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+    settings = {"PYTHON": sys.executable, "RUN_DIR": "run", "PASSAGES": "passages.jsonl", "TEST": f"{TINY}/test.jsonl"}
+    settings |= {"TEACHER": tiny_wide_encoder, "STUDENT": tiny_encoder, "MAX_LENGTH": "64", "NUM_CANDIDATES": "5"}
+    command = ["bash", SCRIPTS / "embedding" / "from_documents.sh"]
+    found = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    (train,) = (tmp_path / "run" / "data").glob("train.jsonl")
+    assert all("positive" not in line for line in train.read_text().splitlines())
+    assert (tmp_path / "run" / "embedder_report" / "report.html").exists()
+
+
 @pytest.mark.parametrize("pipeline", ["reranker", "embedding"])
 def test_a_worse_teacher_stops_the_recipe(pipeline, tmp_path):
     (tmp_path / "run" / "data").mkdir(parents=True)

@@ -7,11 +7,13 @@ import gc
 import importlib.util
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 from rag_core.engines.canary import CANARY_PAIRS, check, compare_ranking, score_once
 from rag_core.engines.identity import llm_embedder, model_kind, quantization
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
+from rag_core.engines.query_prompt import QueryWriter
 from rag_core.errors import EngineError
 
 __all__ = [
@@ -23,12 +25,13 @@ __all__ = [
     "choose_engine",
     "installed_engines",
     "load_model",
+    "load_query_writer",
     "scores_of",
 ]
 
 logger = logging.getLogger(__name__)
 
-# What can run a kind of model, in the order of preference.
+# What can run a kind of model here, in the order of preference. A server may run any.
 _ENGINES: dict[str, tuple[EngineName, ...]] = {
     "an LLM reranker": ("vllm", "transformers"),
     "an LLM embedder": ("vllm", "sentence-transformers", "transformers"),
@@ -45,6 +48,8 @@ def choose_engine(model: str, asked: EngineChoice) -> tuple[EngineName, str]:
     """
     kind, evidence = _kind(model)
     possible = _ENGINES[kind]
+    if asked == "server":
+        return asked, "as asked"
     if asked != "auto":
         if asked not in possible:
             raise EngineError(
@@ -75,6 +80,11 @@ def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequenc
     Raises:
         EngineError: the model or the engine cannot be loaded, or its scores cannot be trusted.
     """
+    if options.ray:  # each worker loads it like this, and checks its own
+        from rag_core.engines.ray_engine import RayEncoder, RayScorer
+
+        embeds = model_kind(options.model)[0] == "bi-encoder"
+        return (RayEncoder if embeds else RayScorer)(engine, options, options.ray, canary_pairs)
     reference = _unquantised_scores(engine, options, canary_pairs)
     model = _load(engine, options, canary_pairs)
     scores = check(model, canary_pairs)
@@ -82,6 +92,23 @@ def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequenc
         correlation = compare_ranking(reference, scores)
         logger.info("quantised and unquantised scores of %d pairs: rank correlation %.4f", len(scores), correlation)
     return model
+
+
+def load_query_writer(engine: Literal["auto", "vllm", "transformers"], options: EngineOptions) -> QueryWriter:
+    """Load an LLM that writes queries.
+
+    Raises:
+        EngineError: the model or the engine cannot be loaded.
+    """
+    name, reason = choose_engine(options.model, engine)
+    logger.info("engine: %s (%s)", name, reason)
+    if name == "vllm":
+        from rag_core.engines.vllm_engine import VllmQueryWriter
+
+        return VllmQueryWriter(options)
+    from rag_core.engines.transformers_engine import TransformersQueryWriter
+
+    return TransformersQueryWriter(options)
 
 
 def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats:
@@ -103,7 +130,7 @@ def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair])
 def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats | None:
     """Return the canary's scores by the model that a quantised one was made from; `None` where it is none."""
     saved = quantization(options.model)
-    if not (options.quantization or saved) or options.reference == "none":
+    if not (options.quantization or saved) or options.reference == "none" or engine == "server":
         return None
     if saved and not options.reference:
         raise EngineError(
@@ -136,6 +163,10 @@ def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pai
         from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
 
         return LastTokenEncoder(options) if embeds else YesNoScorer(options)
+    if engine == "server":
+        from rag_core.engines import server_engine
+
+        return server_engine.load(options)
     from rag_core.engines.sentence_transformers_engine import BiEncoder, CrossEncoderScorer
 
     return BiEncoder(options) if embeds else CrossEncoderScorer(options)

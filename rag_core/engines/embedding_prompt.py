@@ -36,6 +36,7 @@ class EmbeddingPrompt:
 
     Attributes:
         end: the id at whose position the vector is read.
+        max_length: of a text with its prompt, in tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str, max_length: int) -> None:
@@ -47,6 +48,7 @@ class EmbeddingPrompt:
         """
         self._query_prompt = query_prompt(instruction)
         self._plain = without_special_tokens(tokenizer)
+        self.max_length = max_length
         self._room = max_length - 1
         self.end = self._end_token(tokenizer)
         prompt_length = len(self._plain.encode(self._query_prompt).ids)

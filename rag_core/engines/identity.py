@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from rag_core.engines.protocols import Role
 from rag_core.errors import EngineError
 from rag_core.manifest import sha256
 
@@ -109,6 +110,11 @@ def declared_instruction(name: str) -> str | None:
     """Return the instruction in an embedder's own query prompt, `None` where that is of another form."""
     match = _DECLARED_QUERY_PROMPT.fullmatch(_prompts(name).get("query") or "")
     return match[1] if match else None
+
+
+def declared_prompt(name: str, role: Role) -> str:
+    """Return what sentence-transformers puts before a text of a role."""
+    return _prompts(name).get("query" if role == "query" else "document") or ""
 
 
 def declared_max_length(name: str) -> int | None:

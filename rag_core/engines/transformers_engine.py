@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_core.engines import query_prompt
 from rag_core.engines.canary import check_finite
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
-from rag_core.engines.tokenizer import tokenise_ahead
+from rag_core.engines.tokenizer import load_tokenizer, tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -225,6 +226,49 @@ class LastTokenEncoder(_LastPositionModel):
         vectors = hidden[torch.arange(len(hidden), device=hidden.device), last_positions].float()
         normalised: torch.Tensor = vectors / vectors.norm(dim=1, keepdim=True)
         return normalised
+
+
+class TransformersQueryWriter:
+    """A `QueryWriter`: the most probable answer to `query_prompt`."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model, on the GPU where there is one.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = _load(AutoModelForCausalLM, options, self._device).eval()
+        self._tokenizer = load_tokenizer(options.model)
+        self._room = options.max_length - query_prompt.MAX_NEW_TOKENS
+        self._batch_size = options.batch_size
+
+    def write(self, passages: Sequence[str]) -> list[str | None]:
+        """Return a query for each passage; `None` where the answer is none."""
+        import torch
+
+        prompts = query_prompt.token_ids(self._tokenizer, passages, self._room)
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        queries: list[str | None] = [None] * len(prompts)
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            longest = len(prompts[batch[0]])
+            rows = [[0] * (longest - len(prompts[index])) + prompts[index] for index in batch]  # padded on the left
+            mask = [[0] * (longest - len(prompts[index])) + [1] * len(prompts[index]) for index in batch]
+            with torch.inference_mode():
+                answers = self._model.generate(
+                    input_ids=torch.tensor(rows, device=self._device),
+                    attention_mask=torch.tensor(mask, device=self._device),
+                    max_new_tokens=query_prompt.MAX_NEW_TOKENS,
+                    do_sample=False,
+                    pad_token_id=self._tokenizer.eos_token_id,
+                )
+            for index, answer in zip(batch, answers[:, longest:], strict=True):
+                queries[index] = query_prompt.read_answer(self._tokenizer.decode(answer, skip_special_tokens=True))
+        return queries
 
 
 def _load(auto_class: Any, options: EngineOptions, device: str) -> Any:

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.engines import query_prompt
 from rag_core.engines.canary import check_finite, compare
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit
-from rag_core.engines.tokenizer import tokenise_ahead
+from rag_core.engines.tokenizer import load_tokenizer, tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.errors import EngineError
 
@@ -235,6 +236,27 @@ class VllmEncoder(_VllmModel):
                 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             self.truncated = (self.truncated or 0) + truncated
             yield number, vectors
+
+
+class VllmQueryWriter(_VllmModel):
+    """A `QueryWriter`: the most probable answer to `query_prompt`."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Start the engine.
+
+        Raises:
+            EngineError: vLLM is not installed or does not run, or the model cannot be loaded.
+        """
+        super().__init__(options, max_model_len=options.max_length)
+        self._sampling = self._vllm.SamplingParams(temperature=0, max_tokens=query_prompt.MAX_NEW_TOKENS)
+        self._tokenizer = load_tokenizer(options.model)
+        self._room = options.max_length - query_prompt.MAX_NEW_TOKENS
+
+    def write(self, passages: Sequence[str]) -> list[str | None]:
+        """Return a query for each passage; `None` where the answer is none."""
+        prompts = self._prompts(query_prompt.token_ids(self._tokenizer, passages, self._room))
+        outputs = self._llm.generate(prompts, self._sampling, use_tqdm=False)
+        return [query_prompt.read_answer(output.outputs[0].text) for output in outputs]
 
 
 def _check_poolable(model: str) -> None:

@@ -41,10 +41,11 @@ class BM25:
 def nearest_passages(queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
     """Return the indices of the `count` best passages of each query, best first, ties in passage order."""
     index = BM25(passages)
-    return [_best(index.scores(query), count) for query in queries]
+    return [best_places(index.scores(query), count) for query in queries]
 
 
-def _best(scores: npt.NDArray[np.float32], count: int) -> list[int]:
+def best_places(scores: npt.NDArray[np.float32], count: int) -> list[int]:
+    """Return the places of the `count` highest scores, best first, ties in their order."""
     if count < len(scores):
         # Whatever ties with the last place stays in, so that the stable sort decides as it would over all.
         kept = np.flatnonzero(scores >= np.partition(scores, -count)[-count])

@@ -16,7 +16,9 @@ from rag_core.samples import clean_samples, count_samples, counts_table, draw_sa
 from rag_core.sources import apidocs, mteb
 from rag_core.sources.beir import BeirFolder, passage_text
 from rag_core.sources.bm25 import BM25, nearest_passages
+from rag_core.sources.corpus import Corpus
 from rag_core.sources.mteb import MtebSet
+from tests.conftest import TINY
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def write_lines(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
 
 
 # --- BM25
@@ -89,6 +92,72 @@ def test_samples_are_drawn_by_the_seed_in_their_order():
     assert drawn == sorted(drawn) != list(range(10))
     assert draw_samples(samples, 10, 1) == draw_samples(samples, 10, 1) != draw_samples(samples, 10, 2)
     assert draw_samples(samples, 50, 1) == draw_samples(samples, None, 1) == samples
+
+
+# --- a pile of passages
+
+
+PILE = [
+    {
+        "title": "Glacier caves",
+        "text": "They form by melt water. In the ice of a glacier a cave grows. It falls in.",
+    },
+    {"text": "A lake holds water that came down the river. Fish live in the lake."},
+    {"text": "Too short. It is."},
+    {"text": "A lake holds water that came down the river. Fish live in the lake."},
+]
+
+
+def corpus(path, queries=None, rows=PILE, **settings):
+    write_lines(path / "pile.jsonl", rows)
+    defaults = {"query_from": "sentence", "num_queries": 9, "dense_model": None, "num_candidates": 3, "seed": 1}
+    fractions = {"train": 0.5, "dev": 0.5}
+    source = Corpus(path / "pile.jsonl", queries, fractions=fractions, **defaults | settings)
+    return source, Counter()
+
+
+def all_samples(source, dropped, bad_rows=None):
+    return {one.query: one.candidates for split in source.read(dropped, bad_rows).values() for one in split}
+
+
+def test_a_sentence_is_cut_out_of_its_passage(tmp_path):
+    source, dropped = corpus(tmp_path)
+    samples = all_samples(source, dropped)
+    assert dropped == {"passages_without_a_query": 1}
+    assert len(samples) == 2
+    for query, candidates in samples.items():
+        whole = next(f"{row.get('title', '')} {row['text']}" for row in PILE if query in row["text"])
+        assert candidates[0] in whole.replace("caves ", "caves. ").replace(f"{query} ", "").replace(f" {query}", "")
+        assert query not in candidates[0]
+        assert all(query not in text for text in candidates)
+        assert 2 <= len(candidates) <= 3
+
+
+def test_a_title_is_a_query(tmp_path):
+    rows = [{"title": f"How the {name} of glaciers form", "text": f"{name} form."} for name in ("caves", "lakes")]
+    source, dropped = corpus(tmp_path, rows=[*PILE, *rows], query_from="title")
+    samples = all_samples(source, dropped)
+    assert dropped == {"passages_without_a_query": 3}
+    assert {query: found[0] for query, found in samples.items()} == {row["title"]: row["text"] for row in rows}
+
+
+def test_queries_of_a_log_keep_their_passages_whole(tmp_path):
+    log = write_lines(tmp_path / "log.jsonl", [{"query": "fish in a lake"}, {"text": "melt"}, {"query": "melt"}])
+    samples = all_samples(*corpus(tmp_path, log))
+    assert set(samples) == {"fish in a lake", "melt"}
+    assert samples["fish in a lake"][0] == PILE[1]["text"]
+
+
+def test_dense_search_adds_what_bm25_does_not_find(tmp_path, tiny_encoder):
+    samples = [json.loads(line) for line in (TINY / "train.jsonl").read_text().splitlines()]
+    log = write_lines(tmp_path / "log.jsonl", [{"query": sample["query"]} for sample in samples])
+    rows = [{"text": text} for sample in samples for text in sample["positive"] + sample["negative"]]
+    sparse = all_samples(*corpus(tmp_path, log, rows, num_candidates=6))
+    both = all_samples(*corpus(tmp_path, log, rows, num_candidates=6, dense_model=tiny_encoder))
+    for query, found in both.items():
+        assert len(found) == len(set(found)) == 6
+        assert found[0] == sparse[query][0]
+    assert any(set(found) != set(sparse[query]) for query, found in both.items())
 
 
 # --- BEIR

@@ -15,16 +15,11 @@ from embedding_distillation.losses import (
     DistillationLoss,
     LossSettings,
     contrastive,
-    kl_divergence,
-    margin_mse,
     usable_negatives,
 )
 from rag_core.records import SoftLabels
 
-STUDENT = torch.tensor([[0.3, -1.0, 2.0], [0.5, 0.1, 9.0]], requires_grad=True)
-TEACHER = torch.tensor([[1.0, 0.0, 0.5], [2.0, -1.0, 0.0]])
 MASK = torch.tensor([[True, True, True], [True, True, False]])  # the second query has two candidates
-ROWS = [(STUDENT[0].tolist(), TEACHER[0].tolist()), (STUDENT[1, :2].tolist(), TEACHER[1, :2].tolist())]
 
 GROUPS = [
     SoftLabels("1", "how to boil an egg", ["an egg boils in ten minutes", "a hen", "the pan is hot"], [0.9, 0.2, 0.4]),
@@ -48,25 +43,6 @@ def settings(name="kl", **changes):
 def batch_of(model, groups=GROUPS, anchors=(), **options):
     collator = GroupedCollator(preprocess_fn=model.preprocess, role_prompts=role_prompts(model), **options)
     return collator(list(make_dataset(groups, anchors, len(anchors), 0)))
-
-
-def test_kl_divergence_is_that_of_scipy_whatever_stands_outside_the_mask():
-    expected = np.mean([entropy(softmax(teacher), softmax(student)) for student, teacher in ROWS])
-    loss = kl_divergence(STUDENT, TEACHER, MASK)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    (gradient,) = torch.autograd.grad(loss, STUDENT)
-    assert torch.isfinite(gradient).all()
-    assert gradient[1, 2] == 0
-
-
-def test_margin_mse_is_the_mean_over_all_pairs():
-    expected = np.mean(
-        [
-            np.mean([((s[i] - s[j]) - (t[i] - t[j])) ** 2 for i, j in itertools.combinations(range(len(s)), 2)])
-            for s, t in ROWS
-        ]
-    )
-    assert margin_mse(STUDENT, TEACHER, MASK).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_false_negatives_are_those_near_the_teachers_best():

@@ -13,10 +13,14 @@ from rag_core.jsonl import write_records
 from rag_core.records import Triplet
 from rag_core.selection import NO_SELECTION
 from rag_core.training import parse_training_arguments
+from reranker_distillation.loss_settings import LossSettings
 from reranker_distillation.training import load_student, train
 from tests.conftest import TINY
 
 GOLDEN = TINY.parent.parent / "tests" / "golden" / "train_losses.json"
+
+
+MARGIN_MSE = LossSettings("margin_mse")
 
 
 def triplet_groups(queries=16, triplets=(3,)):
@@ -34,7 +38,7 @@ def triplet_groups(queries=16, triplets=(3,)):
     return groups
 
 
-def losses_of(tmp_path, student, *flags, groups=None, selection=NO_SELECTION, **options):
+def losses_of(tmp_path, student, *flags, groups=None, loss=MARGIN_MSE, selection=NO_SELECTION, **options):
     arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
@@ -48,7 +52,7 @@ def losses_of(tmp_path, student, *flags, groups=None, selection=NO_SELECTION, **
         student,
         groups or triplet_groups(),
         None,
-        margin_scale=1.0,
+        loss=loss,
         max_length=64,
         dropout=None,
         mini_batch_size=32,

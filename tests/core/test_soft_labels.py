@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from embedding_distillation.soft_labels import make_soft_labels, relative_entropy, score_spread
 from rag_core.records import ScoredPair, SoftLabels
+from rag_core.soft_labels import make_soft_labels, relative_entropy, score_spread
 
 
 def pairs(*scores, label=None):

@@ -1,0 +1,209 @@
+"""What each technique is worth: distillation with it and without, on real sets, in-domain and out.
+
+DATA_DIR=path/to/data bash scripts/benchmark.sh [--runs NAME ...] [--run_dir runs/quality] [--list]
+
+DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
+layout of BEIR). all-mpnet-base-v2 teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is
+not done again, one that was stopped goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which
+readme_tables.py makes the tables of README and docs/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from readme_tables import RESULTS, ROOT, store
+
+Pipeline = Literal["embedding", "reranker"]
+
+# The public original's data: pairs of one positive and one negative (so labels are used), 512 a step, temperature 1.
+_ORIGINAL = "--temperature 1 --merge off --learning_rate 6e-5 --per_device_train_batch_size 512"
+_EMBEDDING = "--max_length 128 --dropout 0 --learning_rate 4e-5 --num_train_epochs 2"
+_RERANKER = "--max_length 128 --dropout 0 --learning_rate 1.5e-4 --per_device_train_batch_size 8 --num_train_epochs 2"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A way to distil.
+
+    Attributes:
+        technique: in words, for the tables; the first run of a pipeline and set is what others are compared with.
+        teacher: whose scores: all-mpnet-base-v2's, or these with BM25's.
+        derive: flags of create_triplets or generate_scores.
+        listed: a reranker learns from SoftLabels, by a loss over the whole list.
+        anchors: hold the embeddings of texts of neither domain.
+    """
+
+    pipeline: Pipeline
+    technique: str
+    train: str
+    trained_on: str = "wikiqa"
+    teacher: Literal["mpnet", "ensemble"] = "mpnet"
+    derive: str = ""
+    listed: bool = False
+    anchors: bool = True
+    seeds: int = 1
+
+    @property
+    def tested_on(self) -> str:
+        """Return the set whose test file is in-domain."""
+        return "scifact" if self.trained_on == "corpus" else self.trained_on
+
+
+_CORPUS = _EMBEDDING.replace("length 128", "length 160").replace("epochs 2", "epochs 1")
+
+RUNS: dict[str, Run] = {
+    "embedding-wikiqa": Run("embedding", "kl, anchors, merged", _EMBEDDING, seeds=3),
+    "embedding-wikiqa_no_anchors": Run("embedding", "no anchors", _EMBEDDING, anchors=False),
+    "embedding-wikiqa_original": Run("embedding", "pairs, temperature 1 (public recipe)", _ORIGINAL, anchors=False),
+    "embedding-scifact": Run("embedding", "kl, anchors, merged", _EMBEDDING, "scifact"),
+    "embedding-scifact_ensemble": Run("embedding", "teacher: with BM25", _EMBEDDING, "scifact", "ensemble", seeds=3),
+    "embedding-corpus": Run("embedding", "sentences cut out of the corpus", _CORPUS, "corpus"),
+    "embedding-corpus_ensemble": Run("embedding", "the same, teacher with BM25", _CORPUS, "corpus", "ensemble"),
+    "embedding-wikiqa_shallow": Run("embedding", "3 of 6 layers", f"{_EMBEDDING} --init_layers 3", anchors=False),
+    "reranker-wikiqa_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, seeds=3),
+    "reranker-wikiqa_all": Run("reranker", "all pairs, MarginMSE", _RERANKER, derive="--num_negatives all"),
+    "reranker-wikiqa_stratified": Run("reranker", "stratified, MarginMSE", _RERANKER, derive="--sampling stratified"),
+    "reranker-wikiqa_random": Run("reranker", "random, MarginMSE", _RERANKER, derive="--sampling random"),
+    **{
+        f"reranker-wikiqa_{loss.replace('+', '_')}": Run(
+            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True
+        )
+        for loss in ("kl", "margin_mse+mse", "listnet", "plistmle", "adr_mse", "lambda")
+    },
+    "reranker-wikiqa_ranknet": Run("reranker", "next ranks, RankNet", f"{_RERANKER} --loss ranknet"),
+    "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact"),
+    "reranker-scifact_ensemble": Run("reranker", "teacher: with BM25", _RERANKER, "scifact", "ensemble"),
+}
+
+
+def main() -> int:
+    """Do what is not done yet, in the order of the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--runs", nargs="+", metavar="NAME", default=list(RUNS), help="as --list has them (default: all)"
+    )
+    parser.add_argument("--seeds", type=int, help="at most (default: as many as the table says for each)")
+    parser.add_argument("--run_dir", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--list", action="store_true", help="say what there is, and what is done")
+    args = parser.parse_args()
+    unknown = [name for name in args.runs if name not in RUNS]
+    if unknown:
+        parser.error(f"no run {unknown[0]}: see --list")
+    wanted = [(name, seed) for name in args.runs for seed in range(1, min(RUNS[name].seeds, args.seeds or 9) + 1)]
+    if args.list:
+        for name, seed in wanted:
+            done = "done" if result(name, seed).exists() else "    "
+            print(f"{done}  {name}-{seed}: {RUNS[name].technique}")  # noqa: T201
+        return 0
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    bench = Bench(Path(os.environ.get("DATA_DIR") or parser.error("set DATA_DIR")), args.run_dir)
+    todo = [(name, seed) for name, seed in wanted if not result(name, seed).exists()]
+    if todo:
+        bench.prepare()
+    for name, seed in todo:
+        bench.run(name, seed)
+    return 0
+
+
+def result(name: str, seed: int) -> Path:
+    """Return where the figures of a run are kept."""
+    return RESULTS / f"{name}-{seed}.json"
+
+
+class Bench:
+    """A folder with models, data and scores, and the runs in it."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self._given, self._folder = data, folder
+        self._teacher = folder / "models" / "all-mpnet-base-v2"
+        self._student = folder / "models" / "all-MiniLM-L6-v2"
+
+    def prepare(self) -> None:
+        """Make what all runs share: data, and scores of both teachers."""
+        folder, given = self._folder, self._given
+        stage(f"rag_core.demo_models --output_dir {folder}/models")
+        data = folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        for name, source in (("wikiqa", "wikiqa"), ("semeval", "semeval_cqa_b"), ("scifact", "scifact")):
+            for split in ("train", "dev", "test"):
+                if (given / source / f"{split}.jsonl.gz").exists() and (name, split) != ("scifact", "train"):
+                    shutil.copyfile(given / source / f"{split}.jsonl.gz", data / f"{name}_{split}.jsonl.gz")
+        # The training lists of scifact are short: they are made again, from its corpus.
+        beir = f"--source beir --input {given}/scifact --num_candidates 8 --drop_leaks --output_dir {folder}/scifact"
+        stage(f"rag_core.prepare {beir}")
+        own = f"--input {folder}/scifact/train.jsonl --splits scifact_train=0.85 scifact_dev=0.15"
+        stage(f"rag_core.prepare --source jsonl {own} --output_dir {data}")
+        corpus = f"{given}/scifact/corpus.jsonl.gz --num_queries 1700 --num_candidates 10 --dense_model {self._student}"
+        splits = "corpus_train=0.9 corpus_dev=0.1"
+        stage(f"rag_core.prepare --source corpus --input {corpus} --splits {splits} --output_dir {data}")
+        # The anchors are of neither domain: docs of the installed packages.
+        docs = "--source apidocs --num_candidates 8 --splits train=1 --limit train=500"
+        stage(f"rag_core.prepare {docs} --output_dir {folder}/apidocs")
+        for length, names in ((128, ("wikiqa",)), (256, ("semeval", "scifact", "corpus"))):
+            found = [path for name in names for path in sorted(data.glob(f"{name}_*.jsonl*"))]
+            files = " ".join(str(path) for path in found if path.suffix != ".json")  # without manifests
+            flags = f"--teacher {self._teacher} --max_length {length} --output_dir {folder}/scores"
+            stage(f"embedding_distillation.generate_logits {flags} --input_files {files}")
+
+    def run(self, name: str, seed: int) -> None:
+        """Distil, evaluate, and keep the figures."""
+        run, folder = RUNS[name], self._folder
+        model, report = folder / f"{name}-{seed}", folder / "reports" / f"{name}-{seed}"
+        module = f"{run.pipeline}_distillation"
+        others = [other for other in ("semeval", "scifact", "wikiqa") if other != run.tested_on]
+        flags = f"--student {self._student} --train_file {self._training_data(name)} --output_dir {model} --seed {seed}"
+        if run.pipeline == "embedding" and "--merge off" not in run.train:
+            flags += f" --dev_files {self._scores(run, 'dev')} --out_of_domain_dev_files"
+            flags += "".join(f" {folder}/scores/{other}_dev_logits.jsonl" for other in others)
+            flags += f" --anchor_files {folder}/apidocs/train.jsonl" if run.anchors else ""
+        stage(f"{module}.train {flags} {run.train}")
+        # What the student was before is the same in every report.
+        (report / "scores").mkdir(parents=True, exist_ok=True)
+        for path in (folder / "reports").glob("*/scores/*_before.jsonl*"):
+            if not (report / "scores" / path.name).exists():
+                shutil.copy(path, report / "scores")
+        tests = [f"{folder}/data/{name}_test.jsonl.gz" for name in (run.tested_on, *others)]
+        scores = " ".join(f"{folder}/scores/{name}_test_logits.jsonl" for name in (run.tested_on, *others))
+        stage(
+            f"{module}.evaluate --before {self._student} --after {model} --dtype auto --max_length 256 --seed {seed} "
+            f"--in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
+            f"--output_dir {report}"
+        )
+        store(f"{name}-{seed}", report / "report.json")
+
+    def _scores(self, run: Run, split: str) -> str:
+        suffix = "_ensemble" if run.teacher == "ensemble" else ""
+        return f"{self._folder}/scores/{run.trained_on}_{split}_logits{suffix}.jsonl"
+
+    def _training_data(self, name: str) -> Path:
+        run = RUNS[name]
+        output, scores = self._folder / "training", Path(self._scores(run, "train"))
+        if name == "embedding-wikiqa_original":
+            output.mkdir(exist_ok=True)
+            pairs = output / "wikiqa_pairs.jsonl"
+            subprocess.run([sys.executable, ROOT / "benchmarks" / "original_pairs.py", scores, pairs], check=True)
+            return pairs
+        suffix = f"_{name.partition('-')[2]}"
+        listed = run.listed or run.pipeline == "embedding"
+        module = "embedding_distillation.generate_scores" if listed else "reranker_distillation.create_triplets"
+        stage(f"{module} --input_files {scores} --output_dir {output} --output_suffix {suffix} {run.derive}")
+        return output / f"{scores.stem}{suffix}.jsonl"
+
+
+def stage(command: str) -> None:
+    """Run a stage in a process of its own."""
+    print("==", command, file=sys.stderr)  # noqa: T201
+    subprocess.run([sys.executable, "-m", *shlex.split(command)], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

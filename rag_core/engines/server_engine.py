@@ -1,0 +1,270 @@
+"""Teachers of every kind on an HTTP server: vLLM's OpenAI-compatible one, or text-embeddings-inference (TEI).
+
+LLMs are sent token ids, so that prompts are those of the other engines; cross-encoders and other embedders are sent
+text, which the server cuts to `max_length`.
+"""
+
+from __future__ import annotations
+
+import abc
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from rag_core.engines.canary import check_finite
+from rag_core.engines.embedding_prompt import EmbeddingPrompt, query_prompt
+from rag_core.engines.identity import declared_max_length, declared_prompt, llm_embedder, model_kind, takes_instruction
+from rag_core.engines.options import EngineOptions
+from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
+from rag_core.engines.server import Server
+from rag_core.engines.tokenizer import tokenise_ahead
+from rag_core.engines.yes_no_prompt import YesNoPrompt
+from rag_core.errors import EngineError
+
+_LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
+
+
+def load(options: EngineOptions) -> PairScorer | TextEncoder:
+    """Connect to a server.
+
+    Raises:
+        EngineError: it does not answer, or cannot run the model.
+    """
+    server = Server(options)
+    kind, _ = model_kind(options.model)
+    if kind == "bi-encoder":
+        return ServerEncoder(server, options)
+    return ServerYesNoScorer(server, options) if kind == "llm-reranker" else ServerCrossEncoder(server, options)
+
+
+class _ServerScorer(abc.ABC):
+    score_unit: ScoreUnit
+    truncated: int | None
+
+    def score(self, pairs: Sequence[Pair]) -> Floats:
+        """Score (query, passage) pairs; shape (pairs,), float32.
+
+        Raises:
+            EngineError: as `score_chunks`.
+        """
+        ((_, scores),) = self.score_chunks([pairs])
+        return scores
+
+    def score_chunks(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, Floats]]:
+        """Score chunks of pairs; yield (number of the chunk, scores) in their order.
+
+        Raises:
+            EngineError: the server gives no answer, a score is missing or not finite, or a query leaves no room for
+                its passage.
+        """
+        for number, values, truncated in self._compute(chunks):
+            scores = np.array(values, dtype=np.float32)
+            check_finite(scores)
+            if self.truncated is not None:
+                self.truncated += truncated
+            yield number, scores
+
+    @abc.abstractmethod
+    def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
+        """Yield (number of the chunk, scores, cut passages)."""
+
+
+class ServerYesNoScorer(_ServerScorer):
+    """log p(yes) - log p(no) at the token after the yes/no prompt, from vLLM's /v1/completions."""
+
+    score_unit: ScoreUnit = "log-odds"
+
+    def __init__(self, server: Server, options: EngineOptions) -> None:
+        """Prepare the prompt.
+
+        Raises:
+            EngineError: the server gives no log-probabilities or reads too little, or the model does not fit the
+                prompt.
+        """
+        if server.is_tei:
+            raise EngineError(
+                f"the server {server.url} is TEI, which cannot score with an LLM reranker",
+                "Serve the teacher with vllm serve",
+            )
+        self.truncated = 0
+        self._server, self._prompt = server, YesNoPrompt.for_model(options)
+        _check_room(server, options.max_length, answer=1)
+
+    def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
+        return self._server.compute(tokenise_ahead(chunks, self._prompt.token_ids), self._ask)
+
+    def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
+        # `logprobs` is needed beside the ids, and 0, so that a server that does not know the ids gives no top list
+        # that has both answers most of the time.
+        return self._server.ask(
+            "/v1/completions",
+            {
+                "model": self._server.model,
+                "prompt": prompts,
+                "max_tokens": 1,
+                "temperature": 0,
+                "logprobs": 0,
+                "logprob_token_ids": [self._prompt.yes, self._prompt.no],
+                "return_tokens_as_token_ids": True,
+            },
+            lambda answer: [
+                self._difference(choice["logprobs"]["top_logprobs"][0])
+                for choice in _in_order(answer["choices"], len(prompts))
+            ],
+        )
+
+    def _difference(self, logprobs: dict[str, float]) -> float:
+        answers = {token_id: logprobs.get(f"token_id:{token_id}") for token_id in (self._prompt.yes, self._prompt.no)}
+        yes, no = answers.values()
+        if yes is None or no is None:
+            missing = min(token_id for token_id, logprob in answers.items() if logprob is None)
+            raise EngineError(
+                f"the server {self._server.url} gave no log-probability for the answer with token id {missing}",
+                "Serve the teacher with the version of vLLM that the extra vllm names",
+            )
+        return float("nan") if min(yes, no) <= _LOWEST_LOGPROB else yes - no
+
+
+class ServerCrossEncoder(_ServerScorer):
+    """A cross-encoder's raw output, before any sigmoid, from vLLM's /score or TEI's /rerank."""
+
+    score_unit: ScoreUnit = "logit"
+    truncated: int | None = None
+
+    def __init__(self, server: Server, options: EngineOptions) -> None:
+        """Settle how pairs are cut.
+
+        Raises:
+            EngineError: the server reads more than `max_length`, and cannot be told to cut there.
+        """
+        self._server, self._cut = server, _cut(server, options.max_length)
+
+    def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
+        ask = self._ask_tei if self._server.is_tei else self._ask_vllm
+        return self._server.compute(((number, (chunk, 0)) for number, chunk in enumerate(chunks)), ask)
+
+    def _ask_vllm(self, pairs: Sequence[Pair]) -> list[float]:
+        queries, passages = zip(*pairs, strict=True)
+        body = {"model": self._server.model, "text_1": queries, "text_2": passages, "use_activation": False}
+        return self._server.ask(
+            "/score", body | self._cut, lambda answer: [row["score"] for row in _in_order(answer["data"], len(pairs))]
+        )
+
+    def _ask_tei(self, pairs: Sequence[Pair]) -> list[float]:
+        scores: list[float] = []
+        for query, group in groupby(pairs, key=lambda pair: pair[0]):
+            texts = [passage for _, passage in group]
+            body = {"query": query, "texts": texts, "raw_scores": True}
+            rows = self._server.ask("/rerank", body | self._cut, partial(_in_order, count=len(texts)))
+            scores += [row["score"] for row in rows]
+        return scores
+
+
+class ServerEncoder:
+    """Vectors of length 1, from /v1/embeddings or TEI's /embed."""
+
+    score_unit: ScoreUnit = "cosine"
+
+    def __init__(self, server: Server, options: EngineOptions) -> None:
+        """Embed a text, to learn the length of a vector.
+
+        Raises:
+            EngineError: the server cannot embed, or does not read `max_length` tokens.
+        """
+        self._server = server
+        self._prompt: EmbeddingPrompt | None = None
+        self._cut: dict[str, Any] = {}
+        self.truncated: int | None = None
+        # TEI makes text of token ids, and tokens of that with another end token.
+        if llm_embedder(options.model)[0] and not server.is_tei:
+            self._prompt, self.truncated = EmbeddingPrompt.for_model(options), 0
+            _check_room(server, self._prompt.max_length)
+        else:
+            declared = declared_max_length(options.model) or options.max_length
+            self._cut = _cut(server, min(options.max_length, declared))
+        roles: tuple[Role, ...] = ("query", "passage")
+        self._before = {role: declared_prompt(options.model, role) for role in roles}
+        if options.instruction and takes_instruction(options.model):
+            self._before["query"] = query_prompt(options.instruction)
+        ((_, rows, _),) = self._compute([["text"]], "passage")
+        self.dimensions = len(rows[0])
+
+    def encode(self, texts: Sequence[str], role: Role) -> Floats:
+        """Embed texts; shape (texts, dimensions), L2-normalised in float32.
+
+        Raises:
+            EngineError: the server gives no answer.
+        """
+        ((_, vectors),) = self.encode_chunks([texts], role)
+        return vectors
+
+    def encode_chunks(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, Floats]]:
+        """Embed chunks of texts; yield (number of the chunk, vectors) in their order.
+
+        Raises:
+            EngineError: the server gives no answer.
+        """
+        for number, rows, truncated in self._compute(chunks, role):
+            vectors = np.empty((len(rows), self.dimensions), dtype=np.float32)
+            if rows:
+                vectors[:] = rows
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            if self.truncated is not None:
+                self.truncated += truncated
+            yield number, vectors
+
+    def _compute(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, list[Floats], int]]:
+        if self._prompt is not None:
+            return self._server.compute(tokenise_ahead(chunks, partial(self._prompt.token_ids, role=role)), self._ask)
+        before = self._before[role]
+        texts = ((number, ([before + text for text in chunk], 0)) for number, chunk in enumerate(chunks))
+        return self._server.compute(texts, self._ask)
+
+    def _ask(self, rows: Sequence[list[int]] | Sequence[str]) -> list[Floats]:
+        if self._server.is_tei:
+            body = {"inputs": rows, "normalize": False}
+            return self._server.ask("/embed", body | self._cut, partial(_vectors, count=len(rows)))
+        body = {"model": self._server.model, "input": rows, "encoding_format": "base64"}
+        return self._server.ask(
+            "/v1/embeddings",
+            body | self._cut,
+            lambda answer: _vectors([row["embedding"] for row in _in_order(answer["data"], len(rows))], len(rows)),
+        )
+
+
+def _check_room(server: Server, tokens: int, *, answer: int = 0) -> None:
+    if server.reads is not None and server.reads < tokens + answer:
+        raise EngineError(
+            f"the server {server.url} reads {server.reads} tokens, where --max_length {tokens} needs {tokens + answer}",
+            f"Pass --max_length {server.reads - answer}, or start it with --max-model-len {tokens + answer}",
+        )
+
+
+def _cut(server: Server, max_length: int) -> dict[str, Any]:
+    """Return what a request says about texts that are too long."""
+    if not server.is_tei:
+        return {"truncate_prompt_tokens": min(max_length, server.reads or max_length)}
+    if server.reads is not None and server.reads > max_length:
+        raise EngineError(
+            f"the server {server.url} is TEI, which cuts a text at its own {server.reads} tokens, not at {max_length}",
+            f"Pass --max_length {server.reads}, or more",
+        )
+    return {"truncate": True}
+
+
+def _in_order(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return rows by their index; `KeyError` where one is missing."""
+    by_index = {row["index"]: row for row in found}
+    return [by_index[index] for index in range(count)]
+
+
+def _vectors(found: Sequence[list[float] | str], count: int) -> list[Floats]:
+    """Return the vectors of an answer; `ValueError` where one is missing, or of another length."""
+    vectors = [np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row for row in found]
+    if len(vectors) != count:
+        raise ValueError(f"{len(vectors)} vectors for {count} texts")
+    return list(np.array(vectors, dtype=np.float32))

@@ -1,0 +1,178 @@
+"""A pile of passages and nothing else, or with a log of queries: candidates are mined, and the teacher judges them.
+
+Where there are no queries, they are taken out of the passages, without a language model: a sentence of a passage, which
+is cut out of it (the inverse cloze task of Lee et al. 2019, "Latent Retrieval for Weakly Supervised Open Domain
+Question Answering", arXiv:1906.00300), or its title. Nothing is labelled: that the query came from a passage is no
+judgement, and the passage, without the query, is one candidate among others.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from rag_core.errors import DataError
+from rag_core.jsonl import read_records
+from rag_core.records import Query, RankingSample
+from rag_core.sources.beir import passage_text
+from rag_core.sources.bm25 import best_places, nearest_passages
+from rag_core.splits import Splits, split_samples
+
+QueryFrom = Literal["sentence", "title"]
+
+_CONFIG = ConfigDict(strict=True, extra="ignore")
+_QUERY_WORDS = range(5, 41)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
+_MAX_LENGTH = 512  # tokens of a passage that the dense search reads
+_SEARCHED_AT_ONCE = 256  # queries
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Passage:
+    """A line of the corpus, as BEIR has it or with less."""
+
+    text: str
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not passage_text(self.title, self.text):
+            raise ValueError("has neither a title nor a text")
+
+
+@plain_dataclass(frozen=True)
+class _Made:
+    """A query, the place of the passage that it was taken from, and what is left of that one."""
+
+    query: str
+    place: int
+    rest: str
+
+
+class Corpus:
+    """Splits by `fractions`, of queries from a log or from the passages themselves."""
+
+    instruction = None
+
+    def __init__(
+        self,
+        passages: Path,
+        queries: Path | None,
+        *,
+        query_from: QueryFrom,
+        num_queries: int,
+        dense_model: str | None,
+        num_candidates: int,
+        fractions: Mapping[str, float],
+        seed: int,
+    ) -> None:
+        self._passages, self._queries = passages, queries
+        self._query_from: QueryFrom = query_from
+        self._num_queries, self._num_candidates = num_queries, num_candidates
+        self._dense_model = dense_model
+        self._fractions, self._seed = fractions, seed
+        self.splits = list(fractions)
+        self.inputs = [path for path in (passages, queries) if path]
+        made = {} if queries else {"query_from": query_from, "num_queries": num_queries}
+        self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "dense_model": dense_model} | made
+
+    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+        """Read the passages, make the queries where there are none, and mine their candidates.
+
+        Raises:
+            DataError: a row is bad, or no query can be made.
+            EngineError: the dense model cannot be loaded, or is no embedder.
+        """
+        documents = list(
+            {passage_text(d.title, d.text): d for d in read_records(self._passages, Passage, skipped=bad_rows)}.items()
+        )
+        texts = [text for text, _ in documents]
+        if self._queries:
+            asked = dict.fromkeys(query.text for query in read_records(self._queries, Query, skipped=bad_rows))
+            made = [_Made(query, -1, "") for query in asked]
+        else:
+            made = self._make_queries([document for _, document in documents], dropped)
+        ranked = self._candidates([one.query for one in made], texts)
+        samples = []
+        for number, (one, places) in enumerate(zip(made, ranked, strict=True)):
+            candidates = [one.rest] if one.rest else []
+            candidates += [texts[place] for place in places if place != one.place]
+            samples.append(
+                RankingSample(one.query, candidates=candidates[: self._num_candidates], query_id=str(number))
+            )
+        return split_samples(samples, self._fractions, self._seed)
+
+    def _make_queries(self, documents: Sequence[Passage], dropped: Counter[str]) -> list[_Made]:
+        generator = random.Random(self._seed)
+        made: dict[str, _Made] = {}
+        for place in generator.sample(range(len(documents)), len(documents)):
+            if len(made) == self._num_queries:
+                break
+            found = _take_query(documents[place], self._query_from, generator)
+            if found is None:
+                dropped["passages_without_a_query"] += 1
+            else:
+                made.setdefault(found[0], _Made(found[0], place, found[1]))
+        if not made:
+            raise DataError(
+                f"has no passage with a {self._query_from} that could be a query",
+                "Pass --queries, or another --query_from",
+                path=self._passages,
+            )
+        return list(made.values())
+
+    def _candidates(self, queries: Sequence[str], passages: Sequence[str]) -> list[list[int]]:
+        """Return the places of each query's candidates, one more than asked for: the best by BM25 and by vectors."""
+        count = self._num_candidates + 1
+        rankings = [nearest_passages(queries, passages, count)]
+        if self._dense_model:
+            rankings.append(_nearest_vectors(self._dense_model, queries, passages, count))
+        # By turns, so that both have their best ones in; a passage that both found is there once.
+        return [
+            list(dict.fromkeys(place for place in chain.from_iterable(zip_longest(*found)) if place is not None))[
+                :count
+            ]
+            for found in zip(*rankings, strict=True)
+        ]
+
+
+def _take_query(document: Passage, query_from: QueryFrom, generator: random.Random) -> tuple[str, str] | None:
+    """Return a query and what is left of the passage; `None` where the passage has nothing to be one."""
+    if query_from == "title":
+        title = (document.title or "").strip()
+        return (
+            (title, document.text.strip()) if len(title.split()) >= _QUERY_WORDS[0] and document.text.strip() else None
+        )
+    sentences = _SENTENCE_END.split(" ".join(document.text.split()))
+    fitting = [i for i, sentence in enumerate(sentences) if len(sentence.split()) in _QUERY_WORDS]
+    if len(sentences) < 2 or not fitting:
+        return None
+    chosen = generator.choice(fitting)
+    rest = " ".join(sentences[:chosen] + sentences[chosen + 1 :])
+    return sentences[chosen], passage_text(document.title, rest)
+
+
+def _nearest_vectors(model: str, queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
+    """Return the places of the passages with the highest cosines; exact, all vectors in memory."""
+    from rag_core.engines import EngineOptions
+    from rag_core.scored_files import embed_for_training
+
+    with tempfile.TemporaryDirectory() as folder:
+        texts: dict[Literal["query", "passage"], set[str]] = {"query": set(queries), "passage": set(passages)}
+        vectors = embed_for_training(EngineOptions(model, max_length=_MAX_LENGTH), texts, Path(folder))
+        matrix = vectors.of([("passage", passage) for passage in passages])
+        found = []
+        for start in range(0, len(queries), _SEARCHED_AT_ONCE):
+            block = vectors.of([("query", query) for query in queries[start : start + _SEARCHED_AT_ONCE]])
+            found += [best_places(np.asarray(row), count) for row in block @ matrix.T]
+    return found
