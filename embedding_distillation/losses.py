@@ -29,6 +29,7 @@ class LossSettings:
         teacher_temperature, student_temperature: what scores are divided by.
         contrastive_weight: of the contrastive term beside the KL divergence (`kl+contrastive`).
         anchor_weight: of the penalty on drift of the anchor texts' embeddings; 0 where there are none.
+        matryoshka_dims: the loss is the mean over these numbers of first dimensions; all dimensions where empty.
     """
 
     loss: LossName
@@ -36,6 +37,7 @@ class LossSettings:
     student_temperature: float
     contrastive_weight: float
     anchor_weight: float
+    matryoshka_dims: tuple[int, ...] = ()
 
 
 def contrastive(student: Tensor, best: Tensor, usable: Tensor) -> Tensor:
@@ -82,6 +84,10 @@ class DistillationLoss(nn.Module):
     `mse` compares vectors: the mean over texts of |W s - t|^2, with s and t of length 1 and W a learned projection
     where the sizes differ (Reimers and Gurevych 2020, arXiv:2004.09813, have W = 1). The projection is not part of
     the model that comes out.
+
+    With `matryoshka_dims` the cosines are those of vectors cut to each size (Kusupati et al. 2022, "Matryoshka
+    Representation Learning", arXiv:2205.13147; a mean, not their sum). sentence-transformers' MatryoshkaLoss wraps
+    losses that return one number, and would cut the anchors, too, whose vectors are whole.
     """
 
     def __init__(self, model: SentenceTransformer, settings: LossSettings, teacher_dimensions: int | None) -> None:
@@ -96,11 +102,18 @@ class DistillationLoss(nn.Module):
     def forward(self, inputs: Mapping[str, Any], labels: None = None) -> dict[str, Tensor]:
         """Return the terms of the loss, scalars, whose sum is minimised."""
         vectors = self._embed(inputs["minibatches"], inputs["order"])
-        terms = self._distillation(vectors, inputs)
+        distill = self._matryoshka if self._settings.matryoshka_dims else self._distillation
+        terms = distill(vectors, inputs)
         if self._settings.anchor_weight:
             drift = 1 - (vectors[inputs["anchors"]] * inputs["anchor_vectors"]).sum(dim=1)
             terms["drift"] = self._settings.anchor_weight * drift.mean()
         return terms
+
+    def _matryoshka(self, vectors: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        found = [
+            self._distillation(normalize(vectors[:, :size], dim=1), inputs) for size in self._settings.matryoshka_dims
+        ]
+        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     def _embed(self, minibatches: list[dict[str, Tensor]], order: Tensor) -> Tensor:
         encoded = torch.cat([self.model(features)["sentence_embedding"] for features in minibatches]).float()

@@ -17,17 +17,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
 from rag_core.soft_labels import choose_temperature, read_soft_labels
-from rag_core.stage import StageArgs, flag, flags_of, is_main_process, run_stage
+from rag_core.stage import flag, flags_of, is_main_process, run_stage
+from rag_core.train_stage import TrainArgs
 from rag_core.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
+    from embedding_distillation.losses import LossSettings
     from rag_core.merging import Domain
 
 logger = logging.getLogger(__name__)
@@ -43,10 +45,8 @@ def _merge(text: str) -> float | str:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(TrainArgs):
     """Flags of the stage."""
-
-    takes_further_flags: ClassVar[bool] = True
 
     train_file: Path = flag("SoftLabels records, made by generate_scores")
     output_dir: Path = flag("folder of the trained model")
@@ -76,13 +76,16 @@ class Args(StageArgs):
     anchor_weight: float = flag("weight of the penalty on the anchors' drift, 1 - cosine of new and old", 30.0)
     anchors_per_query: int = flag("anchor texts beside each training query", 2)
     merge: str = flag(
-        "interpolate with the student before training: auto (chosen on the dev files, 0.5 without any), off, or the "
-        "weight of the trained one",
+        "interpolate with the student before training (with --init_layers: the shallow one): auto (chosen on the dev "
+        "files; without any 0.5, and 1 with --init_layers), off, or the weight of the trained one",
         "auto",
         type=_merge,
     )
-    dev_files: list[Path] = flag("ScoredPair records of in-domain queries that are not trained on", [])
     out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
+    matryoshka_dims: list[int] | None = flag(
+        "sizes to which embeddings may be cut: the loss is the mean over vectors cut to each (default: whole vectors)",
+        None,
+    )
     max_length: int = flag("tokens of a text while training; the model that comes out reads what it read before", 512)
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("texts in one forward pass; the texts of a batch are sorted by length", 32)
@@ -118,17 +121,25 @@ def run(args: Args) -> Path:
     from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
     from rag_core.dev_set import DevSet
     from rag_core.engines.identity import model_identity
+    from rag_core.selection import Selection
     from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
 
     domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
     domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
     dev_sets = [(domain, DevSet.read(path, skipped=skipped)) for path, domain in domain_of.items()]
+    selection = Selection(
+        [dev_set for domain, dev_set in dev_sets if domain == "in-domain"],
+        args.early_stopping_patience,
+        args.average_checkpoints,
+    )
+    lora = args.lora()
     training_arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         args.further_flags,
         DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
+        selection=selection,
     )
     loss = LossSettings(
         loss=args.loss,
@@ -136,10 +147,11 @@ def run(args: Args) -> Path:
         student_temperature=args.temperature or args.student_temperature,
         contrastive_weight=args.contrastive_weight,
         anchor_weight=args.anchor_weight if args.anchor_files else 0.0,
+        matryoshka_dims=tuple(args.matryoshka_dims or ()),
     )
     recipe = Recipe(
         stage="embedding_distillation.train",
-        flags=_decisive_flags(args) | dataclasses.asdict(loss) | decisive_settings(training_arguments),
+        flags=_decisive_flags(args) | _named(loss) | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
     )
@@ -148,20 +160,21 @@ def run(args: Args) -> Path:
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         facts = train(
-            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size),
+            StudentSettings(args.student, args.max_length, args.dropout, args.mini_batch_size, args.init_layers, lora),
             groups,
             eval_groups,
             loss=loss,
             teacher=args.teacher,
             anchors=Anchors(draw_anchors(anchor_samples, args.seed), args.anchors_per_query),
             merge=MergeSettings(args.merge, dev_sets),  # type: ignore[arg-type]  # parsed by _merge
+            selection=selection,
             training_arguments=training_arguments,
             checkpoints=work.directory,
             output_dir=args.output_dir,
         )
         if is_main_process():
             teacher = source.get("teacher")
-            settings = dataclasses.asdict(loss) | card_settings(training_arguments)
+            settings = _named(loss) | card_settings(training_arguments)
             write_model_card(
                 args.output_dir,
                 kind="bi-encoder",
@@ -182,20 +195,35 @@ def _check_flags(args: Args) -> None:
             raise UsageError(f"--{name} is {value:g}", "Pass a number above 0, or leave it out")
     if args.temperature and args.teacher_temperature:
         raise UsageError("both --temperature and --teacher_temperature are given", "Pass one of them")
+    if args.loss == "mse" and args.matryoshka_dims:
+        raise UsageError("--loss mse learns whole vectors", "Choose another loss for --matryoshka_dims")
     if args.loss == "mse" and not args.teacher:
         raise UsageError("--loss mse learns the teacher's vectors", "Pass --teacher, the embedder")
     if args.teacher and args.loss not in ("mse", "kl+contrastive"):
         raise UsageError(f"--loss {args.loss} needs the teacher's scores only", "Leave out --teacher")
     if isinstance(args.merge, float) and not 0 <= args.merge <= 1:
         raise UsageError(f"--merge is {args.merge:g}", "Pass a weight from 0 to 1, auto or off")
-    if (args.dev_files or args.out_of_domain_dev_files) and args.merge != "auto":
-        raise UsageError("dev files choose the weight of --merge auto", f"Leave out --merge {args.merge}, or the files")
+    if args.out_of_domain_dev_files and args.merge != "auto":
+        raise UsageError(
+            "--out_of_domain_dev_files are for --merge auto", f"Leave out --merge {args.merge}, or the files"
+        )
+
+
+def _named(loss: LossSettings) -> dict[str, Any]:
+    """Return the settings by name; sizes only where there are any."""
+    return {name: value for name, value in dataclasses.asdict(loss).items() if value != ()}
 
 
 def _decisive_flags(args: Args) -> dict[str, Any]:
     paths = {"train_file", "eval_file", "anchor_files", "dev_files", "out_of_domain_dev_files", "output_dir"}
     elsewhere = {"student", "teacher", "overwrite", "log_level"}
-    elsewhere |= {"loss", "temperature", "teacher_temperature", "student_temperature"}  # in the LossSettings
+    elsewhere |= {
+        "matryoshka_dims",
+        "loss",
+        "temperature",
+        "teacher_temperature",
+        "student_temperature",
+    }  # in the LossSettings
     return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths | elsewhere}
 
 

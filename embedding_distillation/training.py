@@ -17,24 +17,41 @@ from rag_core.dev_set import DevSet
 from rag_core.engines.identity import model_kind
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
-from rag_core.errors import EngineError
+from rag_core.errors import EngineError, UsageError
 from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
 from rag_core.records import SoftLabels
 from rag_core.scored_files import embed_for_training
 from rag_core.scoring import TextVectors
-from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
+from rag_core.selection import NO_SELECTION, Selection
+from rag_core.student import Adapters, LoraSettings, keep_layers
+from rag_core.training import (
+    PipelineTrainer,
+    attention_settings,
+    run_trainer,
+    save_whole,
+    write_training_log,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """How the student reads while it is trained: `max_length` in tokens; `dropout`, where `None` is its own."""
+    """How the student starts, and reads while it is trained.
+
+    Attributes:
+        max_length: in tokens.
+        dropout: `None` is its own.
+        init_layers: how many layers are kept, `None` for all.
+        lora: of adapters that are trained instead of the weights.
+    """
 
     name: str
     max_length: int
     dropout: float | None
     mini_batch_size: int
+    init_layers: int | None = None
+    lora: LoraSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,7 @@ def train(
     teacher: str | None,
     anchors: Anchors,
     merge: MergeSettings,
+    selection: Selection = NO_SELECTION,
     training_arguments: SentenceTransformerTrainingArguments,
     checkpoints: Path,
     output_dir: Path,
@@ -81,8 +99,10 @@ def train(
     anchor_vectors = _anchor_vectors(student, anchors.texts, checkpoints / "anchors") if anchors.texts else None
     set_seed(training_arguments.seed)  # before a projection is drawn
     model = load_student(student)
+    _check_sizes(model, loss.matryoshka_dims)
     own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    adapters = student.lora and Adapters(model[0].auto_model, student.lora)
     training_arguments.output_dir = str(checkpoints)
 
     def dataset(groups: Sequence[SoftLabels]) -> Any:
@@ -101,11 +121,14 @@ def train(
             anchor_vectors=anchor_vectors,
         ),
         loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
+        evaluator=selection.evaluator(student.mini_batch_size),
     )
-    facts = run_trainer(trainer, checkpoints)
+    facts = run_trainer(trainer, checkpoints, selection)
+    if adapters:
+        adapters.merge()
     model.max_seq_length = own_length  # short training texts are no reason to cut the user's
     if trainer.is_world_process_zero():
-        merged = _merge(model, before, merge, student.mini_batch_size)
+        merged = _merge(model, before, merge, student)
         facts["alpha"] = merged.alpha
 
         def write(folder: Path) -> None:
@@ -113,6 +136,8 @@ def train(
             write_training_log(folder, trainer.state)
             write_merge(folder, merged)
 
+        if loss.matryoshka_dims:
+            facts["matryoshka"] = _by_size(model, loss.matryoshka_dims, merge.dev_sets, student.mini_batch_size)
         save_whole(output_dir, checkpoints / "model", write)
     pairs = sum(len(group.passages) for group in train_groups)
     return {"queries": len(train_groups), "pairs": pairs, **facts}
@@ -123,6 +148,7 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
 
     Raises:
         EngineError: it cannot be loaded, or is none.
+        UsageError: it has fewer than `init_layers` layers.
     """
     kind, evidence = model_kind(settings.name)
     if kind != "bi-encoder":
@@ -135,8 +161,32 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
         raise EngineError(
             f"cannot load the student {settings.name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
         ) from error
+    if settings.init_layers is not None:
+        keep_layers(model[0].auto_model, settings.init_layers)
     model.max_seq_length = model.max_seq_length or settings.max_length
     return model
+
+
+def _check_sizes(model: SentenceTransformer, sizes: Sequence[int]) -> None:
+    whole = model.get_embedding_dimension()
+    wrong = [size for size in sizes if not 1 <= size <= whole]
+    if wrong:
+        raise UsageError(f"--matryoshka_dims has {wrong[0]}", f"The student's embeddings have 1 to {whole} dimensions")
+    if sizes and whole not in sizes:
+        logger.warning("WARNING: --matryoshka_dims lacks %d, all dimensions: whole vectors are not trained.", whole)
+
+
+def _by_size(
+    model: SentenceTransformer, sizes: Sequence[int], dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
+) -> dict[str, dict[str, float]]:
+    """Return the mean of each dev file with the embeddings cut to each size: file -> size -> value."""
+    found: dict[str, dict[str, float]] = {dev_set.path.name: {} for _, dev_set in dev_sets}
+    for size in sizes:
+        model.truncate_dim = size
+        for _, dev_set in dev_sets:
+            found[dev_set.path.name][str(size)] = float(dev_set.values(model, batch_size).mean())
+    model.truncate_dim = None
+    return found
 
 
 def _teacher_vectors(teacher: str, groups: Sequence[SoftLabels], max_length: int, folder: Path) -> TextVectors:
@@ -152,13 +202,21 @@ def _anchor_vectors(student: StudentSettings, anchors: Sequence[TextKey], folder
     return embed_for_training(options, texts_by_role(anchors), folder)
 
 
-def _merge(model: SentenceTransformer, before: dict[str, Any], settings: MergeSettings, batch_size: int) -> Merge:
-    """Leave the model with the merged weights; return what was chosen."""
+def _merge(
+    model: SentenceTransformer, before: dict[str, Any], settings: MergeSettings, student: StudentSettings
+) -> Merge:
+    """Leave the model with the merged weights; return what was chosen.
+
+    Of a student that started with some of its layers, before is that shallow one, which nobody has any use for: the
+    guard then holds the trained one against it, and without dev files all of the training is kept.
+    """
     after = {name: value.detach().clone() for name, value in model.state_dict().items()}
     if settings.alpha == "off":
         return Merge(1.0, "--merge off", (), [])
     if settings.alpha == "auto" and settings.dev_sets:
-        merge = choose_alpha(model, before, after, settings.dev_sets, batch_size)
+        merge = choose_alpha(model, before, after, settings.dev_sets, student.mini_batch_size)
+    elif settings.alpha == "auto" and student.init_layers is not None:
+        merge = Merge(1.0, "no dev file to choose it on, and before is an untrained cut", (), [])
     elif settings.alpha == "auto":
         merge = Merge(DEFAULT_ALPHA, "no dev file to choose it on", (), [])
     else:

@@ -1,7 +1,8 @@
-"""How well a bi-encoder ranks a scored file while it is made: on labels where there are any, else by its teacher."""
+"""How well a student ranks a scored file while it is made: on labels where there are any, else by its teacher."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,13 +12,15 @@ import numpy.typing as npt
 
 from rag_core.errors import DataError
 from rag_core.jsonl import read_groups
-from rag_core.metrics import measure
+from rag_core.metrics import measure, rank
 from rag_core.records import RankingSample, ScoredPair
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    import torch
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
-Measure = Literal["MAP", "Kendall's tau"]
+Measure = Literal["MAP", "Kendall's tau", "NDCG@10"]
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,16 @@ class DevSet:
     Attributes:
         measure: MAP where at least one query has a positive and a negative; else the mean over queries of
             Kendall's tau-b between the student's and the teacher's scores.
+        measures: `measure` and, without labels, NDCG@10 with the teacher's scores as gains (`graded_ndcg`).
     """
 
     path: Path
     groups: list[list[ScoredPair]]
     measure: Measure
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return ("MAP",) if self.measure == "MAP" else (self.measure, "NDCG@10")
 
     @classmethod
     def read(cls, path: Path, *, skipped: list[DataError] | None) -> DevSet:
@@ -51,9 +59,13 @@ class DevSet:
             )
         return cls(path, groups, "MAP" if labelled else "Kendall's tau")
 
-    def values(self, model: SentenceTransformer, batch_size: int) -> npt.NDArray[np.float64]:
-        """Return the measure with the cosines of the model, query by query; shape (queries,)."""
-        scores = cosines(model, self.groups, batch_size)
+    def values(self, model: SentenceTransformer | CrossEncoder, batch_size: int) -> Values:
+        """Return the measure with the scores of the model, query by query; shape (queries,)."""
+        return self.measured(model, batch_size)[self.measure]
+
+    def measured(self, model: SentenceTransformer | CrossEncoder, batch_size: int) -> dict[Measure, Values]:
+        """Return each of the measures as `values` does."""
+        scores = student_scores(model, self.groups, batch_size)
         if self.measure == "MAP":
             samples = [
                 RankingSample(
@@ -67,27 +79,53 @@ class DevSet:
                 [score for label in (1, 0) for score, pair in zip(row, group, strict=True) if pair.label == label]
                 for row, group in zip(scores, self.groups, strict=True)
             ]
-            return measure(samples, in_order)["MAP"]
+            return {"MAP": measure(samples, in_order)["MAP"]}
         from scipy.stats import kendalltau
 
         taus = [
             kendalltau(row, [pair.score for pair in group]).statistic
             for row, group in zip(scores, self.groups, strict=True)
         ]
+        gains = [graded_ndcg(row, group) for row, group in zip(scores, self.groups, strict=True)]
         # A student that gives all candidates one score agrees with nothing.
-        return np.nan_to_num(np.array(taus, dtype=np.float64))
+        return {"Kendall's tau": np.nan_to_num(np.array(taus, dtype=np.float64)), "NDCG@10": np.array(gains)}
 
 
-def cosines(
-    model: SentenceTransformer, groups: list[list[ScoredPair]], batch_size: int
+def graded_ndcg(scores: npt.ArrayLike, group: Sequence[ScoredPair]) -> float:
+    """Return NDCG@10 of a query's candidates with the teacher's scores, from 0 for the lowest to 1, as gains.
+
+    Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques"; discount log2(rank + 1), ties
+    as in `metrics.rank`.
+    """
+    teacher = np.array([pair.score for pair in group])
+    gains = (teacher - teacher.min()) / np.ptp(teacher)
+    found = gains[np.argsort(rank([pair.passage for pair in group], scores))][:10]
+    discounts = 1 / np.log2(np.arange(2, len(found) + 2))
+    return float(found @ discounts / (np.sort(gains)[::-1][:10] @ discounts))
+
+
+def student_scores(
+    model: SentenceTransformer | CrossEncoder, groups: list[list[ScoredPair]], batch_size: int
 ) -> list[npt.NDArray[np.float32]]:
-    """Return a model's cosine for each pair, group by group."""
+    """Return a student's score for each pair, group by group: the cosine, or a cross-encoder's raw output."""
+    from sentence_transformers import CrossEncoder
+
+    return (_logits if isinstance(model, CrossEncoder) else _cosines)(model, groups, batch_size)
+
+
+def _logits(model: CrossEncoder, groups: list[list[ScoredPair]], batch_size: int) -> list[npt.NDArray[np.float32]]:
     import torch
 
-    from rag_core.engines.precision import resolve_dtype
+    pairs = [(pair.query, pair.passage) for group in groups for pair in group]
+    with _autocast(model):
+        scores = model.predict(pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    return np.split(scores, np.cumsum([len(group) for group in groups])[:-1])
 
-    half = resolve_dtype("auto")
-    with torch.autocast(model.device.type, getattr(torch, half), enabled=half != "float32"):
+
+def _cosines(
+    model: SentenceTransformer, groups: list[list[ScoredPair]], batch_size: int
+) -> list[npt.NDArray[np.float32]]:
+    with _autocast(model):
         vectors = {
             role: _embed(encode, texts, batch_size)
             for role, encode, texts in (
@@ -99,6 +137,15 @@ def cosines(
         np.stack([vectors["passage"][pair.passage] for pair in group]) @ vectors["query"][group[0].query]
         for group in groups
     ]
+
+
+def _autocast(model: SentenceTransformer | CrossEncoder) -> torch.autocast:
+    import torch
+
+    from rag_core.engines.precision import resolve_dtype
+
+    half = resolve_dtype("auto")
+    return torch.autocast(model.device.type, getattr(torch, half), enabled=half != "float32")
 
 
 def _embed(encode: object, texts: set[str], batch_size: int) -> dict[str, npt.NDArray[np.float32]]:

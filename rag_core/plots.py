@@ -117,19 +117,27 @@ def score_scatter(evaluation: FileEvaluation, seed: int) -> Picture:
 
 
 def training_curve(log: Sequence[Mapping[str, float]]) -> Picture:
-    """Draw the loss by step, on training data and on unseen data where it was measured."""
+    """Draw the loss by step, on training data and on unseen data, and what dev files say, where that was measured."""
     figure, axes = _figure()
     described = []
-    for key, label, colour in (("loss", "training", COLOURS["after"]), ("eval_loss", "unseen", "#1f2933")):
+    measured = (
+        ("loss", "training", COLOURS["after"]),
+        ("eval_loss", "unseen", "#1f2933"),
+        ("eval_dev", "dev files", COLOURS["before"]),
+    )
+    for key, label, colour in measured:
         steps = [entry["step"] for entry in log if key in entry]
         losses = [entry[key] for entry in log if key in entry]
         if losses:
-            axes.plot(steps, losses, label=label, color=colour, linewidth=1.4, marker="." if len(losses) < 20 else None)
+            drawn_on = axes.twinx() if key == "eval_dev" else axes
+            drawn_on.plot(
+                steps, losses, label=label, color=colour, linewidth=1.4, marker="." if len(losses) < 20 else None
+            )
             described.append(f"{label}: from {losses[0]:.4g} to {losses[-1]:.4g} at step {steps[-1]}")
     axes.set_ylim(bottom=0)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper right", ncols=3)
     return Picture("Loss by step", _svg(figure, f"Loss by step. {'; '.join(described)}"))
 
 

@@ -15,9 +15,10 @@ from rag_core.errors import DataError
 from rag_core.manifest import read_manifest
 from rag_core.merging import Merge
 
-_SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "seconds", "alpha")
+_SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "best_step", "averaged_steps", "seconds", "alpha")
 _SHOWN_SETTINGS = (
-    "loss", "teacher_temperature", "student_temperature", "margin_scale", "score_scaling", "weighting", "mse_weight",
+    "loss", "init_layers", "lora_rank", "matryoshka_dims", "teacher_temperature", "student_temperature",
+    "margin_scale", "score_scaling", "weighting", "mse_weight",
     "learning_rate", "num_train_epochs", "per_device_train_batch_size", "merge",
 )  # fmt: skip
 
@@ -83,6 +84,7 @@ class _Logged(TypedDict):
     step: int
     loss: NotRequired[float]
     eval_loss: NotRequired[float]
+    eval_dev: NotRequired[float]
 
 
 def _read_log(folder: Path) -> list[dict[str, float]] | None:

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from transformers import (
+    EarlyStoppingCallback,
     HfArgumentParser,
     PrinterCallback,
     Trainer,
@@ -28,6 +30,7 @@ from transformers import (
 from rag_core.engines.precision import resolve_dtype
 from rag_core.errors import EngineError, UsageError
 from rag_core.jsonl import sync_directory
+from rag_core.selection import NO_SELECTION, PRIMARY, EnoughCheckpoints, Selection, average_checkpoints, dev_values
 
 T = TypeVar("T", bound=BaseTrainingArguments)
 
@@ -62,14 +65,25 @@ _WITHOUT_SAY = (
 
 # In each checkpoint: what the loss learned, which the trainer does not keep.
 _LOSS_STATE = "loss_state.pt"
+# With adapters, what is trained: the other weights are those of the student.
+_TRAINED = "trained.safetensors"
 
 logger = logging.getLogger(__name__)
 
 
 def parse_training_arguments(
-    arguments_type: type[T], flags: Sequence[str], defaults: dict[str, Any], *, seed: int, evaluates: bool
+    arguments_type: type[T],
+    flags: Sequence[str],
+    defaults: dict[str, Any],
+    *,
+    seed: int,
+    evaluates: bool,
+    selection: Selection = NO_SELECTION,
 ) -> T:
     """Parse the trainer's own flags over our defaults.
+
+    Args:
+        evaluates: whether there is unseen data for the loss.
 
     Raises:
         UsageError: a flag is unknown, or values contradict each other.
@@ -79,8 +93,11 @@ def parse_training_arguments(
         **defaults,
         bf16=resolve_dtype("auto") == "bfloat16",
         use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=0.1 if evaluates else None,
+        eval_strategy="steps" if evaluates or selection.dev_sets else "no",
+        eval_steps=0.1 if evaluates or selection.dev_sets else None,
+        metric_for_best_model=PRIMARY if selection.dev_sets else None,
+        load_best_model_at_end=selection.early_stopping_patience is not None,
+        restore_callback_states_from_checkpoint=selection.early_stopping_patience is not None,
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
         logging_nan_inf_filter=False,
@@ -91,14 +108,19 @@ def parse_training_arguments(
         raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
     except ValueError as error:
         raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
-    if arguments.eval_strategy != "no" and not evaluates:
-        raise UsageError(f"--eval_strategy {arguments.eval_strategy.value} has nothing to evaluate", "Pass --eval_file")
+    selection.check(arguments, eval_loss=evaluates)
+    if selection.average_checkpoints and arguments.save_total_limit:
+        arguments.save_total_limit = max(arguments.save_total_limit, selection.average_checkpoints)
     return arguments  # type: ignore[no-any-return]
 
 
-def decisive_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
+def decisive_settings(arguments: BaseTrainingArguments, selection: Selection) -> dict[str, Any]:
     """Return the settings that have a say in the weights that come out."""
-    return {name: value for name, value in arguments.to_dict().items() if not name.startswith(_WITHOUT_SAY)}
+    settings = arguments.to_dict()
+    decisive = {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_SAY)}
+    if arguments.load_best_model_at_end or selection.average_checkpoints:
+        decisive |= {name: settings[name] for name in ("save_strategy", "save_steps")}
+    return decisive
 
 
 def card_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
@@ -118,26 +140,59 @@ def attention_settings() -> dict[str, str]:
     return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
 
 
-def run_trainer(trainer: Trainer, checkpoints: Path) -> dict[str, Any]:
-    """Train to the end, going on from the last whole checkpoint in `checkpoints`; return `steps` and `seconds`.
+def run_trainer(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[str, Any]:
+    """Train to the end, going on from the last whole checkpoint in `checkpoints`; leave the model with what is kept.
+
+    Returns:
+        `steps`, `seconds`; the `dev` values by step; `best_step` or `averaged_steps` (with `averaged_dev`), where
+        other weights than the last are kept.
 
     Raises:
         EngineError: the loss is not finite.
+        UsageError: fewer checkpoints are saved than are to be averaged.
     """
+    if selection.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(selection.early_stopping_patience))
+    if selection.average_checkpoints is not None:
+        trainer.add_callback(EnoughCheckpoints(selection.average_checkpoints))
     trainer.remove_callback(PrinterCallback)  # prints to stdout, which is for results
     trainer.add_callback(_LogCallback())
     trainer.accelerator.wait_for_everyone()  # the first process may have dropped checkpoints of other settings
-    checkpoint = _last_whole_checkpoint(checkpoints)
+    checkpoint = next(reversed(_whole_checkpoints(checkpoints)), None)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
         if (checkpoint / _LOSS_STATE).exists():
             learned = torch.load(checkpoint / _LOSS_STATE, map_location=trainer.args.device, weights_only=True)
             trainer.loss.load_state_dict(learned, strict=False)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    ended = checkpoint and TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if ended and ended.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+        trainer.state = ended  # after an early stop the trainer would go on
+        trainer._load_from_checkpoint(str(checkpoint))
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return {
         "steps": trainer.state.global_step,
         "seconds": round(sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history), 1),
+        **({"dev": dev_values(trainer.state.log_history, selection.metric_names())} if selection.dev_sets else {}),
+        **_select(trainer, checkpoints, selection),
     }
+
+
+def _select(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[str, Any]:
+    best = trainer.state.best_global_step
+    if trainer.args.load_best_model_at_end and best:
+        trainer._load_from_checkpoint(str(checkpoints / f"checkpoint-{best}"))
+        logger.info("kept: step %d, %s %.4f", best, trainer.args.metric_for_best_model, trainer.state.best_metric)
+        return {"best_step": best}
+    if selection.average_checkpoints is None:
+        return {}
+    folders = _whole_checkpoints(checkpoints)[-selection.average_checkpoints :]
+    average_checkpoints(trainer, folders)
+    facts: dict[str, Any] = {"averaged_steps": [_step(folder) for folder in folders]}
+    if selection.dev_sets and trainer.is_world_process_zero():
+        facts["averaged_dev"] = trainer.evaluator(trainer.model)
+    logger.info("kept: the mean of %s", facts)
+    return facts
 
 
 def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]) -> None:
@@ -163,6 +218,7 @@ class PipelineTrainer:
 
     loss: torch.nn.Module
     accelerator: Accelerator
+    model: torch.nn.Module
 
     def count_terms(self, batch: dict[str, Any]) -> int:
         """Return how many terms the mean that is a batch's loss has."""
@@ -188,11 +244,26 @@ class PipelineTrainer:
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
         return (weight * found[0], found[1]) if return_outputs else weight * found
 
+    def _load_best_model(self) -> None:
+        """Do nothing: `run_trainer` does, and fails where it cannot, instead of keeping the last weights."""
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        trained = Path(checkpoint_path) / _TRAINED
+        if trained.exists():
+            self.model.load_state_dict(load_file(trained), strict=False)
+        else:
+            super()._load_from_checkpoint(checkpoint_path)  # type: ignore[misc]  # the trainer's
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: the pipeline writes a card of its own."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
+        trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        if any("lora_" in name for name in trained) and output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in trained.items()}, Path(output_dir) / _TRAINED)
+        else:
+            super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
         learned = {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
         if learned and output_dir is not None:
             torch.save(learned, Path(output_dir) / _LOSS_STATE)
@@ -212,16 +283,24 @@ class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
                 f"the training loss is not finite at step {state.global_step}",
                 "Lower --learning_rate, or soften the teacher's scores (--margin_scale, --teacher_temperature)",
             )
-        shown = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss", "learning_rate")}
+        shown = {
+            name: value
+            for name, value in (logs or {}).items()
+            if name in ("loss", "eval_loss", "eval_dev", "learning_rate")
+        }
         if shown and state.is_world_process_zero:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
 
 
-def _last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was saved to its end: the trainer writes its state last."""
+def _whole_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints that were saved to their end, oldest first: the trainer writes its state last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return sorted(whole, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _is_json(path: Path) -> bool:

@@ -12,7 +12,8 @@ from rag_core.jsonl import read_groups
 from rag_core.records import SoftLabels, Triplet
 from rag_core.score_merging import standardise
 from rag_core.soft_labels import choose_temperature, read_soft_labels
-from rag_core.stage import StageArgs, flag
+from rag_core.stage import flag
+from rag_core.train_stage import TrainArgs
 
 LossName = Literal["margin_mse", "margin_mse+mse", "ranknet", "kl", "listnet", "plistmle", "adr_mse", "lambda"]
 Weighting = Literal["none", "margin"]
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class LossArgs(StageArgs):
+class LossArgs(TrainArgs):
     """Flags of the stage that are about the loss."""
 
     loss: LossName = flag(

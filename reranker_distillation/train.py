@@ -16,7 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rag_core.errors import DataError
 from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 class Args(LossArgs):
     """Flags of the stage."""
 
-    takes_further_flags: ClassVar[bool] = True
-
     train_file: Path = flag("Triplet records, made by create_triplets, or SoftLabels records, made by generate_scores")
     output_dir: Path = flag("folder of the trained model")
     student: str = flag(
@@ -48,29 +46,35 @@ class Args(LossArgs):
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
     check_loss_flags(args)
-    hashes = check_inputs([args.train_file, *filter(None, [args.eval_file])])
+    hashes = check_inputs([args.train_file, *filter(None, [args.eval_file]), *args.dev_files])
     bad_rows: list[DataError] = []
-    groups = {
-        path: read_training_data(path, args, bad_rows if args.skip_bad_rows else None) for path in map(Path, hashes)
-    }
+    skipped = bad_rows if args.skip_bad_rows else None
+    groups = read_training_data(args.train_file, args, skipped)
+    eval_groups = read_training_data(args.eval_file, args, skipped) if args.eval_file else None
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
+    from rag_core.dev_set import DevSet
     from rag_core.engines.identity import model_identity
+    from rag_core.selection import Selection
     from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
     from reranker_distillation.training import train
 
+    lora = args.lora()
+    dev_sets = [DevSet.read(path, skipped=skipped) for path in args.dev_files]
+    selection = Selection(dev_sets, args.early_stopping_patience, args.average_checkpoints)
     training_arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         args.further_flags,
         DEFAULTS,
         seed=args.seed,
         evaluates=args.eval_file is not None,
+        selection=selection,
     )
     source = read_manifest(args.train_file) or {}
-    loss = settle_loss(args, groups[args.train_file], args.train_file, source.get("score_unit"))
+    loss = settle_loss(args, groups, args.train_file, source.get("score_unit"))
     recipe = Recipe(
         stage="reranker_distillation.train",
-        flags=_decisive_flags(args) | loss.own() | decisive_settings(training_arguments),
+        flags=_decisive_flags(args) | loss.own() | decisive_settings(training_arguments, selection),
         inputs=hashes,
         model=model_identity(args.student),
     )
@@ -80,11 +84,14 @@ def run(args: Args) -> Path:
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         facts = train(
             args.student,
-            groups[args.train_file],
-            groups[args.eval_file] if args.eval_file else None,
+            groups,
+            eval_groups,
             loss=loss,
             max_length=args.max_length,
             dropout=args.dropout,
+            init_layers=args.init_layers,
+            lora=lora,
+            selection=selection,
             mini_batch_size=args.mini_batch_size,
             training_arguments=training_arguments,
             checkpoints=work.directory,
@@ -107,7 +114,7 @@ def run(args: Args) -> Path:
 
 
 def _decisive_flags(args: Args) -> dict[str, Any]:
-    paths = {"train_file", "eval_file", "output_dir", "student", "overwrite", "log_level"}
+    paths = {"train_file", "eval_file", "dev_files", "output_dir", "student", "overwrite", "log_level"}
     return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths}
 
 

@@ -18,6 +18,8 @@ from transformers import set_seed
 from rag_core.engines.identity import model_kind
 from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
+from rag_core.selection import NO_SELECTION, Selection
+from rag_core.student import Adapters, LoraSettings, keep_layers
 from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
 from reranker_distillation.loss_settings import PAIRWISE, Groups, LossSettings
 from reranker_distillation.losses import (
@@ -41,6 +43,9 @@ def train(
     loss: LossSettings,
     max_length: int,
     dropout: float | None,
+    init_layers: int | None = None,
+    lora: LoraSettings | None = None,
+    selection: Selection = NO_SELECTION,
     mini_batch_size: int,
     training_arguments: CrossEncoderTrainingArguments,
     checkpoints: Path,
@@ -52,7 +57,8 @@ def train(
         EngineError: the student cannot be loaded, or its loss is not finite.
     """
     set_seed(training_arguments.seed)  # before a fresh head is drawn
-    model = load_student(student, max_length, dropout)
+    model = load_student(student, max_length, dropout, init_layers)
+    adapters = lora and Adapters(model[0].auto_model, lora)
     training_arguments.output_dir = str(checkpoints)
     train_dataset = _make_dataset(train_groups, loss)
     collator = GroupedCollator if loss.loss in PAIRWISE else ListwiseCollator
@@ -63,8 +69,11 @@ def train(
         eval_dataset=_make_dataset(eval_groups, loss) if eval_groups else None,
         data_collator=collator(preprocess_fn=model.preprocess, mini_batch_size=mini_batch_size),
         loss=_make_loss(model, loss, train_dataset),
+        evaluator=selection.evaluator(mini_batch_size),
     )
-    facts = run_trainer(trainer, checkpoints)
+    facts = run_trainer(trainer, checkpoints, selection)
+    if adapters:
+        adapters.merge()
 
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)
@@ -94,13 +103,14 @@ def _count(dataset: Dataset) -> dict[str, int]:
     return {name: sum(map(len, dataset[column]))}
 
 
-def load_student(name: str, max_length: int, dropout: float | None) -> CrossEncoder:
+def load_student(name: str, max_length: int, dropout: float | None, init_layers: int | None = None) -> CrossEncoder:
     """Load a cross-encoder, or grow one from a bi-encoder: its transformer, its pooling, and a fresh linear head.
 
     The head of a grown one gives raw scores (no sigmoid), whose differences are what is learned.
 
     Raises:
         EngineError: the model cannot be loaded, has more than one output, or is an LLM.
+        UsageError: it has fewer than `init_layers` layers.
     """
     kind, evidence = model_kind(name)
     config = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
@@ -122,6 +132,8 @@ def load_student(name: str, max_length: int, dropout: float | None) -> CrossEnco
         ) from error
     if model.num_labels != 1:
         raise EngineError(f"{name} has {model.num_labels} outputs, a reranker has 1", "Choose another student")
+    if init_layers is not None:
+        keep_layers(model[0].auto_model, init_layers)
     keep_head_in_float32(model)
     longest = model[0].auto_model.config.max_position_embeddings
     model.max_seq_length = min(max_length, longest)

@@ -42,7 +42,7 @@ CURVES = [
 MERGE = {"name": "student", "alpha": 0.5, "reason": "as asked", "alphas": [0, 0.5, 1], "files": CURVES}
 TRAINING = {
     "training": {"teacher": "t", "loss": "kl", "steps": 2, "seconds": 3.5},
-    "training_log": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "eval_loss": 1.0}],
+    "training_log": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5, "eval_loss": 1.0, "eval_dev": 0.5}],
     "merges": [MERGE, {**MERGE, "name": "with $ and $", "alpha": 1}],
 }
 
@@ -197,7 +197,8 @@ def test_every_picture_says_what_is_on_it(tmp_path):
     assert bars.startswith("data/test.jsonl, means. MAP: BM25 0.333, before 0.583, after 0.854, teacher 1.000; MRR@10:")
     assert changes.endswith("5 queries better, 1 worse; not drawn: 2 the same")
     assert re.search(r"24 of 24 pairs. before: rank correlation -?0\.\d{3}; after: rank correlation 0\.\d{3}$", scatter)
-    assert losses == "Loss by step. training: from 2 to 1.5 at step 2; unseen: from 1 to 1 at step 2"
+    said = "training: from 2 to 1.5 at step 2; unseen: from 1 to 1 at step 2; dev files: from 0.5 to 0.5 at step 2"
+    assert losses == f"Loss by step. {said}"
     assert trade_off.endswith("student: alpha 0.5, in-domain 0.6000; with $ and $: alpha 1, in-domain 0.7000")
 
 

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
 
@@ -162,3 +164,18 @@ def test_the_drift_of_anchors_is_nothing_at_the_start_and_grows(tiny_encoder):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     assert loss(anchored)["drift"].item() > 0.01
+
+
+def test_the_matryoshka_loss_is_the_mean_over_cut_vectors_by_hand(tiny_encoder):
+    model = SentenceTransformer(tiny_encoder)
+    loss = DistillationLoss(model, settings(matryoshka_dims=(32, 8)), None)(batch_of(model))["kl"].item()
+    by_size = []
+    for size in (32, 8):
+        cut = SentenceTransformer(tiny_encoder, truncate_dim=size)
+        divergences = []
+        for group in GROUPS:
+            cosines = cut.similarity(cut.encode([group.query]), cut.encode(group.passages))[0].numpy()
+            divergences.append(entropy(softmax(np.array(group.scores) / 0.1), softmax(cosines / 0.05)))
+        by_size.append(np.mean(divergences))
+    assert abs(by_size[0] - by_size[1]) > 1e-3
+    assert loss == pytest.approx(np.mean(by_size), rel=1e-4)

@@ -204,8 +204,8 @@ TRAIN = ["--train_file", "x", "--output_dir", "m"]
         (train, [*TRAIN, "--merge", "1.5"], "--merge is 1.5. Pass a weight from 0 to 1, auto or off."),
         (
             train,
-            [*TRAIN, "--merge", "off", "--dev_files", "d"],
-            "dev files choose the weight of --merge auto. Leave out --merge off, or the files.",
+            [*TRAIN, "--merge", "off", "--out_of_domain_dev_files", "d"],
+            "--out_of_domain_dev_files are for --merge auto. Leave out --merge off, or the files.",
         ),
     ],
 )

@@ -11,9 +11,11 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 
 from embedding_distillation.losses import LossSettings
 from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
-from rag_core.dev_set import DevSet
+from rag_core.dev_set import DevSet, student_scores
+from rag_core.errors import UsageError
 from rag_core.jsonl import write_records
 from rag_core.records import ScoredPair, SoftLabels
+from rag_core.selection import NO_SELECTION, Selection
 from rag_core.training import parse_training_arguments
 from tests.conftest import TINY
 
@@ -34,24 +36,38 @@ def groups(queries=16, candidates=4):
     ]
 
 
-def run(output, student, *flags, merge="off", dev_sets=(), anchors=(), name="kl", teacher=None):
+def run(
+    output,
+    student,
+    *flags,
+    merge="off",
+    dev_sets=(),
+    anchors=(),
+    name="kl",
+    teacher=None,
+    init_layers=None,
+    selection=NO_SELECTION,
+    sizes=(),
+):
     arguments = parse_training_arguments(
         SentenceTransformerTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
         {"report_to": "none"},
         seed=1,
         evaluates=False,
+        selection=selection,
     )
     checkpoints = output.with_name(output.name + ".partial")
     checkpoints.mkdir(exist_ok=True)
     facts = train(
-        StudentSettings(student, 64, None, 3),
+        StudentSettings(student, 64, None, 3, init_layers),
         groups(),
         None,
-        loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0),
+        loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0, sizes),
         teacher=teacher,
         anchors=Anchors(list(anchors), 2),
         merge=MergeSettings(merge, list(dev_sets)),
+        selection=selection,
         training_arguments=arguments,
         checkpoints=checkpoints,
         output_dir=output,
@@ -109,6 +125,40 @@ def dev_set(path, labels=True):
     return DevSet.read(path, skipped=None)
 
 
+def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tiny_encoder):
+    flags = [*BATCH_4, "--save_steps", "1", "--save_total_limit", "9"]
+    _, plain = run(tmp_path / "plain", tiny_encoder, *flags)
+    dev = dev_set(tmp_path / "dev.jsonl")
+    then = SentenceTransformer(str(tmp_path / "plain.partial" / "checkpoint-2"))
+    then.max_seq_length = 64
+    rows = [
+        ScoredPair(pair.query_id, pair.query, pair.passage, float(score))
+        for group, scores in zip(dev.groups, student_scores(then, dev.groups, 3), strict=True)
+        for pair, score in zip(group, scores, strict=True)
+    ]
+    write_records(tmp_path / "dev.jsonl", rows)
+    selection = Selection([DevSet.read(tmp_path / "dev.jsonl", skipped=None)])
+    flags += ["--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "dev_NDCG@10"]
+    facts, losses = run(tmp_path / "m", tiny_encoder, *flags, selection=selection)
+    assert losses == plain
+    assert facts["best_step"] == 2
+    assert [entry["step"] for entry in facts["dev"]] == [1, 2, 3, 4]
+    assert max(facts["dev"], key=lambda entry: entry["dev_NDCG@10"])["step"] == 2
+    expected = weights(tmp_path / "plain.partial" / "checkpoint-2")
+    for name, value in weights(tmp_path / "m").items():
+        assert (value == expected[name]).all(), name
+
+
+def test_the_manifest_has_the_dev_values_at_each_size(tmp_path, tiny_encoder):
+    dev = dev_set(tmp_path / "dev.jsonl")
+    facts, _ = run(tmp_path / "m", tiny_encoder, *BATCH_4, dev_sets=[("in-domain", dev)], sizes=(32, 8))
+    for size in (32, 8):
+        cut = SentenceTransformer(str(tmp_path / "m"), truncate_dim=size)
+        assert facts["matryoshka"]["dev.jsonl"][str(size)] == pytest.approx(dev.values(cut, 3).mean())
+    with pytest.raises(UsageError, match=r"--matryoshka_dims has 33\. The student's embeddings have 1 to 32 dim"):
+        run(tmp_path / "n", tiny_encoder, *BATCH_4, sizes=(33,))
+
+
 def test_merged_weights_lie_between_before_and_after(tmp_path, tiny_encoder):
     run(tmp_path / "off", tiny_encoder, *BATCH_4)
     facts, _ = run(tmp_path / "merged", tiny_encoder, *BATCH_4, merge=0.25)
@@ -128,6 +178,17 @@ def test_without_dev_files_half_of_the_way_is_kept(tmp_path, tiny_encoder):
     facts, _ = run(tmp_path / "m", tiny_encoder, *BATCH_4, merge="auto")
     assert facts["alpha"] == 0.5
     assert json.loads((tmp_path / "m" / "merge.json").read_text())["reason"] == "no dev file to choose it on"
+
+
+def test_a_shallow_student_learns_is_loaded_and_is_merged_with_its_own_start(tmp_path, tiny_encoder):
+    facts, losses = run(tmp_path / "m", tiny_encoder, *BATCH_4, merge="auto", init_layers=1)
+    assert losses[-1] < losses[0]
+    assert facts["alpha"] == 1
+    after, deep = weights(tmp_path / "m"), weights(tiny_encoder)
+    assert not [name for name in after if "layer.1." in name]
+    run(tmp_path / "merged", tiny_encoder, *BATCH_4, merge=0.25, init_layers=1)
+    for name, value in weights(tmp_path / "merged").items():
+        assert value == pytest.approx(0.75 * deep[name] + 0.25 * after[name], abs=1e-6)
 
 
 @pytest.mark.parametrize(("labels", "measure"), [(True, "MAP"), (False, "Kendall's tau")])

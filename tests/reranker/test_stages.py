@@ -380,7 +380,10 @@ def test_the_instruction_is_told_to_the_teacher_only(tiny_data, overlap_teacher)
     [
         (["--learning_rat", "1e-4"], "--learning_rat"),
         (["--gradient_checkpoint", "true"], "--gradient_checkpoint"),
-        (["--eval_strategy", "steps"], "--eval_strategy steps has nothing to evaluate. Pass --eval_file."),
+        (
+            ["--eval_strategy", "steps"],
+            "--eval_strategy steps has nothing to evaluate. Pass --dev_files or --eval_file.",
+        ),
     ],
 )
 def test_training_flags_that_do_not_exist_or_contradict_each_other(flags, what, tmp_path, tiny_cross_encoder, capsys):

@@ -11,6 +11,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from rag_core.jsonl import write_records
 from rag_core.records import Triplet
+from rag_core.selection import NO_SELECTION
 from rag_core.training import parse_training_arguments
 from reranker_distillation.loss_settings import LossSettings
 from reranker_distillation.training import load_student, train
@@ -37,13 +38,14 @@ def triplet_groups(queries=16, triplets=(3,)):
     return groups
 
 
-def losses_of(tmp_path, student, *flags, groups=None, loss=MARGIN_MSE):
+def losses_of(tmp_path, student, *flags, groups=None, loss=MARGIN_MSE, selection=NO_SELECTION, **options):
     arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
         ["--bf16", "false", "--logging_steps", "1", "--learning_rate", "1e-3", *flags],
         {},
         seed=1,
         evaluates=False,
+        selection=selection,
     )
     output = tmp_path / "-".join(["model", *(flag.strip("-") for flag in flags)])
     train(
@@ -57,6 +59,8 @@ def losses_of(tmp_path, student, *flags, groups=None, loss=MARGIN_MSE):
         training_arguments=arguments,
         checkpoints=output.with_name(output.name + ".partial"),
         output_dir=output,
+        selection=selection,
+        **options,
     )
     log = json.loads((output / "training_log.json").read_text())
     return [entry["loss"] for entry in log if "loss" in entry], output
@@ -129,6 +133,16 @@ def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder)
         labels = batch.pop("label")
         losses.append(GroupedMarginMSE(model)(list(batch.values()), labels).item())
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("start", ["tiny_encoder", "tiny_cross_encoder"])
+def test_a_shallow_student_learns_and_is_loaded(tmp_path, request, start):
+    from sentence_transformers import CrossEncoder
+
+    flags = ["--per_device_train_batch_size", "16", "--num_train_epochs", "8"]
+    losses, output = losses_of(tmp_path, request.getfixturevalue(start), *flags, init_layers=1)
+    assert losses[-1] < losses[0]
+    assert CrossEncoder(str(output))[0].auto_model.config.num_hidden_layers == 1
 
 
 def test_a_student_grown_from_an_encoder_is_saved_and_loaded_as_it_was(tmp_path, tiny_encoder):
