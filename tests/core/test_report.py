@@ -257,7 +257,9 @@ def test_a_student_that_scores_all_alike_has_no_correlation():
 
 
 def test_no_more_than_two_thousand_pairs_are_drawn():
-    found = evaluation(**{name: [list(range(400))] * 8 for name in ("before", "after", "teacher")})
+    found = evaluation()
+    for name in ("before", "after", "teacher"):
+        found.scores[name] = [list(range(400))] * 8
     assert "2000 of 3200 pairs. before: rank correlation 1.000" in score_scatter(found, 1).svg
 
 

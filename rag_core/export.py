@@ -1,0 +1,144 @@
+"""Turn a trained student into a graph that runs without torch, in float32 or int8, and prove that it ranks the same.
+
+model folder -> folder with graph, tokenizer, export.json and proof.json
+
+python -m rag_core.export --model models/student --precision int8 --dataset data/test.jsonl --output_dir models/int8
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rag_core.errors import EngineError, UsageError
+from rag_core.jsonl import read_samples
+from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
+from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.unfinished import UnfinishedWork
+
+if TYPE_CHECKING:
+    from rag_core.proof import Proof
+
+_LEAST_TAU = 0.9  # where there are no labels; the same order but for near ties
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    model: str = flag("trained cross-encoder or embedder")
+    output_dir: Path = flag("folder of the export")
+    dataset: Path = flag(
+        "RankingSample records on which both must rank alike: by MAP where labelled, else by their order"
+    )
+    format: Literal["onnx", "openvino"] = flag("for onnxruntime, or for OpenVINO", "onnx")
+    precision: Literal["fp32", "int8"] = flag("of the weights and, in int8, of the matrix products", "fp32")
+    calibration_file: Path | None = flag(
+        "int8: RankingSample records whose pairs set the ranges of activations once (static); without it they are set "
+        "as it runs (onnx), or only weights are int8 (openvino)",
+        None,
+    )
+    calibration_pairs: int = flag("int8: how many of them", 128)
+    exclude: list[str] = flag("int8: parts of names of the graph's nodes that stay in float32, e.g. layer.0 scores", [])
+    max_map_drop: float = flag("MAP that the export may lose", 0.005)
+    max_length: int = flag("tokens of a pair or text while both are compared", 512)
+
+
+def run(args: Args) -> Path:
+    """Export, compare, and let the folder stand where the export ranks as its source.
+
+    Raises:
+        PipelineError: it does not, or as the steps raise.
+    """
+    if args.precision == "fp32" and (args.calibration_file or args.exclude):
+        raise UsageError("--calibration_file and --exclude are for int8", "Pass --precision int8, or leave them out")
+    if args.calibration_pairs < 1 or args.max_map_drop < 0:
+        raise UsageError("--calibration_pairs must be above 0, --max_map_drop not below", "Pass larger ones")
+    hashes = check_inputs([args.dataset, *filter(None, [args.calibration_file])])
+    samples = read_samples(args.dataset)
+    calibration = read_samples(args.calibration_file) if args.calibration_file else []
+    from rag_core.engines.identity import model_identity
+    from rag_core.exporting import check_packages, export_model
+    from rag_core.proof import prove
+    from rag_core.report import format_rows
+    from rag_core.scoring import spread_pairs
+
+    check_packages(args.format)
+    names = ("format", "precision", "calibration_pairs", "exclude", "max_map_drop", "max_length", "seed")
+    recipe = Recipe(
+        stage="rag_core.export",
+        flags={name: getattr(args, name) for name in names},
+        inputs=hashes,
+        model=model_identity(args.model),
+    )
+    if not args.overwrite and is_made(args.output_dir, recipe):
+        logger.info("%s is finished already", args.output_dir)
+        return args.output_dir
+    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+        folder = work.directory / "export"
+        shutil.rmtree(folder, ignore_errors=True)
+        export_model(
+            args.model,
+            folder,
+            args.format,
+            args.precision,
+            calibration=spread_pairs(calibration, args.calibration_pairs),
+            exclude=args.exclude,
+        )
+        proof = prove(args.model, folder, samples, args.max_length, args.seed)
+        print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
+        _judge(proof, args)
+        (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+        folder.rename(args.output_dir)
+        write_manifest(args.output_dir, recipe, proof=proof.as_dict())
+        work.remove()
+    return args.output_dir
+
+
+def _judge(proof: Proof, args: Args) -> None:
+    """Refuse an export that ranks worse.
+
+    Raises:
+        EngineError: it does.
+    """
+    if args.precision == "int8":
+        remedy = "Pass a --calibration_file of the domain, --exclude layer.0 or another layer, or --precision fp32"
+    else:
+        remedy = "The export computes something else: pass --format of the other kind, and report it"
+    change = proof.changes.get("MAP")
+    if change and change.difference < -args.max_map_drop:
+        raise EngineError(
+            f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], where "
+            f"--max_map_drop {args.max_map_drop:g} is allowed",
+            remedy,
+        )
+    if not change and not proof.kendall_tau >= _LEAST_TAU:
+        raise EngineError(
+            f"the export ranks candidates differently (Kendall's tau {proof.kendall_tau:.3f}, largest difference "
+            f"{proof.largest_difference:.3g} where scores have a standard deviation of {proof.score_deviation:.3g})",
+            remedy,
+        )
+    if args.precision == "fp32" and proof.largest_difference > 0.01 * proof.score_deviation:
+        raise EngineError(
+            f"scores of the export differ by up to {proof.largest_difference:.3g} in float32, where the source's have "
+            f"a standard deviation of {proof.score_deviation:.3g}",
+            remedy,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Does an exported student rank as its source does? Both score the same pairs, and the metrics are compared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_core.engines import EngineOptions, PairScorer, TextEncoder, load_model
+from rag_core.engines.canary import score_once
+from rag_core.engines.protocols import Floats
+from rag_core.exported_model import load_exported
+from rag_core.metrics import METRICS, MetricName, means, measure, measured
+from rag_core.records import RankingSample
+from rag_core.significance import Change, paired_change
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """How far an export is from its source, over the candidates of some queries.
+
+    Attributes:
+        kendall_tau: mean over queries of tau-b between both scores; 1 where all rankings are the same.
+        largest_difference: of two scores of a pair, in the unit of the score.
+        score_deviation: standard deviation of the source's scores, to see that difference against.
+        changes: export minus source, by metric; empty where nothing is labelled.
+        values: means, by "source" and "export" and by metric.
+    """
+
+    queries: int
+    pairs: int
+    kendall_tau: float
+    largest_difference: float
+    score_deviation: float
+    changes: dict[MetricName, Change]
+    values: dict[str, dict[MetricName, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return dataclasses.asdict(self)
+
+    def rows(self) -> list[list[str]]:
+        """Return a table."""
+        rows = [["", "source", "export", "export - source [95 %]"]]
+        for metric, change in self.changes.items():
+            source, export = (f"{self.values[which][metric]:.4f}" for which in ("source", "export"))
+            rows.append([metric, source, export, f"{change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"])
+        rows.append(["Kendall's tau", "", f"{self.kendall_tau:.4f}", f"{self.queries} queries, {self.pairs} pairs"])
+        deviation = f"of a standard deviation of {self.score_deviation:.4g}"
+        return [*rows, ["largest difference", "", f"{self.largest_difference:.4g}", deviation]]
+
+
+def prove(source: str, export: Path, samples: Sequence[RankingSample], max_length: int, seed: int) -> Proof:
+    """Score the candidates of samples with both.
+
+    Args:
+        source: the student, which runs in float32.
+
+    Raises:
+        EngineError: one of them cannot be loaded.
+    """
+    from scipy.stats import kendalltau
+
+    pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
+    options = EngineOptions(source, max_length=max_length, dtype="float32")
+    scores = {
+        "source": score_once(load_model("sentence-transformers", options, pairs), pairs),
+        "export": score_once(_checked(load_exported(export)), pairs),
+    }
+    ends = np.cumsum([sum(1 for _ in sample.passages()) for sample in samples])[:-1]
+    rows: dict[str, list[Floats]] = {which: list(np.split(found, ends)) for which, found in scores.items()}
+    taus = [
+        kendalltau(one, other).statistic
+        for one, other in zip(rows["source"], rows["export"], strict=True)
+        if len(one) > 1
+    ]
+    per_query = {which: measure(samples, found) for which, found in rows.items()}
+    labelled = measured(per_query["source"]) > 1
+    return Proof(
+        queries=len(samples),
+        pairs=len(pairs),
+        kendall_tau=float(np.nan_to_num(taus).mean()) if taus else float("nan"),
+        largest_difference=float(np.abs(scores["source"] - scores["export"]).max()),
+        score_deviation=float(scores["source"].std()),
+        changes={m: paired_change(per_query["source"][m], per_query["export"][m], seed) for m in METRICS}
+        if labelled
+        else {},
+        values={which: means(found) for which, found in per_query.items()} if labelled else {},
+    )
+
+
+def _checked(model: Any) -> PairScorer | TextEncoder:
+    assert isinstance(model, (PairScorer, TextEncoder))
+    return model

@@ -1,0 +1,155 @@
+"""Exports of tiny models: they run without torch, rank as before, and broken ones are refused."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_core import export, exporting
+from rag_core.engines import EngineOptions, load_model
+from rag_core.exported_model import load_exported
+from tests.conftest import TINY
+
+pytestmark = [
+    pytest.mark.skipif(
+        any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+        reason="onnxruntime is not installed (extra export)",
+    ),
+    pytest.mark.filterwarnings("ignore"),  # what the exporters warn of is not ours to mend
+]
+
+PAIRS = [("how are caves made", "melt water carves them"), ("how are caves made", "a cave"), ("ants", "the fence")]
+README = Path(__file__).parents[2] / "README.md"
+
+
+def run(model, folder, *flags):
+    command = ["--model", model, "--output_dir", str(folder), "--dataset", f"{TINY}/test.jsonl", *flags]
+    return export.main([*command, "--log_level", "error"])
+
+
+def example(folder):
+    """README's lines, with a folder of ours and what they compute printed."""
+    found = re.search(r"<!-- export example: begin -->\n```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    code = found[1].replace("runs/mine/int8", str(folder)).replace('[("a query", "a passage"), ("a query"', "[PAIRS")
+    code = re.sub(r"encode_batch\(.*?\)  #.*", f"encode_batch({PAIRS})", code)
+    return f"{code}\nimport sys\nassert not {{'torch', 'transformers'}} & sys.modules.keys()\nprint(scores.tolist())"
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_cross_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "fp32"
+    assert run(tiny_cross_encoder, folder) == 0
+    return folder
+
+
+def test_the_lines_of_the_readme_score_without_torch(exported, tiny_cross_encoder):
+    scores = subprocess.run(
+        [sys.executable, "-c", example(exported)], check=True, capture_output=True, text=True
+    ).stdout
+    source = load_model("sentence-transformers", EngineOptions(tiny_cross_encoder, dtype="float32"), PAIRS)
+    np.testing.assert_allclose(json.loads(scores), source.score(PAIRS), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(load_exported(exported).score(PAIRS), source.score(PAIRS), rtol=0, atol=1e-4)
+
+
+def test_the_proof_stands_beside_the_graph(exported):
+    proof = json.loads((exported / "proof.json").read_text())
+    assert proof["kendall_tau"] == pytest.approx(1, abs=0.01)
+    assert proof["changes"]["MAP"]["difference"] == 0
+    assert {path.name for path in exported.iterdir()} == {
+        "model.onnx",
+        "tokenizer.json",
+        "export.json",
+        "proof.json",
+    }
+    assert json.loads((exported / "export.json").read_text())["kind"] == "cross-encoder"
+
+
+def test_an_embedder_and_its_prompts(tiny_encoder, tmp_path):
+    assert run(tiny_encoder, tmp_path / "out") == 0
+    source = load_model("sentence-transformers", EngineOptions(tiny_encoder, dtype="float32"), PAIRS)
+    texts = ["one text", "another, which is longer than the first"]
+    for role in ("query", "passage"):
+        found = load_exported(tmp_path / "out").encode(texts, role)
+        np.testing.assert_allclose(found, source.encode(texts, role), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flags", [[], ["--calibration_file", f"{TINY}/train.jsonl"]], ids=["dynamic", "static"])
+def test_int8_is_smaller_and_close(flags, exported, tiny_cross_encoder, tmp_path):
+    out = tmp_path / "int8"
+    assert run(tiny_cross_encoder, out, "--precision", "int8", "--max_map_drop", "1", *flags) == 0
+    scores, exact = (load_exported(folder).score(PAIRS) for folder in (out, exported))
+    assert 0 < np.abs(scores - exact).max() < 0.5 * max(exact.std(), 0.1)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed (extra export)")
+def test_openvino(exported, tiny_cross_encoder, tmp_path):
+    assert run(tiny_cross_encoder, tmp_path / "ov", "--format", "openvino") == 0
+    found = load_exported(tmp_path / "ov").score(PAIRS)
+    np.testing.assert_allclose(found, load_exported(exported).score(PAIRS), rtol=0, atol=1e-4)
+
+
+def test_a_wrong_pooling_is_refused(tiny_encoder, tmp_path, monkeypatch, capsys):
+    load = exporting._load
+
+    def broken(model):
+        student = load(model)
+        student[1].pooling_mode = ("max",) if isinstance(student[1].pooling_mode, tuple) else "max"
+        return student
+
+    monkeypatch.setattr(exporting, "_load", broken)
+    assert run(tiny_encoder, tmp_path / "out") == 1
+    assert re.search("Error: .* of the export differ|Error: the export", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sigmoid_too_many_is_refused(tiny_cross_encoder, tmp_path, monkeypatch, capsys):
+    import torch
+
+    to_onnx = exporting._to_onnx
+
+    class Squashed(torch.nn.Module):
+        def forward(self, features):
+            features["scores"] = torch.sigmoid(features["scores"])
+            return features
+
+    def broken(student, inputs, path):
+        student.append(Squashed())
+        to_onnx(student, inputs, path)
+
+    monkeypatch.setattr(exporting, "_to_onnx", broken)
+    assert run(tiny_cross_encoder, tmp_path / "out") == 1
+    assert "scores of the export differ by up to" in capsys.readouterr().err
+
+
+def test_a_drop_is_refused_and_what_stands_there_stays(exported, tiny_cross_encoder, monkeypatch, capsys):
+    before = (exported / "model.onnx").read_bytes()
+    samples = [json.loads(line) for line in (TINY / "test.jsonl").read_text().splitlines()]
+    negatives = {(sample["query"], text) for sample in samples for text in sample["negative"]}
+
+    class Wrong:
+        score_unit, truncated = "logit", None
+
+        def score(self, pairs):
+            return np.array([pair in negatives for pair in pairs], dtype=np.float32)
+
+    monkeypatch.setattr("rag_core.proof.load_exported", lambda folder: Wrong())
+    assert run(tiny_cross_encoder, exported, "--precision", "int8", "--overwrite", "--max_map_drop", "0") == 1
+    assert "Error: the export loses 0." in capsys.readouterr().err
+    assert (exported / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--exclude", "x"], "--calibration_file and --exclude are for int8"),
+        (["--max_map_drop", "-1"], "--calibration_pairs must be above 0"),
+    ],
+)
+def test_flags_without_effect(flags, message, tmp_path, capsys):
+    assert run("m", tmp_path / "out", *flags) == 2
+    assert message in capsys.readouterr().err
