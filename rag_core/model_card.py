@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from rag_core.jsonl import atomic_write
 
 StudentKind = Literal["cross-encoder", "bi-encoder"]
 
@@ -44,7 +47,7 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
             "from sentence_transformers import CrossEncoder\n\n"
             'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
         ),
-        "meaning": "Scores compare passages of one query; they are not probabilities.",
+        "meaning": "Scores compare passages of one query; they are probabilities only where a calibration stands below.",
     },
     "bi-encoder": {
         "task": "sentence-similarity",
@@ -97,3 +100,17 @@ def write_model_card(
         **parts,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_section(folder: Path, name: str, text: str) -> None:
+    """Put a section into the card of a model's folder, in the place of the one of that name where there is one.
+
+    What stands outside the section's marks stays as it is.
+    """
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.name}\n"
+    section = f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->\n"
+    marked = re.compile(rf"<!-- {name}: begin -->\n.*?<!-- {name}: end -->\n?", re.DOTALL)
+    new = marked.sub(lambda _: section, card, count=1) if marked.search(card) else f"{card.rstrip()}\n\n{section}"
+    with atomic_write(path) as file:
+        file.write(new.encode())

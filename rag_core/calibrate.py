@@ -1,0 +1,147 @@
+"""Make a student's scores probabilities, and carry a running system's cut-offs over to it.
+
+ScoredPair -> model folder with calibration.json
+
+python -m rag_core.calibrate --model models/student --input_files data/dev_logits.jsonl --output_dir models/calibrated
+
+Fits on half of the queries and measures on the others. A cross-encoder's last layer takes the scaling in, so that its
+`predict` gives probabilities; for an embedder, calibration.json says how a cosine becomes one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rag_core.errors import DataError, EngineError, UsageError
+from rag_core.jsonl import atomic_write, read_groups, write_records
+from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.records import RankingSample, ScoredPair
+from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.unfinished import UnfinishedWork
+
+STAGE = "rag_core.calibrate"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    model: str = flag("the student: cross-encoder or embedder")
+    input_files: list[Path] = flag("a teacher's ScoredPair records, with labels where there are any; not trained on")
+    output_dir: Path = flag("folder of the calibrated model")
+    target: Literal["auto", "teacher", "labels"] = flag(
+        "what probabilities are fitted to; auto: the teacher's where it is an LLM reranker, else the labels", "auto"
+    )
+    method: Literal["platt", "temperature"] = flag("sigmoid(a * score + b), or without b", "platt")
+    old_scores: list[Path] = flag("ScoredPair records of the same pairs by the model that runs now", [])
+    cut_offs: list[float] = flag("its cut-offs that are to be carried over (default: at nine pass rates)", [])
+    max_length: int = flag("tokens of query and passage together", 4096)
+    batch_size: int = flag("pairs in a batch", 32)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the student", "auto")
+
+
+def run(args: Args) -> Path:
+    """Write the calibrated model and return its folder."""
+    if args.cut_offs and not args.old_scores:
+        raise UsageError("--cut_offs are the old model's, and its scores are not given", "Pass --old_scores")
+    if Path(args.model).resolve() == args.output_dir.resolve():
+        raise UsageError("--output_dir is the model itself", "Name another folder: the model is copied")
+    hashes = check_inputs([*args.input_files, *args.old_scores])
+    from rag_core.calibration_data import read_calibration_data
+
+    bad_rows: list[DataError] = []
+    groups = [
+        group
+        for path in args.input_files
+        for group in read_groups(path, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
+    ]
+    units = {(read_manifest(path) or {}).get("score_unit") for path in args.input_files}
+    data = read_calibration_data(groups, units, args.target, args.old_scores)
+    from rag_core.engines.identity import model_identity, model_kind
+
+    kind, evidence = model_kind(args.model)
+    if kind == "llm-reranker":
+        raise EngineError(f"{args.model} is an LLM reranker ({evidence})", "Its score is a log-odds as it is")
+    settings: dict[str, Any] = {
+        "target": data.target,
+        "method": args.method,
+        "cut_offs": args.cut_offs,
+        "dtype": args.dtype,
+    }
+    settings |= {"max_length": args.max_length, "skip_bad_rows": args.skip_bad_rows}
+    recipe = Recipe(stage=STAGE, flags=settings, inputs=hashes, model=model_identity(args.model))
+    if not args.overwrite and is_made(args.output_dir, recipe):
+        logger.info("%s is finished already", args.output_dir)
+        return args.output_dir
+    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+        scores = _student_scores(args, groups, work.directory)
+        content = data.calibrate(scores, args.method, args.cut_offs, unit="cosine" if kind == "bi-encoder" else "logit")
+        _write_model(args, content, data.pairs)
+        source = read_manifest(Path(args.model)) or {}
+        write_manifest(
+            args.output_dir,
+            recipe,
+            teacher=source.get("teacher"),
+            skipped={"bad_rows": len(bad_rows)},
+            source=args.model,
+        )
+        work.remove()
+    return args.output_dir
+
+
+def _student_scores(args: Args, groups: list[list[ScoredPair]], folder: Path) -> list[float]:
+    """Score the pairs with the student, in their order; a run that was killed goes on."""
+    from rag_core.engines.options import EngineOptions
+    from rag_core.scored_files import score_files, scores_by_sample
+
+    samples = [
+        RankingSample(group[0].query, candidates=[pair.passage for pair in group], query_id=str(number))
+        for number, group in enumerate(groups)
+    ]
+    sample_file, scored = folder / "sample.jsonl", folder / "scores.jsonl"
+    write_records(sample_file, samples)
+    options = EngineOptions(model=args.model, max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype)
+    score_files({sample_file: scored}, stage=STAGE, engine="auto", options=options, replace_stale=True)
+    return [score for by_sample in scores_by_sample(scored, samples) for score in by_sample]
+
+
+def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> None:
+    """Write model, calibration.json, reliability.svg, and the section of the card."""
+    from rag_core.calibration import Scaling, fold_into_head, markdown
+    from rag_core.model_card import write_section
+    from rag_core.plots import reliability_diagram
+
+    folder = args.output_dir
+    if Path(args.model).is_dir():
+        shutil.copytree(args.model, folder, dirs_exist_ok=True)
+    if content["folded"]:
+        fold_into_head(args.model, Scaling(content["slope"], content["intercept"]), folder, pairs[:20])
+    elif not Path(args.model).is_dir():
+        from sentence_transformers import SentenceTransformer
+
+        SentenceTransformer(args.model).save_pretrained(str(folder), create_model_card=False)
+    with atomic_write(folder / "calibration.json") as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+    with atomic_write(folder / "reliability.svg") as file:
+        file.write(reliability_diagram(content["reliability"], content["target"]).svg.encode())
+    section = markdown(content)
+    write_section(folder, "calibrate", section)
+    print(section)  # noqa: T201  # the result of this stage
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Look at what a model does: the passages of a query in its order, and what moved since the model before.
+
+passages, or a RankingSample -> a table on the screen
+
+python -m rag_core.rank --model models/student --before BAAI/bge-m3 --query "how do I sort" --passages passages.txt
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rag_core.errors import DataError, UsageError
+from rag_core.jsonl import read_samples
+from rag_core.records import RankingSample
+from rag_core.stage import StageArgs, flag, run_stage
+
+if TYPE_CHECKING:
+    from rag_core.engines.protocols import Floats
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage."""
+
+    model: str = flag("cross-encoder, embedder or LLM reranker, a folder or a hub's name")
+    before: str | None = flag("another one, to see what moved", None)
+    passages: Path = flag("one passage a line (.txt), or RankingSample records (.jsonl, .jsonl.gz)")
+    query: str | None = flag("what is asked (default: the query of the sample)", None)
+    query_id: str | None = flag("which sample of the file (default: the first)", None)
+    instruction: str | None = flag("the task, as told to a model that takes one (default: as in generate_logits)", None)
+    max_length: int = flag("tokens, as in generate_logits", 4096)
+    batch_size: int = flag("pairs in a batch", 32)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision", "auto")
+
+
+def run(args: Args) -> list[Path]:
+    """Print the table; nothing is written."""
+    sample = _sample(args)
+    from rag_core.ranking import format_ranking, ranking_rows
+
+    scores = _scores(args.model, sample, args)
+    before = _scores(args.before, sample, args) if args.before else None
+    rows = ranking_rows(list(sample.passages()), scores, before)
+    width = shutil.get_terminal_size((120, 24)).columns
+    print(f"{sample.query}\n\n{format_ranking(rows, width)}")  # noqa: T201  # the result of this stage
+    return []
+
+
+def _sample(args: Args) -> RankingSample:
+    """Return the query with its candidates.
+
+    Raises:
+        PipelineError: the file has no passages, or not the sample, or there is no query.
+    """
+    if not args.passages.name.endswith((".jsonl", ".jsonl.gz")):
+        if args.query_id:
+            raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave it out")
+        if not args.query or not args.query.strip():
+            raise UsageError("lines of text have no query", "Pass --query")
+        return RankingSample(args.query, candidates=_read_lines(args.passages))
+    if args.query is not None and not args.query.strip():
+        raise UsageError("--query is empty", "Write a query, or leave it out")
+    samples = read_samples(args.passages, skipped=[] if args.skip_bad_rows else None)
+    chosen = [sample for sample in samples if args.query_id in (None, sample.query_id)]
+    if not chosen:
+        raise DataError(f"has no query_id {args.query_id!r}", "Leave out --query_id for the first", path=args.passages)
+    return dataclasses.replace(chosen[0], query=args.query or chosen[0].query)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise DataError("no such file", "Check the path", path=path) from error
+    except IsADirectoryError as error:
+        raise DataError("is a directory", "Name a file in it", path=path) from error
+    except UnicodeDecodeError as error:
+        raise DataError("is not UTF-8", "Convert the file, e.g. with iconv -t utf-8", path=path) from error
+    passages = [line for line in lines if line.strip()]
+    if not passages:
+        raise DataError("holds no passages", "Write one a line", path=path)
+    return passages
+
+
+def _scores(model: str, sample: RankingSample, args: Args) -> Floats:
+    """Score the candidates; the canary of a long run is for one, so a passage alone is no error."""
+    from rag_core.engines import EngineOptions, choose_engine, scores_of
+
+    options = EngineOptions(
+        model=model,
+        instruction=args.instruction,
+        max_length=args.max_length,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+    )
+    engine, _ = choose_engine(model, "auto")
+    return scores_of(engine, options, [(sample.query, passage) for passage, _ in sample.passages()])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
