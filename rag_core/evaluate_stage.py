@@ -12,7 +12,8 @@ from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifes
 from rag_core.stage import StageArgs, flag
 
 if TYPE_CHECKING:
-    from rag_core.evaluation import Ranker
+    from rag_core.engines.options import EngineOptions
+    from rag_core.evaluation import FileEvaluation, Ranker
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ class EvaluateArgs(StageArgs):
     batch_size: int = flag("pairs in a batch", 32)
     max_length: int = flag("tokens of query and passage together", 4096)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "auto")
+    latency: bool = flag("also measure time, size and memory of the models, and how deep reranking helps", False)
+    latency_queries: int = flag("how many queries are timed, at each number of candidates", 50)
+    also: list[str] = flag("further models for the page on latency: smaller files of after, say", [])
     expect: Path | None = flag("JSON list of expected figures; a deviation, up or down, is an error", None)
 
 
@@ -61,6 +65,8 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         for path, samples in labelled.items()
     ]
     report = make_report(evaluations, models, training, args.seed)
+    if args.latency:
+        _add_latency(args, report, evaluations, stage)
     write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe)
@@ -82,6 +88,10 @@ def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
             f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
             "Pass one for each of --in_domain and --out_of_domain, in their order",
         )
+    if args.also and not args.latency:
+        raise UsageError("--also models stand on the page on latency only", "Pass --latency, too")
+    if args.latency and args.latency_queries < 2:
+        raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass at least 2")
     if args.instruction and not args.teacher:
         raise UsageError("--instruction is told to the teacher, and there is none", "Pass --teacher, or leave it out")
 
@@ -98,25 +108,43 @@ def _models(args: EvaluateArgs) -> dict[Ranker, str]:
 
 def _scores(args: EvaluateArgs, files: list[Path], stage: str) -> dict[Ranker, dict[Path, Path]]:
     """Return for each model the ScoredPair file of each file."""
-    from rag_core.engines.options import EngineOptions
     from rag_core.evaluation import score_for_evaluation
 
-    def score(ranker: Ranker, model: str, **options: Any) -> dict[Path, Path]:
-        return score_for_evaluation(
-            ranker,
-            files,
-            EngineOptions(model=model, max_length=args.max_length, batch_size=args.batch_size, **options),
-            stage=stage,
-            output_dir=args.output_dir / "scores",
-            skip_bad_rows=args.skip_bad_rows,
-        )
-
     scores: dict[Ranker, dict[Path, Path]] = {
-        "before": score("before", args.before, dtype=args.dtype),
-        "after": score("after", args.after, dtype=args.dtype),
+        ranker: score_for_evaluation(ranker, files, options, **_scoring(args, stage))
+        for ranker, options in _options(args).items()
     }
-    if args.teacher:
-        scores["teacher"] = score("teacher", args.teacher, instruction=args.instruction)
     if args.teacher_scores:
         scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
     return scores
+
+
+def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
+    """Return how each model is run that is not known by its scores only."""
+    from rag_core.engines.options import EngineOptions
+
+    student = EngineOptions(model=args.after, max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype)
+    options: dict[Ranker, EngineOptions] = {
+        "before": dataclasses.replace(student, model=args.before),
+        "after": student,
+    }
+    if args.teacher:
+        options["teacher"] = dataclasses.replace(
+            student, model=args.teacher, dtype="auto", instruction=args.instruction
+        )
+    return options
+
+
+def _scoring(args: EvaluateArgs, stage: str) -> dict[str, Any]:
+    return {"stage": stage, "output_dir": args.output_dir / "scores", "skip_bad_rows": args.skip_bad_rows}
+
+
+def _add_latency(args: EvaluateArgs, report: dict[str, Any], evaluations: list[FileEvaluation], stage: str) -> None:
+    from rag_core.report_latency import add_latency
+
+    options = _options(args)
+    also = [dataclasses.replace(options["after"], model=model) for model in args.also]
+    models = {str(ranker): by_model for ranker, by_model in options.items()}
+    add_latency(
+        report, evaluations, models, also, queries=args.latency_queries, seed=args.seed, **_scoring(args, stage)
+    )

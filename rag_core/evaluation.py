@@ -135,7 +135,7 @@ def evaluate_file(
 
 
 def score_for_evaluation(
-    ranker: Ranker, paths: Sequence[Path], options: EngineOptions, *, stage: str, output_dir: Path, skip_bad_rows: bool
+    ranker: str, paths: Sequence[Path], options: EngineOptions, *, stage: str, output_dir: Path, skip_bad_rows: bool
 ) -> dict[Path, Path]:
     """Score the files with a model; return input -> ScoredPair file, under `output_dir`, kept for the next time.
 

@@ -47,7 +47,7 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
             "from sentence_transformers import CrossEncoder\n\n"
             'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
         ),
-        "meaning": "Scores compare passages of one query; they are probabilities only where a calibration stands below.",
+        "meaning": "Scores compare passages of one query; they are probabilities where a calibration stands below.",
     },
     "bi-encoder": {
         "task": "sentence-similarity",

@@ -55,6 +55,56 @@ def pictures_of_training(report: Mapping[str, Any]) -> list[Picture]:
     return drawn
 
 
+def pictures_of_latency(report: Mapping[str, Any]) -> list[Picture]:
+    """Draw what models cost against how well they rank, and how deep reranking helps, where it was measured."""
+    if "latency" not in report:
+        return []
+    return [quality_against_latency(report["latency"]), *(depth_curves(file) for file in report["files"])]
+
+
+def quality_against_latency(latency: Mapping[str, Any]) -> Picture:
+    """Draw each model's MAP, with its interval, against the median time of a query."""
+    figure, axes = _figure()
+    depth = str(30 if 30 in latency["depths"] else latency["depths"][-1])
+    described = []
+    for number, row in enumerate(latency["rows"]):
+        milliseconds = row["reranking"][depth]["p50"]
+        colour = COLOURS.get(row["name"]) or _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        bounds = np.abs(np.array([row["interval"]]).T - row["MAP"])
+        name = row["name"].replace("$", r"\$")  # no formula
+        axes.errorbar(milliseconds, row["MAP"], bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=name)
+        described.append(f"{row['name']}: MAP {row['MAP']:.4f}, {milliseconds:.3g} ms")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"median ms of a query with {depth} candidates")
+    axes.set_ylabel("MAP, with 95 % interval")
+    axes.legend(frameon=False, fontsize=8)
+    said = f"Quality against latency, {latency['path']}. {'; '.join(described)}"
+    return Picture("Quality against latency", _svg(figure, said))
+
+
+def depth_curves(file: Mapping[str, Any]) -> Picture:
+    """Draw each ranker's MAP by how many candidates it reranks."""
+    figure, axes = _figure()
+    described = []
+    for ranker, rows in file["depth"].items():
+        depths, values = [row["depth"] for row in rows], [row["MAP"] for row in rows]
+        bounds = np.abs(np.array([row["interval"] for row in rows]).T - values)
+        axes.errorbar(
+            depths, values, bounds, marker="o", color=COLOURS[ranker], elinewidth=0.8, capsize=2, label=ranker
+        )
+        described.append(
+            f"{ranker}: {', '.join(f'{value:.4f} at {depth}' for depth, value in zip(depths, values, strict=True))}"
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(depths, map(str, depths))
+    axes.minorticks_off()
+    axes.set_xlabel("candidates reranked")
+    axes.set_ylabel("MAP, with 95 % interval")
+    axes.legend(frameon=False)
+    said = f"MAP by depth, {file['path']}. {'; '.join(described)}"
+    return Picture("How deep to rerank", _svg(figure, said))
+
+
 def metric_bars(file: Mapping[str, Any]) -> Picture:
     """Draw the means of every ranker, metric by metric, with their intervals."""
     figure, axes = _figure()

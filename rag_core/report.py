@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.depth import depth_warnings
 from rag_core.evaluation import FileEvaluation, Ranker, examples
 from rag_core.jsonl import atomic_write
 from rag_core.metrics import METRICS
+from rag_core.report_latency import depth_rows, latency_note, latency_rows
 from rag_core.significance import count_wins, gap_closed, mean_interval
 
 Report = dict[str, Any]
@@ -86,6 +88,10 @@ def format_table(report: Report) -> str:
             )
         title = f"{file['path']} ({file['domain']}, {file['measured']} queries)"
         blocks.append(f"{title}\n\n{format_rows(rows)}\n\n{summary(file)}")
+        if "depth" in file:
+            blocks.append(format_rows(depth_rows(file["depth"])))
+    if "latency" in report:
+        blocks.append(f"{format_rows(latency_rows(report['latency']))}\n\n{latency_note(report['latency'])}")
     return "\n\n".join(blocks)
 
 
@@ -134,6 +140,7 @@ def warnings(report: Report) -> list[str]:
                 f"WARNING: on {file['path']} the teacher ranks worse than the student did before (MAP "
                 f"{means['teacher']['MAP']:.4f} < {means['before']['MAP']:.4f}): there is nothing to learn from it."
             )
+        found += depth_warnings(file["path"], file.get("depth", {}))
     return found
 
 
@@ -204,6 +211,11 @@ def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> s
         summary=summary,
         pictures=pictures,
         training_pictures=plots.pictures_of_training(report),
+        latency_pictures=plots.pictures_of_latency(report),
+        latency_rows=latency_rows,
+        latency_note=latency_note,
+        depth_rows=depth_rows,
+        warnings=warnings(report),
     )
 
 
