@@ -3,9 +3,9 @@
 DATA_DIR=path/to/data bash scripts/benchmark.sh [--runs NAME ...] [--run_dir runs/quality] [--list]
 
 DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
-layout of BEIR). all-mpnet-base-v2 teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is
-not done again, one that was stopped goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which
-readme_tables.py makes the tables of README and docs/RESULTS.md.
+layout of BEIR); RERANKER, for the runs that need one, is a cross-encoder, e.g. of benchmarks/wikiqa.sh. all-mpnet-base-v2
+teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is not done again, one that was stopped
+goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which readme_tables.py makes README's tables.
 """
 
 from __future__ import annotations
@@ -16,73 +16,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from quality_runs import RUNS, Run
 from readme_tables import RESULTS, ROOT, store
-
-Pipeline = Literal["embedding", "reranker"]
-
-# The public original's data: pairs of one positive and one negative (so labels are used), 512 a step, temperature 1.
-_ORIGINAL = "--temperature 1 --merge off --learning_rate 6e-5 --per_device_train_batch_size 512"
-_EMBEDDING = "--max_length 128 --dropout 0 --learning_rate 4e-5 --num_train_epochs 2"
-_RERANKER = "--max_length 128 --dropout 0 --learning_rate 1.5e-4 --per_device_train_batch_size 8 --num_train_epochs 2"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A way to distil.
-
-    Attributes:
-        technique: in words, for the tables; the first run of a pipeline and set is what others are compared with.
-        teacher: whose scores: all-mpnet-base-v2's, or these with BM25's.
-        derive: flags of create_triplets or generate_scores.
-        listed: a reranker learns from SoftLabels, by a loss over the whole list.
-        anchors: hold the embeddings of texts of neither domain.
-    """
-
-    pipeline: Pipeline
-    technique: str
-    train: str
-    trained_on: str = "wikiqa"
-    teacher: Literal["mpnet", "ensemble"] = "mpnet"
-    derive: str = ""
-    listed: bool = False
-    anchors: bool = True
-    seeds: int = 1
-
-    @property
-    def tested_on(self) -> str:
-        """Return the set whose test file is in-domain."""
-        return "scifact" if self.trained_on == "corpus" else self.trained_on
-
-
-_CORPUS = _EMBEDDING.replace("length 128", "length 160").replace("epochs 2", "epochs 1")
-
-RUNS: dict[str, Run] = {
-    "embedding-wikiqa": Run("embedding", "kl, anchors, merged", _EMBEDDING, seeds=3),
-    "embedding-wikiqa_no_anchors": Run("embedding", "no anchors", _EMBEDDING, anchors=False),
-    "embedding-wikiqa_original": Run("embedding", "pairs, temperature 1 (public recipe)", _ORIGINAL, anchors=False),
-    "embedding-scifact": Run("embedding", "kl, anchors, merged", _EMBEDDING, "scifact"),
-    "embedding-scifact_ensemble": Run("embedding", "teacher: with BM25", _EMBEDDING, "scifact", "ensemble", seeds=3),
-    "embedding-corpus": Run("embedding", "sentences cut out of the corpus", _CORPUS, "corpus"),
-    "embedding-corpus_ensemble": Run("embedding", "the same, teacher with BM25", _CORPUS, "corpus", "ensemble"),
-    "embedding-wikiqa_shallow": Run("embedding", "3 of 6 layers", f"{_EMBEDDING} --init_layers 3", anchors=False),
-    "reranker-wikiqa_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, seeds=3),
-    "reranker-wikiqa_all": Run("reranker", "all pairs, MarginMSE", _RERANKER, derive="--num_negatives all"),
-    "reranker-wikiqa_stratified": Run("reranker", "stratified, MarginMSE", _RERANKER, derive="--sampling stratified"),
-    "reranker-wikiqa_random": Run("reranker", "random, MarginMSE", _RERANKER, derive="--sampling random"),
-    **{
-        f"reranker-wikiqa_{loss.replace('+', '_')}": Run(
-            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True
-        )
-        for loss in ("kl", "margin_mse+mse", "listnet", "plistmle", "adr_mse", "lambda")
-    },
-    "reranker-wikiqa_ranknet": Run("reranker", "next ranks, RankNet", f"{_RERANKER} --loss ranknet"),
-    "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact"),
-    "reranker-scifact_ensemble": Run("reranker", "teacher: with BM25", _RERANKER, "scifact", "ensemble"),
-}
 
 
 def main() -> int:
@@ -181,8 +118,18 @@ class Bench:
         store(f"{name}-{seed}", report / "report.json")
 
     def _scores(self, run: Run, split: str) -> str:
-        suffix = "_ensemble" if run.teacher == "ensemble" else ""
-        return f"{self._folder}/scores/{run.trained_on}_{split}_logits{suffix}.jsonl"
+        """Return the file of the run's teacher, made where it is not mpnet's; dev files are mpnet's or labelled."""
+        scores = f"{self._folder}/scores/{run.trained_on}_{split}_logits.jsonl"
+        if run.teacher == "ensemble":
+            merged = scores.replace("_logits", "_ensemble")
+            stage(f"rag_core.merge_scores --input_files {scores} --bm25 --weights 1 0.3 --output_file {merged}")
+            return merged
+        if run.teacher == "cross-encoder" and split == "train":
+            flags = f"--teacher {os.environ['RERANKER']} --max_length 128 --output_suffix _reranker"
+            data = f"{self._folder}/data/{run.trained_on}_{split}.jsonl.gz --output_dir {self._folder}/scores"
+            stage(f"reranker_distillation.generate_logits {flags} --input_files {data}")
+            return scores.replace("_logits", "_reranker")
+        return scores
 
     def _training_data(self, name: str) -> Path:
         run = RUNS[name]
