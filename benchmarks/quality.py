@@ -3,9 +3,10 @@
 DATA_DIR=path/to/data bash scripts/benchmark.sh [--runs NAME ...] [--run_dir runs/quality] [--list]
 
 DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
-layout of BEIR); RERANKER, for the runs that need one, is a cross-encoder, e.g. of benchmarks/wikiqa.sh. all-mpnet-base-v2
-teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is not done again, one that was stopped
-goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which readme_tables.py makes README's tables.
+layout of BEIR); RERANKER, for the runs that need one, is a cross-encoder, e.g. of benchmarks/wikiqa.sh.
+all-mpnet-base-v2 teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is not done again,
+one that was stopped goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which readme_tables.py makes
+README's tables.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def quality() -> str:
             ]
         )
     title = (
-        "`scripts/benchmark.sh`: a cross-encoder grown from all-MiniLM-L6-v2 (before: that bi-encoder), two epochs; MAP "
-        "on the test set of the run's name; others: after - before on sets that were not trained on."
+        "`scripts/benchmark.sh`: a cross-encoder grown from all-MiniLM-L6-v2 (before: that bi-encoder), two epochs; "
+        "MAP on the test set of the run's name; others: after - before on sets that were not trained on."
     )
     return f"{title}\n\n{format_rows(rows)}"
 
