@@ -70,6 +70,8 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe)
+    if read_manifest(Path(args.after)):  # trained here
+        _fill_card(args, report, stage)
     print(format_table(report))  # noqa: T201  # the result of this stage
     for warning in warnings(report):
         logger.warning(warning)
@@ -137,6 +139,17 @@ def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
 
 def _scoring(args: EvaluateArgs, stage: str) -> dict[str, Any]:
     return {"stage": stage, "output_dir": args.output_dir / "scores", "skip_bad_rows": args.skip_bad_rows}
+
+
+def _fill_card(args: EvaluateArgs, report: dict[str, Any], stage: str) -> None:
+    from rag_core.model_card import write_figures
+    from rag_core.report import format_table
+
+    paths = {"in_domain": args.in_domain, "out_of_domain": args.out_of_domain, "teacher_scores": args.teacher_scores}
+    flags = [f"--{name} {' '.join(path.name for path in given)}" for name, given in paths.items() if given]
+    models = f"--before {Path(args.before).name} --after {Path(args.after).name}"
+    further = f"--max_length {args.max_length} --dtype {args.dtype} --seed {args.seed} --output_dir report"
+    write_figures(Path(args.after), format_table(report), f"python -m {stage} {models} {' '.join(flags)} {further}")
 
 
 def _add_latency(args: EvaluateArgs, report: dict[str, Any], evaluations: list[FileEvaluation], stage: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.jsonl import atomic_write
+from rag_core.manifest import read_manifest
 
 StudentKind = Literal["cross-encoder", "bi-encoder"]
 
@@ -100,6 +101,35 @@ def write_model_card(
         **parts,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_figures(folder: Path, table: str, command: str) -> None:
+    """Put measured figures into the card of a model's folder, with the licences that its parents declare.
+
+    Args:
+        table: metrics with their intervals, by model, and times where they were measured.
+        command: that measured it.
+    """
+    made = read_manifest(folder) or {}
+    parents = {"student": made.get("recipe", {}).get("model"), "teacher": made.get("teacher")}
+    lines = ["## Measured", "", f"```text\n{table}\n```", ""]
+    lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
+    for role, model in parents.items():
+        name = (model or {}).get("name", "unknown")
+        shown = Path(name).name if Path(name).is_dir() else name
+        lines.append(f"- {role} {shown}: {declared_license(name) or 'none declared, or out of reach'}")
+    write_section(folder, "evaluate", "\n".join(lines))
+
+
+def declared_license(name: str) -> str | None:
+    """Return the licence in the front matter of a model's card; `None` where there is none, or the card is not here."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+
+    path = Path(name) / "README.md" if Path(name).is_dir() else try_to_load_from_cache(name, "README.md")
+    if not isinstance(path, (str, Path)) or not Path(path).exists():
+        return None
+    found: str | None = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")
+    return found
 
 
 def write_section(folder: Path, name: str, text: str) -> None:

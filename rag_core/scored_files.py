@@ -44,6 +44,7 @@ _CHUNK_ROWS: dict[EngineName, int] = {
     "transformers": 512,
     "sentence-transformers": 1024,
     "server": 1024,
+    "exported": 1024,
 }
 
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.

@@ -7,10 +7,11 @@ import gc
 import importlib.util
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from rag_core.engines.canary import CANARY_PAIRS, check, compare_ranking, score_once
-from rag_core.engines.identity import llm_embedder, model_kind, quantization
+from rag_core.engines.identity import is_export, llm_embedder, model_kind, quantization
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
 from rag_core.engines.query_prompt import QueryWriter
@@ -37,6 +38,7 @@ _ENGINES: dict[str, tuple[EngineName, ...]] = {
     "an LLM embedder": ("vllm", "sentence-transformers", "transformers"),
     "a cross-encoder": ("sentence-transformers",),
     "a bi-encoder": ("sentence-transformers",),
+    "an exported student": ("exported",),
 }
 
 
@@ -129,8 +131,10 @@ def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair])
 
 def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats | None:
     """Return the canary's scores by the model that a quantised one was made from; `None` where it is none."""
+    if engine in ("server", "exported") or options.reference == "none":
+        return None
     saved = quantization(options.model)
-    if not (options.quantization or saved) or options.reference == "none" or engine == "server":
+    if not (options.quantization or saved):
         return None
     if saved and not options.reference:
         raise EngineError(
@@ -145,6 +149,8 @@ def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Seque
 
 def _kind(model: str) -> tuple[str, str]:
     kind, evidence = model_kind(model)
+    if is_export(model):
+        return "an exported student", evidence
     if kind == "llm-reranker":
         return "an LLM reranker", evidence
     if kind == "cross-encoder":
@@ -163,6 +169,10 @@ def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pai
         from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
 
         return LastTokenEncoder(options) if embeds else YesNoScorer(options)
+    if engine == "exported":
+        from rag_core.exported_model import load_exported
+
+        return load_exported(Path(options.model))
     if engine == "server":
         from rag_core.engines import server_engine
 

@@ -15,7 +15,7 @@ from rag_core.manifest import sha256
 
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
 
-_WEIGHTS_AND_CONFIG = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*/config.json")
+_WEIGHTS_AND_CONFIG = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*/config.json", "*.onnx")
 
 _DECLARED_QUERY_PROMPT = re.compile(r"Instruct: (.+)\nQuery:", re.DOTALL)
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for
@@ -37,12 +37,19 @@ def model_identity(name: str) -> dict[str, Any]:
     return {"name": name, "revision": _config(name).get("_commit_hash")}
 
 
+def is_export(name: str) -> bool:
+    """Tell whether a folder was made by `rag_core.export`."""
+    return (Path(name) / "export.json").is_file()
+
+
 def model_kind(name: str) -> tuple[ModelKind, str]:
     """Tell how a model scores a pair, and from which of its files that was read.
 
     Raises:
         EngineError: there is no such model, or it is none of the three kinds.
     """
+    if is_export(name):
+        return _read_json(name, "export.json")["kind"], "export.json says so"
     saved = _read_json(name, "config_sentence_transformers.json") or {}
     modules = _read_json(name, "modules.json") or []
     if saved.get("model_type") == "CrossEncoder":

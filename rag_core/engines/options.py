@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-EngineName = Literal["vllm", "transformers", "sentence-transformers", "server"]
+EngineName = Literal["vllm", "transformers", "sentence-transformers", "server", "exported"]
 EngineChoice = EngineName | Literal["auto"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from rag_core import export, exporting
 from rag_core.engines import EngineOptions, load_model
 from rag_core.exported_model import load_exported
+from reranker_distillation import evaluate
 from tests.conftest import TINY
 
 pytestmark = [
@@ -153,3 +154,10 @@ def test_a_drop_is_refused_and_what_stands_there_stays(exported, tiny_cross_enco
 def test_flags_without_effect(flags, message, tmp_path, capsys):
     assert run("m", tmp_path / "out", *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_export_is_evaluated_like_any_model(exported, tiny_cross_encoder, tmp_path):
+    flags = ["--before", tiny_cross_encoder, "--after", str(exported), "--in_domain", f"{TINY}/test.jsonl"]
+    assert evaluate.main([*flags, "--output_dir", str(tmp_path), "--dtype", "float32", "--log_level", "error"]) == 0
+    means = json.loads((tmp_path / "report.json").read_text())["files"][0]["means"]
+    assert means["before"] == means["after"]

@@ -1,0 +1,31 @@
+from rag_core.manifest import Recipe, write_manifest
+from rag_core.model_card import declared_license, write_figures, write_section
+
+
+def test_figures_are_replaced_and_the_users_text_stays(tmp_path):
+    folder, parent = tmp_path / "model", tmp_path / "parent"
+    folder.mkdir()
+    parent.mkdir()
+    (parent / "README.md").write_text("---\nlicense: apache-2.0\n---\n# parent\n")
+    write_manifest(folder, Recipe("s", {}, {}, {"name": str(parent)}), teacher={"name": "no/such-model"})
+    (folder / "README.md").write_text("# model\n\nmy own words\n")
+    write_section(folder, "calibrate", "a calibration")
+    write_figures(folder, "| MAP | 0.5 |", "python -m stage --after model")
+    write_figures(folder, "| MAP | 0.6 |", "python -m stage --after model")
+    card = (folder / "README.md").read_text()
+    assert card.count("## Measured") == 1
+    assert "0.6" in card
+    assert "0.5" not in card
+    for text in (
+        "my own words",
+        "a calibration",
+        "- student parent: apache-2.0",
+        "- teacher no/such-model: none declared",
+    ):
+        assert text in card
+
+
+def test_a_card_without_licence(tmp_path):
+    assert declared_license(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text("# nothing")
+    assert declared_license(str(tmp_path)) is None
