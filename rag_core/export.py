@@ -47,7 +47,7 @@ class Args(StageArgs):
         None,
     )
     calibration_pairs: int = flag("int8: how many of them", 128)
-    exclude: list[str] = flag("int8: parts of names of the graph's nodes that stay in float32, e.g. layer.0 scores", [])
+    exclude: list[str] = flag("int8: parts of the paths of modules that stay in float32, e.g. layer.0 output.dense", [])
     max_map_drop: float = flag("MAP that the export may lose", 0.005)
     max_length: int = flag("tokens of a pair or text while both are compared", 512)
 

@@ -31,6 +31,7 @@ _PACKAGES: dict[Format, tuple[str, ...]] = {
     "openvino": ("onnx", "onnxscript", "openvino", "nncf"),
 }
 _CALIBRATION_BATCH = 8
+_LARGEST_FILE = 1_900_000_000  # bytes; a protobuf holds 2 GiB
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def export_model(
     Args:
         calibration: pairs by which the ranges of activations are set; without any, onnxruntime sets them as it runs
             (dynamic), and OpenVINO keeps activations as they are (weights only).
-        exclude: parts of names of graph nodes that stay in float32.
+        exclude: parts of the paths of modules whose products stay in float32, e.g. layer.0 or output.dense.
 
     Raises:
         EngineError: the model is an LLM, or cannot be loaded.
@@ -71,19 +72,21 @@ def export_model(
     tokenizer = student.tokenizer
     inputs = _encode(student, [("a query", "a passage of some words"), ("another query", "a passage")])
     folder.mkdir(parents=True, exist_ok=True)
-    plain = folder / "plain.onnx"
+    plain = folder / "plain" / GRAPHS["onnx"]
+    plain.parent.mkdir()
     _to_onnx(student, inputs, plain)
     batches = [
         {name: values.numpy() for name, values in _encode(student, calibration[start:][:_CALIBRATION_BATCH]).items()}
         for start in range(0, len(calibration), _CALIBRATION_BATCH)
     ]
     if form == "openvino":
-        _to_openvino(plain, folder / GRAPHS[form], precision, batches, exclude)
+        _to_openvino(plain, folder / GRAPHS[form], precision, batches, _nodes(plain, exclude))
     elif precision == "int8":
-        _quantise_onnx(plain, folder / GRAPHS[form], batches, exclude)
+        _quantise_onnx(plain, folder / GRAPHS[form], batches, _nodes(plain, exclude))
     else:
-        shutil.move(plain, folder / GRAPHS[form])
-    plain.unlink(missing_ok=True)
+        for path in plain.parent.iterdir():  # weights that are too large for the graph's file stand beside it
+            path.rename(folder / path.name)
+    shutil.rmtree(plain.parent)
     fast = tokenizer.backend_tokenizer
     fast.enable_truncation(student.max_seq_length)
     fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
@@ -116,7 +119,7 @@ def _load(model: str) -> CrossEncoder | SentenceTransformer:
         raise EngineError(f"{model} is an LLM ({evidence})", "Export a student: a cross-encoder or an embedder")
     try:
         loaded = (CrossEncoder if kind == "cross-encoder" else SentenceTransformer)(
-            model, device="cpu", model_kwargs={"dtype": "float32"}
+            model, device="cpu", model_kwargs={"dtype": "float32", "attn_implementation": "eager"}
         )
     except (OSError, ValueError) as error:
         raise EngineError(f"cannot load {model!r} ({str(error).splitlines()[0]})", "Check the folder") from error
@@ -159,13 +162,16 @@ def _to_onnx(student: Any, inputs: dict[str, Any], path: Path) -> None:
             output_names=["output"],
             dynamo=True,
             dynamic_shapes=(tuple(free for _ in inputs),),
-            external_data=False,
+            external_data=_bytes(student) > _LARGEST_FILE,
             verbose=False,
         )
 
 
-def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]], exclude: Sequence[str]) -> None:
-    import onnx
+def _bytes(student: Any) -> int:
+    return sum(values.numel() * values.element_size() for values in student.parameters())
+
+
+def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]], nodes: Sequence[str]) -> None:
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -173,16 +179,14 @@ def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]]
         quantize_dynamic,
         quantize_static,
     )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared = source.with_name("prepared.onnx")
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    nodes = [node.name for node in onnx.load(prepared).graph.node]
+    logging.getLogger().addFilter(_no_preprocessing)
     settings: dict[str, Any] = {
         "op_types_to_quantize": ["MatMul", "Gemm"],
         "per_channel": True,
         "weight_type": QuantType.QInt8,
-        "nodes_to_exclude": [name for name in nodes if any(part in name for part in exclude)],
+        "nodes_to_exclude": list(nodes),
+        "use_external_data_format": source.with_name(f"{source.name}.data").exists(),
         "extra_options": {"MatMulConstBOnly": True},
     }
     if batches:
@@ -194,14 +198,31 @@ def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]]
             def get_next(self) -> dict[str, Any] | None:
                 return next(self._batches, None)
 
-        quantize_static(prepared, target, Reader(), quant_format=QuantFormat.QDQ, **settings)
+        form = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
+        quantize_static(source, target, Reader(), **form, **settings)
     else:
-        quantize_dynamic(prepared, target, **settings)
-    prepared.unlink()
+        quantize_dynamic(source, target, **settings)
+
+
+def _no_preprocessing(record: logging.LogRecord) -> bool:
+    """Drop onnxruntime's advice to fuse the graph first, which would lose the names of modules."""
+    return "pre-processing" not in record.getMessage()
+
+
+def _nodes(graph: Path, parts: Sequence[str]) -> list[str]:
+    """Return the names of the graph's products in modules whose path has one of `parts` in it, e.g. layer.0."""
+    import onnx
+
+    found = []
+    for node in onnx.load(graph, load_external_data=False).graph.node:
+        modules = {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+        if node.op_type in ("MatMul", "Gemm") and any(part in modules for part in parts):
+            found.append(node.name)
+    return found
 
 
 def _to_openvino(
-    source: Path, target: Path, precision: Precision, batches: Sequence[dict[str, Any]], exclude: Sequence[str]
+    source: Path, target: Path, precision: Precision, batches: Sequence[dict[str, Any]], nodes: Sequence[str]
 ) -> None:
     import openvino
 
@@ -209,7 +230,7 @@ def _to_openvino(
     if precision == "int8":
         import nncf
 
-        ignored = nncf.IgnoredScope(patterns=[f".*{part}.*" for part in exclude], validate=False)
+        ignored = nncf.IgnoredScope(patterns=[f"{name}(/.*)?" for name in nodes], validate=False)
         if batches:
             model = nncf.quantize(
                 model,

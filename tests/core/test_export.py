@@ -156,6 +156,18 @@ def test_flags_without_effect(flags, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_of_a_large_model_stand_beside_the_graph(
+    precision, exported, tiny_cross_encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exporting, "_LARGEST_FILE", 0)
+    out = tmp_path / "out"
+    assert run(tiny_cross_encoder, out, "--precision", precision, "--max_map_drop", "1") == 0
+    assert {"model.onnx", "model.onnx.data"} <= {path.name for path in out.iterdir()}
+    difference = np.abs(load_exported(out).score(PAIRS) - load_exported(exported).score(PAIRS)).max()
+    assert difference < (1e-4 if precision == "fp32" else 0.1)
+
+
 def test_an_export_is_evaluated_like_any_model(exported, tiny_cross_encoder, tmp_path):
     flags = ["--before", tiny_cross_encoder, "--after", str(exported), "--in_domain", f"{TINY}/test.jsonl"]
     assert evaluate.main([*flags, "--output_dir", str(tmp_path), "--dtype", "float32", "--log_level", "error"]) == 0
