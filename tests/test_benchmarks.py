@@ -42,3 +42,11 @@ def test_evaluation(rows_of):
     for row in rows:
         tolerance = 1e-3 if row["ours"] == "float32" else 0.2
         assert row["metrics_ours"] == pytest.approx(row["metrics_theirs"], abs=tolerance)
+
+
+@pytest.mark.filterwarnings("ignore")  # what the exporters warn of is not ours to mend
+def test_export(rows_of, tmp_path):
+    pytest.importorskip("openvino")
+    rows = rows_of("export", "--queries", "4", "--work_dir", str(tmp_path))
+    assert [row["ours"] for row in rows][1:] == ["onnx, fp32", "onnx, int8", "openvino, fp32", "openvino, int8"]
+    assert "MAP" in rows[1]["result"]
