@@ -86,13 +86,13 @@ def write_model_card(
     known = {
         "kind": kind,
         "name": folder.name,
-        "base_model": Path(base_model).name if Path(base_model).is_dir() else base_model,
+        "base_model": _shown(base_model),
         **facts,
     }
     parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
     parts = {name: text.format(**known) for name, text in parts.items()}
     card = _CARD.format(
-        teacher=(teacher or {}).get("name", "unknown (the scores came without manifest)"),
+        teacher=_shown((teacher or {}).get("name", "unknown (the scores came without manifest)")),
         settings=" ".join(
             f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
             for name, value in settings.items()
@@ -116,9 +116,13 @@ def write_figures(folder: Path, table: str, command: str) -> None:
     lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
     for role, model in parents.items():
         name = (model or {}).get("name", "unknown")
-        shown = Path(name).name if Path(name).is_dir() else name
-        lines.append(f"- {role} {shown}: {declared_license(name) or 'none declared, or out of reach'}")
+        lines.append(f"- {role} {_shown(name)}: {declared_license(name) or 'none declared, or out of reach'}")
     write_section(folder, "evaluate", "\n".join(lines))
+
+
+def _shown(name: str) -> str:
+    """Return a model's name without the folder that it stands in."""
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def declared_license(name: str) -> str | None:
