@@ -25,6 +25,7 @@ from rag_core.unfinished import UnfinishedWork
 if TYPE_CHECKING:
     from rag_core.proof import Proof
 
+_LARGEST_DIFFERENCE = {"fp32": 0.01, "int8": 1.0}  # of a score, in standard deviations of the source's scores
 _LEAST_TAU = 0.9  # where there are no labels; the same order but for near ties
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _judge(proof: Proof, args: Args) -> None:
         EngineError: it does.
     """
     if args.precision == "int8":
-        remedy = "Pass a --calibration_file of the domain, --exclude layer.0 or another layer, or --precision fp32"
+        remedy = "Pass --exclude output.dense, a --calibration_file of the domain, or --precision fp32"
     else:
         remedy = "The export computes something else: pass --format of the other kind, and report it"
     change = proof.changes.get("MAP")
@@ -127,10 +128,11 @@ def _judge(proof: Proof, args: Args) -> None:
             f"{proof.largest_difference:.3g} where scores have a standard deviation of {proof.score_deviation:.3g})",
             remedy,
         )
-    if args.precision == "fp32" and proof.largest_difference > 0.01 * proof.score_deviation:
+    # A monotone mistake, such as a sigmoid too many, leaves every ranking as it is.
+    if proof.largest_difference > _LARGEST_DIFFERENCE[args.precision] * proof.score_deviation:
         raise EngineError(
-            f"scores of the export differ by up to {proof.largest_difference:.3g} in float32, where the source's have "
-            f"a standard deviation of {proof.score_deviation:.3g}",
+            f"scores of the export differ by up to {proof.largest_difference:.3g} in {args.precision}, where "
+            f"the source's have a standard deviation of {proof.score_deviation:.3g}",
             remedy,
         )
 

@@ -1,5 +1,6 @@
 """Exports of tiny models: they run without torch, rank as before, and broken ones are refused."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,7 +13,10 @@ import pytest
 
 from rag_core import export, exporting
 from rag_core.engines import EngineOptions, load_model
+from rag_core.errors import EngineError
 from rag_core.exported_model import load_exported
+from rag_core.proof import Proof
+from rag_core.significance import Change
 from reranker_distillation import evaluate
 from tests.conftest import TINY
 
@@ -80,7 +84,8 @@ def test_an_embedder_and_its_prompts(tiny_encoder, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [[], ["--calibration_file", f"{TINY}/train.jsonl"]], ids=["dynamic", "static"])
-def test_int8_is_smaller_and_close(flags, exported, tiny_cross_encoder, tmp_path):
+def test_int8_is_smaller_and_close(flags, exported, tiny_cross_encoder, tmp_path, monkeypatch):
+    monkeypatch.setitem(export._LARGEST_DIFFERENCE, "int8", 100)  # random weights tell pairs hardly apart
     out = tmp_path / "int8"
     assert run(tiny_cross_encoder, out, "--precision", "int8", "--max_map_drop", "1", *flags) == 0
     scores, exact = (load_exported(folder).score(PAIRS) for folder in (out, exported))
@@ -127,6 +132,17 @@ def test_a_sigmoid_too_many_is_refused(tiny_cross_encoder, tmp_path, monkeypatch
     assert "scores of the export differ by up to" in capsys.readouterr().err
 
 
+def test_int8_that_ranks_alike_but_scores_otherwise_is_refused():
+    same = Change(difference=0.0, relative=0.0, low=0.0, high=0.0, p_value=1.0)
+    proof = Proof(9, 90, 1.0, 0.5, 1.0, {"MAP": same}, {})
+    args = export.Args(model="m", output_dir=Path("o"), dataset=Path("d"), precision="int8")
+    export._judge(proof, args)
+    with pytest.raises(
+        EngineError, match=r"differ by up to 5\.5 in int8, where the source's have a standard deviation of 1"
+    ):
+        export._judge(dataclasses.replace(proof, largest_difference=5.5), args)
+
+
 def test_a_drop_is_refused_and_what_stands_there_stays(exported, tiny_cross_encoder, monkeypatch, capsys):
     before = (exported / "model.onnx").read_bytes()
     samples = [json.loads(line) for line in (TINY / "test.jsonl").read_text().splitlines()]
@@ -161,6 +177,7 @@ def test_weights_of_a_large_model_stand_beside_the_graph(
     precision, exported, tiny_cross_encoder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(exporting, "_LARGEST_FILE", 0)
+    monkeypatch.setitem(export._LARGEST_DIFFERENCE, "int8", 100)
     out = tmp_path / "out"
     assert run(tiny_cross_encoder, out, "--precision", precision, "--max_map_drop", "1") == 0
     assert {"model.onnx", "model.onnx.data"} <= {path.name for path in out.iterdir()}
