@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rag_core.errors import EngineError, UsageError
+from rag_core.errors import DataError, EngineError, UsageError
 from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
 from rag_core.stage import StageArgs, flag, run_stage
@@ -64,16 +63,28 @@ def run(args: Args) -> Path:
     if args.calibration_pairs < 1 or args.max_map_drop < 0:
         raise UsageError("--calibration_pairs must be above 0, --max_map_drop not below", "Pass larger ones")
     hashes = check_inputs([args.dataset, *filter(None, [args.calibration_file])])
-    samples = read_samples(args.dataset)
-    calibration = read_samples(args.calibration_file) if args.calibration_file else []
+    bad_rows: list[DataError] = []
+    skipped = bad_rows if args.skip_bad_rows else None
+    samples = read_samples(args.dataset, skipped=skipped)
+    calibration = read_samples(args.calibration_file, skipped=skipped) if args.calibration_file else []
     from rag_core.engines.identity import model_identity
     from rag_core.exporting import check_packages, export_model
     from rag_core.proof import prove
     from rag_core.report import format_rows
     from rag_core.scoring import spread_pairs
+    from rag_core.training import save_whole
 
     check_packages(args.format)
-    names = ("format", "precision", "calibration_pairs", "exclude", "max_map_drop", "max_length", "seed")
+    names = (
+        "format",
+        "precision",
+        "calibration_pairs",
+        "exclude",
+        "max_map_drop",
+        "max_length",
+        "seed",
+        "skip_bad_rows",
+    )
     recipe = Recipe(
         stage="rag_core.export",
         flags={name: getattr(args, name) for name in names},
@@ -84,23 +95,24 @@ def run(args: Args) -> Path:
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
-        folder = work.directory / "export"
-        shutil.rmtree(folder, ignore_errors=True)
-        export_model(
-            args.model,
-            folder,
-            args.format,
-            args.precision,
-            calibration=spread_pairs(calibration, args.calibration_pairs),
-            exclude=args.exclude,
-        )
-        proof = prove(args.model, folder, samples, args.max_length, args.seed)
-        print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
-        _judge(proof, args)
-        (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(args.output_dir, ignore_errors=True)
-        folder.rename(args.output_dir)
-        write_manifest(args.output_dir, recipe, proof=proof.as_dict())
+
+        def write(folder: Path) -> None:
+            export_model(
+                args.model,
+                folder,
+                args.format,
+                args.precision,
+                calibration=spread_pairs(calibration, args.calibration_pairs),
+                exclude=args.exclude,
+            )
+            proof = prove(args.model, folder, samples, args.max_length, args.seed)
+            print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
+            _judge(proof, args)
+            (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+        save_whole(args.output_dir, work.directory / "export", write)
+        proof = json.loads((args.output_dir / "proof.json").read_text(encoding="utf-8"))
+        write_manifest(args.output_dir, recipe, proof=proof, skipped={"bad_rows": len(bad_rows)})
         work.remove()
     return args.output_dir
 

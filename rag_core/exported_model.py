@@ -18,20 +18,10 @@ from rag_core.exporting import ABOUT, GRAPHS
 class _Exported:
     truncated: int | None = None
 
-    def __init__(self, folder: Path, batch_size: int = 32) -> None:
-        """Load graph and tokenizer.
-
-        Raises:
-            EngineError: the folder is no export.
-        """
+    def __init__(self, folder: Path, about: dict[str, Any], batch_size: int = 32) -> None:
         from tokenizers import Tokenizer
 
-        try:
-            self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise EngineError(
-                f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export"
-            ) from error
+        self.about = about
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._batch_size = batch_size
         graph = folder / GRAPHS[self.about["format"]]
@@ -88,8 +78,11 @@ def load_exported(folder: Path) -> ExportedScorer | ExportedEncoder:
     Raises:
         EngineError: the folder is no export.
     """
-    exported = _Exported(folder)
-    return ExportedScorer(folder) if exported.about["kind"] == "cross-encoder" else ExportedEncoder(folder)
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export") from error
+    return (ExportedScorer if about["kind"] == "cross-encoder" else ExportedEncoder)(folder, about)
 
 
 def _threads() -> int:

@@ -33,8 +33,6 @@ _PACKAGES: dict[Format, tuple[str, ...]] = {
 _CALIBRATION_BATCH = 8
 _LARGEST_FILE = 1_900_000_000  # bytes; a protobuf holds 2 GiB
 
-logger = logging.getLogger(__name__)
-
 
 def check_packages(form: Format) -> None:
     """See that what a format needs is installed.
@@ -180,7 +178,6 @@ def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]]
         quantize_static,
     )
 
-    logging.getLogger().addFilter(_no_preprocessing)
     settings: dict[str, Any] = {
         "op_types_to_quantize": ["MatMul", "Gemm"],
         "per_channel": True,
@@ -189,6 +186,7 @@ def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]]
         "use_external_data_format": source.with_name(f"{source.name}.data").exists(),
         "extra_options": {"MatMulConstBOnly": True},
     }
+    logging.getLogger().addFilter(_no_preprocessing)
     if batches:
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
@@ -202,6 +200,7 @@ def _quantise_onnx(source: Path, target: Path, batches: Sequence[dict[str, Any]]
         quantize_static(source, target, Reader(), **form, **settings)
     else:
         quantize_dynamic(source, target, **settings)
+    logging.getLogger().removeFilter(_no_preprocessing)
 
 
 def _no_preprocessing(record: logging.LogRecord) -> bool:

@@ -41,7 +41,7 @@ def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] |
         DataError: the file is missing, unreadable, without any record, or (unless `skipped`) a row is bad.
     """
     rows = 0
-    for number, line in _read_lines(path):
+    for number, line in read_lines(path):
         try:
             record = _parse(line, record_type, path, number)
         except DataError as error:
@@ -115,7 +115,7 @@ def read_groups(path: Path, record_type: type[G], *, skipped: list[DataError] | 
     return list(groups.values())
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of the lines that are not blank."""
     number = 0
     try:

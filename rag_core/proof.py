@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_core.engines import EngineOptions, PairScorer, TextEncoder, load_model
+from rag_core.engines import EngineOptions, load_model
 from rag_core.engines.canary import score_once
 from rag_core.engines.protocols import Floats
 from rag_core.exported_model import load_exported
@@ -68,7 +68,7 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
     options = EngineOptions(source, max_length=max_length, dtype="float32")
     scores = {
         "source": score_once(load_model("sentence-transformers", options, pairs), pairs),
-        "export": score_once(_checked(load_exported(export)), pairs),
+        "export": score_once(load_exported(export), pairs),
     }
     ends = np.cumsum([sum(1 for _ in sample.passages()) for sample in samples])[:-1]
     rows: dict[str, list[Floats]] = {which: list(np.split(found, ends)) for which, found in scores.items()}
@@ -90,8 +90,3 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
         else {},
         values={which: means(found) for which, found in per_query.items()} if labelled else {},
     )
-
-
-def _checked(model: Any) -> PairScorer | TextEncoder:
-    assert isinstance(model, (PairScorer, TextEncoder))
-    return model

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_samples
+from rag_core.jsonl import read_lines, read_samples
+from rag_core.manifest import check_inputs
 from rag_core.records import RankingSample
 from rag_core.stage import StageArgs, flag, run_stage
 
@@ -73,15 +74,8 @@ def _sample(args: Args) -> RankingSample:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check the path", path=path) from error
-    except IsADirectoryError as error:
-        raise DataError("is a directory", "Name a file in it", path=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8", "Convert the file, e.g. with iconv -t utf-8", path=path) from error
-    passages = [line for line in lines if line.strip()]
+    check_inputs([path])
+    passages = [line.removesuffix("\n") for _, line in read_lines(path)]
     if not passages:
         raise DataError("holds no passages", "Write one a line", path=path)
     return passages
