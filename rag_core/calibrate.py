@@ -16,6 +16,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ def run(args: Args) -> Path:
     units = {(read_manifest(path) or {}).get("score_unit") for path in args.input_files}
     data = read_calibration_data(groups, units, args.target, args.old_scores)
     from rag_core.engines.identity import model_identity, model_kind
+    from rag_core.training import save_whole
 
     kind, evidence = model_kind(args.model)
     if kind == "llm-reranker":
@@ -85,7 +87,7 @@ def run(args: Args) -> Path:
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         scores = _student_scores(args, groups, work.directory)
         content = data.calibrate(scores, args.method, args.cut_offs, unit="cosine" if kind == "bi-encoder" else "logit")
-        _write_model(args, content, data.pairs)
+        save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, content, data.pairs))
         source = read_manifest(Path(args.model)) or {}
         write_manifest(
             args.output_dir,
@@ -114,13 +116,12 @@ def _student_scores(args: Args, groups: list[list[ScoredPair]], folder: Path) ->
     return [score for by_sample in scores_by_sample(scored, samples) for score in by_sample]
 
 
-def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> None:
+def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write model, calibration.json, reliability.svg, and the section of the card."""
     from rag_core.calibration import Scaling, fold_into_head, markdown
     from rag_core.model_card import write_section
     from rag_core.plots import reliability_diagram
 
-    folder = args.output_dir
     if Path(args.model).is_dir():
         shutil.copytree(args.model, folder, dirs_exist_ok=True)
     if content["folded"]:

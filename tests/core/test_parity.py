@@ -5,19 +5,9 @@ from rag_core.engines import EngineOptions
 from rag_core.errors import EngineError
 from rag_core.parity import check_parity
 from reranker_distillation import generate_logits
+from tests.conftest import GivenScorer
 
 PAIRS = [("q", f"passage {i}") for i in range(8)]
-
-
-class Engine:
-    score_unit = "log-odds"
-    truncated = 0
-
-    def __init__(self, scores):
-        self.scores = np.array(scores, dtype=np.float32)
-
-    def score(self, pairs):
-        return self.scores
 
 
 @pytest.fixture
@@ -25,7 +15,7 @@ def engines(monkeypatch):
     """Two engines whose scores the test sets."""
     scores = {"vllm": np.arange(8) / 7, "transformers": np.arange(8) / 7}
     monkeypatch.setattr("rag_core.parity.installed_engines", lambda model: list(scores))
-    monkeypatch.setattr("rag_core.engines.load_model", lambda name, options, pairs: Engine(scores[name]))
+    monkeypatch.setattr("rag_core.engines.load_model", lambda name, options, pairs: GivenScorer(scores[name]))
     return scores
 
 

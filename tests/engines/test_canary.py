@@ -3,20 +3,9 @@ import pytest
 
 from rag_core.engines.canary import CANARY_PAIRS, TOLERANCE, check, compare
 from rag_core.errors import EngineError
+from tests.conftest import GivenScorer
 
 PAIRS = [("query", f"passage {i}") for i in range(30)]
-
-
-class Scorer:
-    score_unit = "log-odds"
-
-    def __init__(self, scores):
-        self.scores = np.array(scores, dtype=np.float32)
-        self.truncated = 0
-
-    def score(self, pairs):
-        self.truncated += len(pairs)
-        return self.scores[: len(pairs)]
 
 
 class Encoder:
@@ -33,31 +22,31 @@ class Encoder:
 
 
 def test_a_teacher_that_tells_pairs_apart_passes():
-    scorer = Scorer(np.linspace(-1, 1, 30))
+    scorer = GivenScorer(np.linspace(-1, 1, 30))
     check(scorer, PAIRS)
     assert scorer.truncated == 0, "the canary's pairs are counted by the run"
 
 
 def test_no_more_pairs_are_scored_than_said():
-    scorer = Scorer([1.0] * CANARY_PAIRS + [0.0] * 10)
+    scorer = GivenScorer([1.0] * CANARY_PAIRS + [0.0] * 10)
     with pytest.raises(EngineError, match="all 20 pairs tried"):
         check(scorer, PAIRS)
 
 
 def test_one_score_for_all_is_an_error():
     with pytest.raises(EngineError, match=r"gives all 20 pairs tried the same score \(0.5\). Check that it is a"):
-        check(Scorer([0.5] * 30), PAIRS)
+        check(GivenScorer([0.5] * 30), PAIRS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_is_an_error(value):
     with pytest.raises(EngineError, match=r"1 of 20 scores of the teacher are not finite .* --dtype float32"):
-        check(Scorer([value, *range(29)]), PAIRS)
+        check(GivenScorer([value, *range(29)]), PAIRS)
 
 
 def test_nothing_can_be_said_of_fewer_than_two_pairs():
-    check(Scorer([0.5]), PAIRS[:1])
-    check(Scorer([]), [])
+    check(GivenScorer([0.5]), PAIRS[:1])
+    check(GivenScorer([]), [])
 
 
 def test_an_encoder_is_checked_by_its_cosines():

@@ -13,19 +13,9 @@ from rag_core import engines
 from rag_core.engines import EngineOptions
 from rag_core.errors import EngineError
 from reranker_distillation import generate_logits
+from tests.conftest import GivenScorer
 
 PAIRS = [("q", f"passage {i}") for i in range(20)]
-
-
-class Scorer:
-    score_unit = "log-odds"
-    truncated = 0
-
-    def __init__(self, scores):
-        self.scores = np.array(scores, dtype=np.float32)
-
-    def score(self, pairs):
-        return self.scores[: len(pairs)]
 
 
 @pytest.fixture
@@ -36,7 +26,7 @@ def loaded(monkeypatch):
 
     def load(engine, options, pairs):
         found.append(options)
-        return Scorer(quantised["scores"] if options.quantization or options.model == "m-awq" else np.arange(20))
+        return GivenScorer(quantised["scores"] if options.quantization or options.model == "m-awq" else np.arange(20))
 
     monkeypatch.setattr(engines, "_load", load)
     monkeypatch.setattr(engines, "quantization", lambda model: "awq" if model == "m-awq" else None)
