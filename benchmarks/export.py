@@ -19,7 +19,7 @@ from rag_core.engines import EngineOptions, load_model
 from rag_core.engines.canary import score_once
 from rag_core.engines.protocols import Floats
 from rag_core.exported_model import load_exported
-from rag_core.exporting import export_model
+from rag_core.exporting import PlainGraph
 from rag_core.jsonl import read_samples
 from rag_core.metrics import measure
 from rag_core.records import RankingSample
@@ -45,7 +45,8 @@ def main() -> int:
     for form, precision in EXPORTS:
         folder = args.work_dir / "exports" / args.model.name / f"{form}-{precision}"
         calibration = spread_pairs(others, 128) if (form, precision) == ("openvino", "int8") else []
-        export_model(str(args.model), folder, form, precision, calibration=calibration)  # type: ignore[arg-type]
+        graph = PlainGraph(str(args.model), folder / "graph", calibration)
+        graph.write(folder, form, precision)  # type: ignore[arg-type]
         models[f"{form}, {precision}"] = load_exported(folder)
     for model in models.values():
         score_once(model, pairs[:8])

@@ -22,7 +22,9 @@ from rag_core.stage import StageArgs, flag, run_stage
 from rag_core.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
+    from rag_core.exporting import PlainGraph
     from rag_core.proof import Proof
+    from rag_core.records import RankingSample
 
 _LARGEST_DIFFERENCE = {"fp32": 0.01, "int8": 1.0}  # of a score, in standard deviations of the source's scores
 _LEAST_TAU = 0.9  # where there are no labels; the same order but for near ties
@@ -68,7 +70,7 @@ def run(args: Args) -> Path:
     samples = read_samples(args.dataset, skipped=skipped)
     calibration = read_samples(args.calibration_file, skipped=skipped) if args.calibration_file else []
     from rag_core.engines.identity import model_identity
-    from rag_core.exporting import check_packages, export_model
+    from rag_core.exporting import PlainGraph, check_packages
     from rag_core.proof import prove
     from rag_core.report import format_rows
     from rag_core.scoring import spread_pairs
@@ -97,17 +99,13 @@ def run(args: Args) -> Path:
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
 
         def write(folder: Path) -> None:
-            export_model(
-                args.model,
-                folder,
-                args.format,
-                args.precision,
-                calibration=spread_pairs(calibration, args.calibration_pairs),
-                exclude=args.exclude,
-            )
+            pairs = spread_pairs(calibration, args.calibration_pairs)
+            graph = PlainGraph(args.model, work.directory / "graph", pairs)
+            graph.write(folder, args.format, args.precision, args.exclude)
             proof = prove(args.model, folder, samples, args.max_length, args.seed)
             print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
-            _judge(proof, args)
+            if fault := _fault(proof, args):
+                raise EngineError(fault, _remedy(args, graph, samples, work.directory / "attempt"))
             (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
 
         save_whole(args.output_dir, work.directory / "export", write)
@@ -117,36 +115,42 @@ def run(args: Args) -> Path:
     return args.output_dir
 
 
-def _judge(proof: Proof, args: Args) -> None:
-    """Refuse an export that ranks worse.
+def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], folder: Path) -> str:
+    """Return what to do about an export that is refused; in int8 after measuring what each part of it costs."""
+    from rag_core.proof import errors_without
+    from rag_core.report import format_rows
 
-    Raises:
-        EngineError: it does.
-    """
-    if args.precision == "int8":
-        remedy = "Pass --exclude output.dense, a --calibration_file of the domain, or --precision fp32"
-    else:
-        remedy = "The export computes something else: pass --format of the other kind, and report it"
+    if args.precision == "fp32":
+        return "The export computes something else: pass --format of the other kind, and report it"
+    errors = errors_without(graph, samples, folder, form=args.format, exclude=args.exclude, max_length=args.max_length)
+    rows = [["--exclude", "error of scores, in standard deviations of the source's"]]
+    print(format_rows([*rows, *([parts, f"{error:.4f}"] for parts, error in errors.items())]))  # noqa: T201
+    best = min(errors, key=errors.__getitem__)
+    if best == " ".join(args.exclude):
+        return "Pass a --calibration_file of the domain with more --calibration_pairs, or --precision fp32"
+    return f"Pass --exclude {best}, or --precision fp32"
+
+
+def _fault(proof: Proof, args: Args) -> str | None:
+    """Return why an export is refused, `None` where it ranks as its source."""
     change = proof.changes.get("MAP")
     if change and change.difference < -args.max_map_drop:
-        raise EngineError(
+        return (
             f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], where "
-            f"--max_map_drop {args.max_map_drop:g} is allowed",
-            remedy,
+            f"--max_map_drop {args.max_map_drop:g} is allowed"
         )
     if not change and not proof.kendall_tau >= _LEAST_TAU:
-        raise EngineError(
+        return (
             f"the export ranks candidates differently (Kendall's tau {proof.kendall_tau:.3f}, largest difference "
-            f"{proof.largest_difference:.3g} where scores have a standard deviation of {proof.score_deviation:.3g})",
-            remedy,
+            f"{proof.largest_difference:.3g} where scores have a standard deviation of {proof.score_deviation:.3g})"
         )
     # A monotone mistake, such as a sigmoid too many, leaves every ranking as it is.
     if proof.largest_difference > _LARGEST_DIFFERENCE[args.precision] * proof.score_deviation:
-        raise EngineError(
+        return (
             f"scores of the export differ by up to {proof.largest_difference:.3g} in {args.precision}, where "
-            f"the source's have a standard deviation of {proof.score_deviation:.3g}",
-            remedy,
+            f"the source's have a standard deviation of {proof.score_deviation:.3g}"
         )
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

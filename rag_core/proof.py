@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from rag_core.engines import EngineOptions, load_model
 from rag_core.engines.canary import score_once
-from rag_core.engines.protocols import Floats
+from rag_core.engines.protocols import Floats, Pair
 from rag_core.exported_model import load_exported
+from rag_core.exporting import Format, PlainGraph
 from rag_core.metrics import METRICS, MetricName, means, measure, measured
+from rag_core.quantization import parts_of
 from rag_core.records import RankingSample
+from rag_core.scoring import spread_pairs
 from rag_core.significance import Change, paired_change
+
+_DIAGNOSED_PAIRS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +72,8 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
     from scipy.stats import kendalltau
 
     pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
-    options = EngineOptions(source, max_length=max_length, dtype="float32")
     scores = {
-        "source": score_once(load_model("sentence-transformers", options, pairs), pairs),
+        "source": _source_scores(source, pairs, max_length),
         "export": score_once(load_exported(export), pairs),
     }
     ends = np.cumsum([sum(1 for _ in sample.passages()) for sample in samples])[:-1]
@@ -90,3 +96,36 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
         else {},
         values={which: means(found) for which, found in per_query.items()} if labelled else {},
     )
+
+
+def errors_without(
+    graph: PlainGraph,
+    samples: Sequence[RankingSample],
+    folder: Path,
+    *,
+    form: Format,
+    exclude: Sequence[str],
+    max_length: int,
+) -> dict[str, float]:
+    """Return the error of int8 by what stays in float32 (flags of --exclude): as it is, and with each part besides.
+
+    The error is the root mean square of the differences of scores, in standard deviations of the source's.
+
+    Args:
+        folder: for the attempts; removed.
+    """
+    pairs = spread_pairs(samples, _DIAGNOSED_PAIRS)
+    scores = _source_scores(graph.model, pairs, max_length)
+    errors = {}
+    for parts in tqdm([[], *parts_of(graph.path)], desc="what int8 costs where", unit="export", disable=None):
+        excluded = [*exclude, *parts]
+        graph.write(folder, form, "int8", excluded)
+        found = score_once(load_exported(folder), pairs)
+        errors[" ".join(excluded)] = float(np.sqrt(np.mean((found - scores) ** 2)) / scores.std())
+        shutil.rmtree(folder)
+    return errors
+
+
+def _source_scores(source: str, pairs: Sequence[Pair], max_length: int) -> Floats:
+    options = EngineOptions(source, max_length=max_length, dtype="float32")
+    return score_once(load_model("sentence-transformers", options, pairs), pairs)

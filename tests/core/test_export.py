@@ -13,7 +13,6 @@ import pytest
 
 from rag_core import export, exporting
 from rag_core.engines import EngineOptions, load_model
-from rag_core.errors import EngineError
 from rag_core.exported_model import load_exported
 from rag_core.proof import Proof
 from rag_core.significance import Change
@@ -136,11 +135,10 @@ def test_int8_that_ranks_alike_but_scores_otherwise_is_refused():
     same = Change(difference=0.0, relative=0.0, low=0.0, high=0.0, p_value=1.0)
     proof = Proof(9, 90, 1.0, 0.5, 1.0, {"MAP": same}, {})
     args = export.Args(model="m", output_dir=Path("o"), dataset=Path("d"), precision="int8")
-    export._judge(proof, args)
-    with pytest.raises(
-        EngineError, match=r"differ by up to 5\.5 in int8, where the source's have a standard deviation of 1"
-    ):
-        export._judge(dataclasses.replace(proof, largest_difference=5.5), args)
+    assert export._fault(proof, args) is None
+    worse = dataclasses.replace(proof, largest_difference=5.5)
+    expected = "scores of the export differ by up to 5.5 in int8, where the source's have a standard deviation of 1"
+    assert export._fault(worse, args) == expected
 
 
 def test_a_drop_is_refused_and_what_stands_there_stays(exported, tiny_cross_encoder, monkeypatch, capsys):
@@ -158,6 +156,18 @@ def test_a_drop_is_refused_and_what_stands_there_stays(exported, tiny_cross_enco
     assert run(tiny_cross_encoder, exported, "--precision", "int8", "--overwrite", "--max_map_drop", "0") == 1
     assert "Error: the export loses 0." in capsys.readouterr().err
     assert (exported / "model.onnx").read_bytes() == before
+
+
+def test_what_each_part_costs_is_measured_for_the_remedy(tiny_cross_encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(export._LARGEST_DIFFERENCE, "int8", 0)
+    assert run(tiny_cross_encoder, tmp_path / "out", "--precision", "int8", "--max_map_drop", "1") == 1
+    said = capsys.readouterr()
+    rows = dict(re.findall(r"^\| (\S*) *\| ([0-9.]+) *\|$", said.out, flags=re.MULTILINE))
+    assert list(rows) == ["", "attention.self", "attention.output", "intermediate", "output", "layer.0.", "layer.1."]
+    least = min(rows, key=lambda part: float(rows[part]))
+    assert float(rows[least]) < float(rows[""])
+    assert f"Pass --exclude {least}, or --precision fp32." in said.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
