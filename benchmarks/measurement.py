@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from readme_tables import RESULTS, performance_table
+from tables import RESULTS, performance_table
 
 from rag_core import demo_models
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from readme_tables import RESULTS
+from tables import RESULTS
 
 from rag_core import scored_files
 from rag_core.jsonl import write_records

@@ -3,10 +3,9 @@
 DATA_DIR=path/to/data bash scripts/benchmark.sh [--runs NAME ...] [--run_dir runs/quality] [--list]
 
 DATA_DIR holds wikiqa/, semeval_cqa_b/ and scifact/ (RankingSample files of the original splits; scifact also in the
-layout of BEIR); RERANKER, for the runs that need one, is a cross-encoder, e.g. of benchmarks/wikiqa.sh.
-all-mpnet-base-v2 teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is not done again,
-one that was stopped goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which readme_tables.py makes
-README's tables.
+layout of BEIR). all-mpnet-base-v2 teaches all-MiniLM-L6-v2, or a cross-encoder grown from it. A run that is finished is
+not done again, one that was stopped goes on. Reports go to benchmarks/results/<name>-<seed>.json, from which tables.py
+makes the tables of README and docs/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quality_runs import RUNS, Run
-from readme_tables import RESULTS, ROOT, store
+from quality_runs import CROSS_ENCODER, RUNS, Run
+from tables import RESULTS, ROOT, store
 
 
 def main() -> int:
@@ -95,42 +94,48 @@ class Bench:
     def run(self, name: str, seed: int) -> None:
         """Distil, evaluate, and keep the figures."""
         run, folder = RUNS[name], self._folder
-        model, report = folder / f"{name}-{seed}", folder / "reports" / f"{name}-{seed}"
-        module = f"{run.pipeline}_distillation"
-        others = [other for other in ("semeval", "scifact", "wikiqa") if other != run.tested_on]
-        flags = f"--student {self._student} --train_file {self._training_data(name)} --output_dir {model} --seed {seed}"
-        if run.pipeline == "embedding" and "--merge off" not in run.train:
-            flags += f" --dev_files {self._scores(run, 'dev')} --out_of_domain_dev_files"
-            flags += "".join(f" {folder}/scores/{other}_dev_logits.jsonl" for other in others)
-            flags += f" --anchor_files {folder}/apidocs/train.jsonl" if run.anchors else ""
-        stage(f"{module}.train {flags} {run.train}")
+        model, report = self._train(name, seed), folder / "reports" / f"{name}-{seed}"
         # What the student was before is the same in every report.
         (report / "scores").mkdir(parents=True, exist_ok=True)
         for path in (folder / "reports").glob("*/scores/*_before.jsonl*"):
             if not (report / "scores" / path.name).exists():
                 shutil.copy(path, report / "scores")
-        tests = [f"{folder}/data/{name}_test.jsonl.gz" for name in (run.tested_on, *others)]
-        scores = " ".join(f"{folder}/scores/{name}_test_logits.jsonl" for name in (run.tested_on, *others))
+        tests = [f"{folder}/data/{name}_test.jsonl.gz" for name in (run.tested_on, *_others(run))]
+        teacher = [self._test_scores(run), *(f"{folder}/scores/{name}_test_logits.jsonl" for name in _others(run))]
         stage(
-            f"{module}.evaluate --before {self._student} --after {model} --dtype auto --max_length 256 --seed {seed} "
-            f"--in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
-            f"--output_dir {report}"
+            f"{run.pipeline}_distillation.evaluate --before {self._student} --after {model} --dtype auto "
+            f"--max_length 256 --seed {seed} --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} "
+            f"--teacher_scores {' '.join(teacher)} --output_dir {report}"
         )
         store(f"{name}-{seed}", report / "report.json")
+
+    def _train(self, name: str, seed: int) -> Path:
+        run, folder = RUNS[name], self._folder
+        model = folder / f"{name}-{seed}"
+        flags = f"--student {self._student} --train_file {self._training_data(name)} --output_dir {model} --seed {seed}"
+        if run.pipeline == "embedding" and "--merge off" not in run.train:
+            flags += f" --dev_files {self._scores(run, 'dev')} --out_of_domain_dev_files"
+            flags += "".join(f" {folder}/scores/{other}_dev_logits.jsonl" for other in _others(run))
+            flags += f" --anchor_files {folder}/apidocs/train.jsonl" if run.anchors else ""
+        stage(f"{run.pipeline}_distillation.train {flags} {run.train}")
+        return model
 
     def _scores(self, run: Run, split: str) -> str:
         """Return the file of the run's teacher, made where it is not mpnet's; dev files are mpnet's or labelled."""
         scores = f"{self._folder}/scores/{run.trained_on}_{split}_logits.jsonl"
         if run.teacher == "ensemble":
-            merged = scores.replace("_logits", "_ensemble")
-            stage(f"rag_core.merge_scores --input_files {scores} --bm25 --weights 1 0.3 --output_file {merged}")
-            return merged
+            return _with_bm25(scores)
         if run.teacher == "cross-encoder" and split == "train":
-            flags = f"--teacher {os.environ['RERANKER']} --max_length 128 --output_suffix _reranker"
+            teacher = self._train(CROSS_ENCODER, 1)
+            flags = f"--teacher {teacher} --max_length 128 --output_suffix _reranker"
             data = f"{self._folder}/data/{run.trained_on}_{split}.jsonl.gz --output_dir {self._folder}/scores"
             stage(f"reranker_distillation.generate_logits {flags} --input_files {data}")
             return scores.replace("_logits", "_reranker")
         return scores
+
+    def _test_scores(self, run: Run) -> str:
+        scores = f"{self._folder}/scores/{run.tested_on}_test_logits.jsonl"
+        return _with_bm25(scores) if run.teacher == "ensemble" else scores
 
     def _training_data(self, name: str) -> Path:
         run = RUNS[name]
@@ -145,6 +150,17 @@ class Bench:
         module = "embedding_distillation.generate_scores" if listed else "reranker_distillation.create_triplets"
         stage(f"{module} --input_files {scores} --output_dir {output} --output_suffix {suffix} {run.derive}")
         return output / f"{scores.stem}{suffix}.jsonl"
+
+
+def _others(run: Run) -> list[str]:
+    return [name for name in ("semeval", "scifact", "wikiqa") if name != run.tested_on]
+
+
+def _with_bm25(scores: str) -> str:
+    """Return the file of a teacher and BM25 together."""
+    merged = scores.replace("_logits", "_ensemble")
+    stage(f"rag_core.merge_scores --input_files {scores} --bm25 --weights 1 0.3 --output_file {merged}")
+    return merged
 
 
 def stage(command: str) -> None:

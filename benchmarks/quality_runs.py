@@ -11,6 +11,7 @@ Pipeline = Literal["embedding", "reranker"]
 _ORIGINAL = "--temperature 1 --merge off --learning_rate 6e-5 --per_device_train_batch_size 512"
 _EMBEDDING = "--max_length 128 --dropout 0 --learning_rate 4e-5 --num_train_epochs 2"
 _RERANKER = "--max_length 128 --dropout 0 --learning_rate 1.5e-4 --per_device_train_batch_size 8 --num_train_epochs 2"
+_SHORT_RERANKER = _RERANKER.replace("epochs 2", "epochs 1")
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Run:
 
     Attributes:
         technique: in words, for the tables; the first run of a pipeline and set is what others are compared with.
-        teacher: whose scores: all-mpnet-base-v2's, these with 0.3 of BM25's, or those of the cross-encoder RERANKER.
+        teacher: whose scores: all-mpnet-base-v2's, these with 0.3 of BM25's, or those of `CROSS_ENCODER`.
         derive: flags of create_triplets or generate_scores.
         listed: a reranker learns from SoftLabels, by a loss over the whole list.
         anchors: hold the embeddings of texts of neither domain.
@@ -50,20 +51,34 @@ RUNS: dict[str, Run] = {
     "embedding-wikiqa_reranker": Run("embedding", "teacher: a cross-encoder", _EMBEDDING, teacher="cross-encoder"),
     "embedding-scifact": Run("embedding", "kl, anchors, merged", _EMBEDDING, "scifact"),
     "embedding-scifact_ensemble": Run("embedding", "teacher: with BM25", _EMBEDDING, "scifact", "ensemble", seeds=3),
+    "embedding-semeval_ensemble": Run(
+        "embedding", "teacher: with BM25", _EMBEDDING.replace("epochs 2", "epochs 5"), "semeval", "ensemble", seeds=3
+    ),
     "embedding-corpus": Run("embedding", "sentences cut out of the corpus", _CORPUS, "corpus"),
     "embedding-corpus_ensemble": Run("embedding", "the same, teacher with BM25", _CORPUS, "corpus", "ensemble"),
     "embedding-wikiqa_shallow": Run("embedding", "3 of 6 layers", f"{_EMBEDDING} --init_layers 3", anchors=False),
     "reranker-wikiqa_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, seeds=3),
+    "reranker-wikiqa_plain_short": Run("reranker", "plain, 1 epoch", _SHORT_RERANKER, seeds=3),
+    "reranker-wikiqa_kl_short": Run(
+        "reranker", "list, kl, 1 epoch", f"{_SHORT_RERANKER} --loss kl", listed=True, seeds=3
+    ),
     "reranker-wikiqa_all": Run("reranker", "all pairs, MarginMSE", _RERANKER, derive="--num_negatives all"),
     "reranker-wikiqa_stratified": Run("reranker", "stratified, MarginMSE", _RERANKER, derive="--sampling stratified"),
     "reranker-wikiqa_random": Run("reranker", "random, MarginMSE", _RERANKER, derive="--sampling random"),
     **{
         f"reranker-wikiqa_{loss.replace('+', '_')}": Run(
-            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True
+            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True, seeds=3 if loss == "kl" else 1
         )
         for loss in ("kl", "margin_mse+mse", "listnet", "plistmle", "adr_mse", "lambda")
     },
     "reranker-wikiqa_ranknet": Run("reranker", "next ranks, RankNet", f"{_RERANKER} --loss ranknet"),
     "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact"),
+    "reranker-wikiqa_shallow": Run(
+        "reranker", "list, kl, 3 of 6 layers", f"{_RERANKER} --loss kl --init_layers 3", listed=True
+    ),
+    "reranker-scifact_kl_ensemble": Run(
+        "reranker", "list, kl, teacher with BM25", f"{_RERANKER} --loss kl", "scifact", "ensemble", listed=True
+    ),
     "reranker-scifact_ensemble": Run("reranker", "teacher: with BM25", _RERANKER, "scifact", "ensemble"),
 }
+CROSS_ENCODER = "reranker-wikiqa_kl"  # that run's first seed teaches embedders, too

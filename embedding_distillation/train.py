@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,8 @@ class Args(TrainArgs):
     anchors_per_query: int = flag("anchor texts beside each training query", 2)
     merge: str = flag(
         "interpolate with the student before training (with --init_layers: the shallow one): auto (chosen on the dev "
-        "files; without any 0.5, and 1 with --init_layers), off, or the weight of the trained one",
+        "files; without any 0.5, and 1 with --init_layers), off, or the weight of the trained one; above 1 goes beyond "
+        "it, as auto may where there are --out_of_domain_dev_files",
         "auto",
         type=_merge,
     )
@@ -201,8 +203,8 @@ def _check_flags(args: Args) -> None:
         raise UsageError("--loss mse learns the teacher's vectors", "Pass --teacher, the embedder")
     if args.teacher and args.loss not in ("mse", "kl+contrastive"):
         raise UsageError(f"--loss {args.loss} needs the teacher's scores only", "Leave out --teacher")
-    if isinstance(args.merge, float) and not 0 <= args.merge <= 1:
-        raise UsageError(f"--merge is {args.merge:g}", "Pass a weight from 0 to 1, auto or off")
+    if isinstance(args.merge, float) and not 0 <= args.merge < math.inf:
+        raise UsageError(f"--merge is {args.merge:g}", "Pass a weight of 0 or more, auto or off")
     if args.out_of_domain_dev_files and args.merge != "auto":
         raise UsageError(
             "--out_of_domain_dev_files are for --merge auto", f"Leave out --merge {args.merge}, or the files"

@@ -192,7 +192,7 @@ def training_curve(log: Sequence[Mapping[str, float]]) -> Picture:
 
 
 def trade_off(merges: Sequence[Mapping[str, Any]]) -> Picture:
-    """Draw in-domain quality against the change out of domain, from before (alpha 0) to after training (alpha 1).
+    """Draw in-domain quality against the change out of domain, along the line of `rag_core.merging`.
 
     One line a model, its chosen alpha ringed. Where a model has no out-of-domain files, in-domain quality by alpha.
     """

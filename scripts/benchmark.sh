@@ -6,4 +6,4 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
 
 "$PYTHON" "$ROOT/benchmarks/quality.py" "$@"
-"$PYTHON" "$ROOT/benchmarks/readme_tables.py"
+"$PYTHON" "$ROOT/benchmarks/tables.py"

@@ -3,17 +3,22 @@
 import numpy as np
 import pytest
 
+from rag_core import merging
 from rag_core.dev_set import DevSet
 from rag_core.errors import DataError
 from rag_core.jsonl import write_records
-from rag_core.merging import ALPHAS, decide
+from rag_core.merging import BETWEEN, BEYOND
 from rag_core.records import ScoredPair
 
 
 def curve(mean, spread=0.0, queries=8):
     """Values whose mean at alpha is `mean(alpha)`, and whose differences between two alphas vary by `spread`."""
     sign = np.resize([1, -1], queries)
-    return np.array([mean(alpha) + spread * alpha * sign for alpha in ALPHAS])
+    return np.array([mean(alpha) + spread * alpha * sign for alpha in BETWEEN])
+
+
+def decide(inside, outside):
+    return merging.decide(BETWEEN, inside, outside)
 
 
 def arch(top):
@@ -26,17 +31,18 @@ def test_the_best_point_at_which_nothing_falls():
     alpha, reason = decide([rising], [arch(0.65)])
     assert alpha == 0.5
     assert reason == (
-        "the smallest within a standard error of the best on the in-domain dev files, "
+        "nearest to 1 within a standard error of the best on the in-domain dev files, "
         "of 3 of 5 at which no out-of-domain dev file falls by more than a standard error"
     )
     assert decide([rising], [arch(0.65), curve(lambda alpha: -alpha)])[0] == 0
 
 
-def test_what_the_dev_file_cannot_tell_from_the_best_is_decided_for_the_smaller():
-    assert decide([curve(lambda alpha: min(alpha, 0.25))], [])[0] == 0.25
-    # The shortfall, 1 - alpha, is within 3 (1 - alpha) / sqrt(queries); so it is everywhere.
-    assert decide([curve(lambda alpha: alpha, spread=3.0)], [])[0] == 0
-    assert decide([curve(lambda alpha: alpha, spread=3.0, queries=8), curve(lambda alpha: alpha, 0.0, 92)], [])[0] == 1
+def test_what_the_dev_file_cannot_tell_from_the_best_is_decided_for_the_trained_weights():
+    assert decide([curve(lambda alpha: -abs(alpha - 0.25))], [])[0] == 0.25
+    # The shortfall at 1, of 0.75, is within 0.75 * 3 / sqrt(8).
+    assert decide([curve(lambda alpha: -abs(alpha - 0.25), spread=3.0)], [])[0] == 1
+    several = [curve(lambda alpha: -abs(alpha - 0.25), spread=3.0, queries=8)]
+    assert decide([*several, curve(lambda alpha: -abs(alpha - 0.25), 0.0, 92)], [])[0] == 0.25
 
 
 def test_a_fall_that_a_dev_file_cannot_tell_from_none_is_no_fall():
@@ -53,6 +59,14 @@ def test_a_fall_that_a_dev_file_cannot_tell_from_none_is_no_fall():
 def test_without_an_in_domain_file_half_or_less():
     assert decide([], [curve(lambda alpha: 0.0)])[0] == 0.5
     assert decide([], [arch(0.4)])[0] == 0.25
+
+
+def test_beyond_the_trained_one_as_far_as_nothing_falls():
+    alphas = BETWEEN + BEYOND
+    rising, falling_from_two = np.array(alphas), np.array([2.2 - alpha if alpha > 2 else 0.0 for alpha in alphas])
+    assert merging.decide(alphas, [np.tile(rising, (8, 1)).T], [np.tile(falling_from_two, (8, 1)).T])[0] == 2
+    flat_from_two = np.minimum(rising, 2)
+    assert merging.decide(alphas, [np.tile(flat_from_two, (8, 1)).T], [])[0] == 2
 
 
 def rows(*candidates):

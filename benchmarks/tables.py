@@ -1,0 +1,213 @@
+"""Make the tables of README and docs/RESULTS.md from the reports in benchmarks/results.
+
+python benchmarks/tables.py [--store NAME report.json] [--check]
+
+`--store` only keeps a report under a name; `--check` writes nothing and exits 1 where a page is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from quality_runs import RUNS, Pipeline, Run
+
+from rag_core.report import format_rows, format_table
+from rag_core.significance import gap_closed, paired_change
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "RESULTS.md")
+PERFORMANCE = ("scoring", "training", "evaluation")  # files of results whose rows stand in the table of speed
+_BOOTSTRAP_SEED = 0
+
+Values = npt.NDArray[np.float64]
+
+
+def main() -> int:
+    """Store, then write or check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", nargs=2, metavar=("NAME", "REPORT"))
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    if args.store:
+        store(args.store[0], Path(args.store[1]))
+        return 0
+    stale = False
+    for page in PAGES:
+        current = page.read_text(encoding="utf-8")
+        fresh = fill(current)
+        stale |= fresh != current
+        if not args.check:
+            page.write_text(fresh, encoding="utf-8")
+    return int(args.check and stale)
+
+
+def store(name: str, report: Path) -> None:
+    """Keep the figures of a report, with the names of its files and models: no folders, and no text of a data set."""
+    content = json.loads(report.read_text(encoding="utf-8"))
+    content["models"] = {ranker: Path(model).name for ranker, model in content["models"].items()}
+    if content["training"] and content["training"]["teacher"]:
+        content["training"]["teacher"] = Path(content["training"]["teacher"]).name
+    del content["training_log"]
+    with (report.parent / "per_query.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    for file in content["files"]:
+        file["per_query"] = {
+            ranker: [round(row[ranker]["MAP"], 4) for row in rows if row["path"] == file["path"]]
+            for ranker in file["means"]
+        }
+        file["path"] = Path(file["path"]).name
+        del file["examples"]
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(content, indent=1)
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list of numbers, a line
+    (RESULTS / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def fill(page: str) -> str:
+    """Return a page with the tables between its markers made anew."""
+    tables: dict[str, Callable[[], str]] = {
+        "quickstart": quickstart,
+        "summary": summary,
+        "embedding": lambda: quality("embedding"),
+        "reranker": lambda: quality("reranker"),
+        "performance": performance,
+    }
+    for name, table in tables.items():
+        pattern = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+        if pattern.search(page):
+            content = table()
+            page = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
+    return page
+
+
+def quickstart() -> str:
+    """Return what the two halves of the quickstart print."""
+    halves = {"Embedder": "quickstart-embedding", "Reranker": "quickstart-reranker"}
+    return "\n\n".join(f"{title}:\n\n```text\n{format_table(_load(name))}\n```" for title, name in halves.items())
+
+
+def summary() -> str:
+    """Return the rows of the runs that were done with several seeds."""
+    rows = [["student", "run", "BM25", "before", "after", "teacher", "after - before [95 %]", "elsewhere"]]
+    for name, run in RUNS.items():
+        reports = _reports(name)
+        if len(reports) > 1:
+            link = f"[{_short(name)}](docs/RESULTS.md#{name})"
+            means = [f"{_values(reports, ranker).mean():.4f}" for ranker in ("BM25", "before", "after", "teacher")]
+            student = "embedder" if run.pipeline == "embedding" else "cross-encoder"
+            rows.append([student, link, *means, _change(reports), _elsewhere(reports)])
+    return format_rows(rows)
+
+
+def quality(pipeline: Pipeline) -> str:
+    """Return a row for each run of a pipeline: MAP in its domain and in others, in the mean over its seeds."""
+    head = ["run", "what", "alpha", "seconds", "BM25", "before", "after (seeds)", "teacher", "after - before [95 %]"]
+    rows = [[*head, "lead closed", "after - that of the first of its set [95 %]", "elsewhere: after - before"]]
+    for name, run in RUNS.items():
+        reports = _reports(name)
+        if run.pipeline != pipeline or not reports:
+            continue
+        training = [report["training"] for report in reports]
+        seconds = np.mean([facts["seconds"] for facts in training])
+        gap = gap_closed(*(_values(reports, of) for of in ("before", "after", "teacher")), _BOOTSTRAP_SEED)
+        rows.append(
+            [
+                f'<a id="{name}"></a>{_short(name)}',
+                run.technique,
+                ", ".join(f"{facts['alpha']:g}" for facts in training if "alpha" in facts),
+                f"{seconds:.0f}",
+                *(f"{_values(reports, ranker).mean():.4f}" for ranker in ("BM25", "before")),
+                _after(reports),
+                f"{_values(reports, 'teacher').mean():.4f}",
+                _change(reports),
+                "no lead" if gap is None else _share(gap.share, gap.low, gap.high),
+                _against_first(name, run),
+                _elsewhere(reports),
+            ]
+        )
+    empty = {column for column in range(len(rows[0])) if not any(row[column] for row in rows[1:])}  # of no run
+    return format_rows([[cell for column, cell in enumerate(row) if column not in empty] for row in rows])
+
+
+def _short(name: str) -> str:
+    return name.partition("-")[2]
+
+
+def _reports(name: str) -> list[Any]:
+    return [_load(path.stem) for path in sorted(RESULTS.glob(f"{name}-[0-9].json"))]
+
+
+def _values(reports: Sequence[Any], ranker: str, file: int = 0) -> Values:
+    """Return a ranker's average precision query by query, in the mean over seeds; shape (queries,)."""
+    return np.mean([report["files"][file]["per_query"][ranker] for report in reports], axis=0)
+
+
+def _change(reports: Sequence[Any], file: int = 0) -> str:
+    return _interval(_values(reports, "before", file), _values(reports, "after", file))
+
+
+def _elsewhere(reports: Sequence[Any]) -> str:
+    files = enumerate(reports[0]["files"][1:], start=1)
+    return ", ".join(f"{Path(file['path']).name.partition('_')[0]} {_change(reports, at)}" for at, file in files)
+
+
+def _after(reports: Sequence[Any]) -> str:
+    seeds = [report["files"][0]["means"]["after"]["MAP"] for report in reports]
+    spread = f" ({', '.join(f'{mean:.4f}' for mean in seeds)})" if len(seeds) > 1 else ""
+    return f"{np.mean(seeds):.4f}{spread}"
+
+
+def _against_first(name: str, run: Run) -> str:
+    first = next(other for other, one in RUNS.items() if (one.pipeline, one.tested_on) == (run.pipeline, run.tested_on))
+    reports = _reports(first)
+    return _interval(_values(reports, "after"), _values(_reports(name), "after")) if reports and first != name else ""
+
+
+def _interval(old: Values, new: Values) -> str:
+    change = paired_change(old, new, _BOOTSTRAP_SEED)
+    return f"{change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+
+
+def _share(share: float, low: float | None, high: float | None) -> str:
+    return f"{share:.0%}" + ("" if low is None else f" [{low:.0%}, {high:.0%}]")
+
+
+def performance() -> str:
+    """Return the rows of the benchmarks of speed."""
+    return performance_table([row for name in PERFORMANCE for row in _load(name)["rows"]])
+
+
+def performance_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of results, as measurement.py has them, as a Markdown table."""
+    cells = [["what", "theirs", "ours", "theirs/s", "ours/s", "ratio [min, max]", "memory, MiB", "results"]]
+    cells += [
+        [
+            row["work"],
+            row["theirs"],
+            row["ours"],
+            f"{row['rate_theirs']:,.4g} {row['unit']}",
+            f"{row['rate_ours']:,.4g}",
+            f"{row['ratio']['median']:.2f} [{row['ratio']['min']:.2f}, {row['ratio']['max']:.2f}]",
+            f"{row['peak_mib_theirs']:,.0f} / {row['peak_mib_ours']:,.0f}",
+            row["result"],
+        ]
+        for row in rows
+    ]
+    return format_rows(cells)
+
+
+def _load(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
