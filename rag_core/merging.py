@@ -66,31 +66,40 @@ def interpolate(model: nn.Module, before: Weights, after: Weights, alpha: float)
 def choose_alpha(
     model: Any, before: Weights, after: Weights, dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
 ) -> Merge:
-    """Measure the dev files along the line, and choose the point as `decide` does."""
+    """Measure the dev files along the line, and choose the point as `decide` does.
+
+    Beyond 1 it goes only where there are files in and out of domain, and not past a point at which they say no.
+    """
     from tqdm import tqdm
 
-    guarded = any(domain == "out-of-domain" for domain, _ in dev_sets)
-    alphas = BETWEEN + BEYOND if guarded else BETWEEN
-
-    def measure(domain: Domain, dev_set: DevSet) -> Values:
-        rows = []
-        for alpha in tqdm(alphas, desc=f"merge: {dev_set.path.name}", disable=None):
-            interpolate(model, before, after, alpha)
+    both = {domain for domain, _ in dev_sets} == {"in-domain", "out-of-domain"}
+    measured: list[list[Values]] = [[] for _ in dev_sets]
+    alphas: list[float] = []
+    for alpha in tqdm(BETWEEN + BEYOND if both else BETWEEN, desc="merge", disable=None):
+        if alpha > 1 and len(alphas) - 1 not in _candidates(*_by_domain(dev_sets, measured)):
+            break
+        interpolate(model, before, after, alpha)
+        for rows, (_, dev_set) in zip(measured, dev_sets, strict=True):
             rows.append(dev_set.values(model, batch_size))
-        values = np.stack(rows)
-        figures = ", ".join(f"{alpha:g}: {mean:.4f}" for alpha, mean in zip(alphas, values.mean(axis=1), strict=True))
-        logger.info("%s (%s), %s by alpha: %s", dev_set.path.name, domain, dev_set.measure, figures)
-        return values
-
-    measured = [measure(domain, dev_set) for domain, dev_set in dev_sets]
-    inside = [values for (domain, _), values in zip(dev_sets, measured, strict=True) if domain == "in-domain"]
-    outside = [values for (domain, _), values in zip(dev_sets, measured, strict=True) if domain == "out-of-domain"]
-    alpha, reason = decide(alphas, inside, outside)
+        alphas.append(alpha)
     curves = [
-        Curve(dev_set.path.name, domain, dev_set.measure, len(dev_set.groups), values.mean(axis=1).tolist())
-        for (domain, dev_set), values in zip(dev_sets, measured, strict=True)
+        Curve(dev_set.path.name, domain, dev_set.measure, len(dev_set.groups), [float(row.mean()) for row in rows])
+        for (domain, dev_set), rows in zip(dev_sets, measured, strict=True)
     ]
+    for curve in curves:
+        figures = ", ".join(f"{alpha:g}: {value:.4f}" for alpha, value in zip(alphas, curve.values, strict=True))
+        logger.info("%s (%s), %s by alpha: %s", curve.name, curve.domain, curve.measure, figures)
+    alpha, reason = decide(alphas, *_by_domain(dev_sets, measured))
     return Merge(alpha, reason, alphas, curves)
+
+
+def _by_domain(
+    dev_sets: Sequence[tuple[Domain, DevSet]], measured: Sequence[Sequence[Values]]
+) -> tuple[list[Values], list[Values]]:
+    """Return the values of the in-domain and of the out-of-domain files, each of shape (alphas, queries)."""
+    pairs = [(domain, np.stack(rows)) for (domain, _), rows in zip(dev_sets, measured, strict=True)]
+    inside, outside = ([values for of, values in pairs if of == domain] for domain in ("in-domain", "out-of-domain"))
+    return inside, outside
 
 
 def decide(alphas: Sequence[float], inside: Sequence[Values], outside: Sequence[Values]) -> tuple[float, str]:
@@ -105,19 +114,31 @@ def decide(alphas: Sequence[float], inside: Sequence[Values], outside: Sequence[
         alphas: ascending from 0.
         inside, outside: of each file the values at `alphas`; shape (alphas, queries).
     """
-    allowed = [i for i in range(len(alphas)) if all(_as_good(values[0] - values[i]) for values in outside)]
+    candidates = _candidates(inside, outside)
     constraint = ""
     if outside:
-        among = f"{len(allowed)} of {len(alphas)}"
+        among = f"{len(_allowed(outside))} of {len(alphas)}"
         constraint = f", of {among} at which no out-of-domain dev file falls by more than a standard error"
     if not inside:
-        chosen = max(i for i in allowed if alphas[i] <= DEFAULT_ALPHA)
+        chosen = max(i for i in candidates if alphas[i] <= DEFAULT_ALPHA)
         return alphas[chosen], f"nothing in-domain to choose it on: at most {DEFAULT_ALPHA:g}{constraint}"
+    chosen = min(candidates, key=lambda i: abs(alphas[i] - 1))
+    return alphas[chosen], f"nearest to 1 within a standard error of the best on the in-domain dev files{constraint}"
+
+
+def _candidates(inside: Sequence[Values], outside: Sequence[Values]) -> list[int]:
+    """Return which alphas, by number, are allowed and not worse in-domain than the best of these."""
+    allowed = _allowed(outside) if outside else list(range(len(inside[0])))
+    if not inside:
+        return allowed
     values = np.concatenate(inside, axis=1)
     best = max(allowed, key=lambda i: (values[i].mean(), -i))
-    as_good = [i for i in allowed if i == best or _as_good(values[best] - values[i])]
-    chosen = min(as_good, key=lambda i: abs(alphas[i] - 1))
-    return alphas[chosen], f"nearest to 1 within a standard error of the best on the in-domain dev files{constraint}"
+    return [i for i in allowed if i == best or _as_good(values[best] - values[i])]
+
+
+def _allowed(outside: Sequence[Values]) -> list[int]:
+    """Return at which alphas, by number, no file is worse than at the first."""
+    return [i for i in range(len(outside[0])) if all(_as_good(values[0] - values[i]) for values in outside)]
 
 
 def _as_good(shortfall: Values) -> bool:

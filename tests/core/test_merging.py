@@ -1,5 +1,8 @@
 """Which point between before and after is chosen."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -67,6 +70,43 @@ def test_beyond_the_trained_one_as_far_as_nothing_falls():
     assert merging.decide(alphas, [np.tile(rising, (8, 1)).T], [np.tile(falling_from_two, (8, 1)).T])[0] == 2
     flat_from_two = np.minimum(rising, 2)
     assert merging.decide(alphas, [np.tile(flat_from_two, (8, 1)).T], [])[0] == 2
+
+
+class Dev:
+    """A file whose values follow a curve; counts how often it is measured."""
+
+    path, groups, measure = Path("dev.jsonl"), [0] * 8, "MAP"
+
+    def __init__(self, line, mean):
+        self._line, self._mean, self.asked = line, mean, []
+
+    def values(self, model, batch_size):
+        self.asked.append(self._line.alpha)
+        return np.full(8, self._mean(self._line.alpha))
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "measured"),
+    [
+        (lambda alpha: alpha, lambda alpha: 0.0, [*BETWEEN, *BEYOND]),
+        (lambda alpha: -abs(alpha - 1.5), lambda alpha: 0.0, [*BETWEEN, 1.5, 2.0]),
+        (lambda alpha: alpha, lambda alpha: 0.9 - alpha if alpha else 0.0, [*BETWEEN]),
+        (lambda alpha: alpha, None, [*BETWEEN]),
+        (None, lambda alpha: 0.0, [*BETWEEN]),
+    ],
+    ids=["rising", "until the top", "until the guard says no", "without a guard", "without an in-domain file"],
+)
+def test_how_far_it_is_measured(inside, outside, measured, monkeypatch):
+    line = SimpleNamespace()
+    monkeypatch.setattr(merging, "interpolate", lambda model, before, after, alpha: setattr(line, "alpha", alpha))
+    curves = {"in-domain": inside, "out-of-domain": outside}
+    devs = [(domain, Dev(line, mean)) for domain, mean in curves.items() if mean]
+    merge = merging.choose_alpha(None, {}, {}, devs, 8)
+    assert merge.alphas == measured
+    assert all(
+        dev.asked == measured and len(curve.values) == len(measured)
+        for (_, dev), curve in zip(devs, merge.files, strict=True)
+    )
 
 
 def rows(*candidates):
