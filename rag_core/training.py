@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,7 +173,7 @@ def run_trainer(trainer: Trainer, checkpoints: Path, selection: Selection) -> di
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return {
         "steps": trainer.state.global_step,
-        "seconds": round(sum(log.get("train_runtime", 0.0) for log in trainer.state.log_history), 1),
+        "seconds": round(trainer.state.log_history[-1]["seconds"], 1),
         **({"dev": dev_values(trainer.state.log_history, selection.metric_names())} if selection.dev_sets else {}),
         **_select(trainer, checkpoints, selection),
     }
@@ -270,6 +271,14 @@ class PipelineTrainer:
 
 
 class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Shows the log, and counts in it the seconds since training began, also before it was stopped and went on."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        before = state.log_history[-1].get("seconds", 0.0) if state.log_history else 0.0
+        self._began = time.monotonic() - before
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -283,6 +292,7 @@ class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
                 f"the training loss is not finite at step {state.global_step}",
                 "Lower --learning_rate, or soften the teacher's scores (--margin_scale, --teacher_temperature)",
             )
+        state.log_history[-1]["seconds"] = time.monotonic() - self._began
         shown = {
             name: value
             for name, value in (logs or {}).items()

@@ -168,6 +168,7 @@ def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, tin
     process.kill()
     process.wait()
     assert not killed.exists()
+    before = json.loads(state.read_text())["log_history"][-1]["seconds"]
     # A checkpoint that was being written when the power went has no state yet.
     broken = tmp_path / "killed.partial" / "checkpoint-999"
     broken.mkdir()
@@ -182,5 +183,8 @@ def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, tin
     expected = load_file(tmp_path / "whole" / "model.safetensors")
     for name, values in load_file(killed / "model.safetensors").items():
         assert (values == expected[name]).all(), name
-    steps = [json.loads((tmp_path / f"{name}.manifest.json").read_text())["steps"] for name in ("killed", "whole")]
-    assert steps == [24, 24]
+    facts = [json.loads((tmp_path / f"{name}.manifest.json").read_text()) for name in ("killed", "whole")]
+    assert [fact["steps"] for fact in facts] == [24, 24]
+    log = [entry["seconds"] for entry in json.loads((killed / "training_log.json").read_text())]
+    assert log == sorted(log)
+    assert facts[0]["seconds"] == round(log[-1], 1) > before > 0
