@@ -37,6 +37,10 @@ class EngineError(PipelineError):
     """A model cannot be loaded, or what it computes cannot be trusted."""
 
 
+class HubError(PipelineError):
+    """A model hub refuses what is sent to it, or is out of reach."""
+
+
 class UsageError(PipelineError):
     """The flags contradict each other."""
 

@@ -1,0 +1,152 @@
+"""Upload a finished model folder to a Hugging Face hub; no other stage sends anything.
+
+model folder with its card -> repository on the hub
+
+python -m rag_core.push --model runs/mine/model --repo_id my-name/my-reranker
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rag_core.errors import DataError, HubError, UsageError
+from rag_core.stage import StageArgs, flag, run_stage
+
+# By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
+_SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]
+_SENT += ["model.xml", "model.bin", "LICENSE*", "NOTICE*"]
+_NOT_SENT = [".*", "*/.*", "checkpoint-*", "*/checkpoint-*", "*.partial/*", "*.manifest.json"]
+_WEIGHTS = (".safetensors", ".onnx", ".xml")
+_LOCAL_PATH = re.compile(r"(?<![\w.:/<\\)~])/[\w.-]+/[^\s\"'`|)\\]+")
+_VOCABULARIES = ("tokenizer.json", "vocab.json")  # any word may stand there
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(StageArgs):
+    """Flags of the stage; the token is no flag, but HF_TOKEN, or that of `hf auth login`."""
+
+    model: Path = flag("trained, calibrated or exported model folder, with a README.md")
+    repo_id: str = flag("OWNER/NAME on the hub; made where it does not exist")
+    private: Literal["true", "false"] = flag("whether only its owner sees it", "true")
+    revision: str | None = flag("branch, made where it does not exist (default: main)", None)
+    dry_run: bool = flag("list what would be sent, and send nothing", False)
+
+
+def run(args: Args) -> list[Path]:
+    """List what is sent, send it, and print where it stands.
+
+    Raises:
+        PipelineError: a flag, the folder or the hub is at fault.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily
+
+    try:
+        validate_repo_id(args.repo_id)
+    except HFValidationError as error:
+        raise UsageError(str(error).splitlines()[0], "Pass --repo_id OWNER/NAME") from error
+    if "/" not in args.repo_id:
+        raise UsageError(f"--repo_id {args.repo_id!r} has no owner", "Pass --repo_id OWNER/NAME")
+    for name in _files(args.model):
+        logger.info("%14s bytes  %s", f"{(args.model / name).stat().st_size:,}", name)
+    if not args.dry_run:
+        print(_send(args))  # noqa: T201  # the result of this stage
+    return []
+
+
+def _files(folder: Path) -> list[str]:
+    """Return what of a folder is sent.
+
+    Raises:
+        DataError: it is no finished model with a card, or names paths of this machine.
+    """
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
+
+    if not folder.is_dir():
+        raise DataError("is no folder", "Name the folder of a model", path=folder)
+    if any(part.suffix == ".partial" for part in (folder.resolve(), *folder.resolve().parents)):
+        raise DataError("is unfinished", "Run the stage that writes it to its end", path=folder)
+    if not any((folder / name).is_file() for name in ("config.json", "modules.json", "export.json")):
+        raise DataError("is no model (no config.json, modules.json, export.json)", "Name a model folder", path=folder)
+    if not (folder / "README.md").is_file():
+        remedy = "Write README.md, or run evaluate with this folder as --after, which begins one"
+        raise DataError("has no model card", remedy, path=folder)
+    there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files: list[str] = list(filter_repo_objects(there, allow_patterns=_SENT, ignore_patterns=_NOT_SENT))
+    if not any(name.endswith(_WEIGHTS) for name in files):
+        raise DataError(f"has no weights ({', '.join(_WEIGHTS)})", "Train or export the model again", path=folder)
+    for name in files:
+        if name.endswith((".json", ".md")) and not name.endswith(_VOCABULARIES):
+            lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+            for number, line in enumerate(lines, start=1):
+                if found := _LOCAL_PATH.search(line):
+                    what = f"names a path of this machine ({found[0]})"
+                    raise DataError(what, "Write the name without its folder", path=folder / name, line=number)
+    if left := sorted({*there} - {*files}):
+        logger.info("left out: %s", ", ".join(left))
+    return files
+
+
+def _send(args: Args) -> str:
+    """Upload, and return the address.
+
+    Raises:
+        HubError: there is no token, or the hub refuses, or is out of reach.
+        UsageError: the repository stands there with another --private.
+    """
+    import httpx2
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if constants.HF_HUB_OFFLINE:
+        raise HubError("HF_HUB_OFFLINE is set, so nothing may be sent", "Unset it for this command")
+    api, again = HfApi(), "then run the same command again: what is there already is not sent twice"
+    log_in = f"Set HF_TOKEN to one that may write to {args.repo_id}, or run: hf auth login"
+    try:
+        api.token = get_token()
+        if not api.token:
+            raise HubError(f"there is no token for {api.endpoint}", log_in)
+        api.create_repo(args.repo_id, private=args.private == "true", exist_ok=True)
+        private = api.model_info(args.repo_id).private
+        if private != (args.private == "true"):
+            what = f"{args.repo_id} exists already, and is {'private' if private else 'public'}"
+            raise UsageError(what, f"Pass --private {str(private).lower()}, or another --repo_id")
+        if args.revision:
+            api.create_branch(args.repo_id, branch=args.revision, exist_ok=True)
+        api.upload_folder(
+            repo_id=args.repo_id,
+            folder_path=args.model,
+            revision=args.revision,
+            commit_message=f"Upload {args.model.resolve().name}",
+            allow_patterns=_SENT,
+            ignore_patterns=_NOT_SENT,
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise HubError(f"{api.endpoint} refuses the token ({status})", log_in) from error
+        what = f"{api.endpoint} answers {status} ({error.server_message or 'without a reason'})"
+        raise HubError(what, f"Mend that where it can be mended, {again}") from error
+    except ValueError as error:  # the library's word for a card whose front matter the hub does not accept
+        raise HubError(" ".join(str(error).split()), "Change the file") from error
+    except (httpx2.HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # one for each way of sending
+        what = f"{api.endpoint} is out of reach ({error or type(error).__name__})"
+        raise HubError(what, f"Check the network and HF_ENDPOINT, {again}") from error
+    return f"{api.endpoint}/{args.repo_id}" + (f"/tree/{args.revision}" if args.revision else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
