@@ -160,17 +160,18 @@ def _to_onnx(student: Any, inputs: dict[str, Any], path: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of what the exporter will no longer do one day
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        torch.onnx.export(
+        program: Any = torch.onnx.export(  # never None with dynamo
             Graph(),
             tuple(inputs.values()),
-            path,
             input_names=list(inputs),
             output_names=["output"],
             dynamo=True,
             dynamic_shapes=(tuple(free for _ in inputs),),
-            external_data=_bytes(student) > _LARGEST_FILE,
             verbose=False,
         )
+    for node in program.model.graph.all_nodes():  # a graph is passed on, the paths of this machine are not
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    program.save(path, external_data=_bytes(student) > _LARGEST_FILE)
 
 
 def _bytes(student: Any) -> int:

@@ -17,7 +17,14 @@ import pytest
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-TINY = Path(__file__).parent.parent / "data" / "tiny"
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "data" / "tiny"
+
+
+def marked_code(page, mark):
+    """Return the Python that stands between `<!-- mark: begin -->` and its end in a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.search(rf"<!-- {mark}: begin -->\n```python\n(.*?)```", text, flags=re.DOTALL)[1]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rag_core.exported_model import load_exported
 from rag_core.proof import Proof
 from rag_core.significance import Change
 from reranker_distillation import evaluate
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY, marked_code
 
 pytestmark = [
     pytest.mark.skipif(
@@ -28,7 +28,8 @@ pytestmark = [
 ]
 
 PAIRS = [("how are caves made", "melt water carves them"), ("how are caves made", "a cave"), ("ants", "the fence")]
-README = Path(__file__).parents[2] / "README.md"
+TEXTS = ["how are caves made", *(text for _, text in PAIRS)]
+NEEDED = ["onnxruntime", "tokenizers", "numpy"]  # as README says
 
 
 def run(model, folder, *flags):
@@ -36,11 +37,11 @@ def run(model, folder, *flags):
     return export.main([*command, "--log_level", "error"])
 
 
-def example(folder):
-    """README's lines, with a folder of ours and what they compute printed."""
-    found = re.search(r"<!-- export example: begin -->\n```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    code = found[1].replace("runs/mine/int8", str(folder)).replace('[("a query", "a passage"), ("a query"', "[PAIRS")
-    code = re.sub(r"encode_batch\(.*?\)  #.*", f"encode_batch({PAIRS})", code)
+def example(folder, rows):
+    """README's lines, with a folder and rows of ours, and what they compute printed."""
+    code = marked_code("README.md", "export example").replace("runs/mine/int8", str(folder))
+    code, count = re.subn(r"encode_batch\(.*?\)  #.*", f"encode_batch({rows})", code)
+    assert count == 1
     return f"{code}\nimport sys\nassert not {{'torch', 'transformers'}} & sys.modules.keys()\nprint(scores.tolist())"
 
 
@@ -51,13 +52,51 @@ def exported(tiny_cross_encoder, tmp_path_factory):
     return folder
 
 
-def test_the_lines_of_the_readme_score_without_torch(exported, tiny_cross_encoder):
-    scores = subprocess.run(
-        [sys.executable, "-c", example(exported)], check=True, capture_output=True, text=True
-    ).stdout
+@pytest.fixture(scope="module")
+def exported_embedder(tiny_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "embedder"
+    assert run(tiny_encoder, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
+    """The Python of a new environment that has what an export needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    found = subprocess.run([*pip, *NEEDED], capture_output=True, text=True, check=False)
+    if found.returncode and re.search("connection broken|ConnectionError|NameResolution|timed out", found.stderr):
+        pytest.skip("the package index is out of reach")
+    assert found.returncode == 0, found.stderr
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture
+def python(request):
+    return sys.executable if request.param == "this environment" else request.getfixturevalue("bare_python")
+
+
+@pytest.mark.parametrize(
+    "python", ["this environment", pytest.param("a new environment", marks=pytest.mark.slow)], indirect=True
+)
+def test_the_lines_of_the_readme_score_without_torch(
+    python, exported, exported_embedder, tiny_cross_encoder, tiny_encoder, tmp_path
+):
+    def compute(folder, rows):
+        command = [python, "-I", "-c", example(folder, rows)]  # -I: nothing of this checkout or of PYTHONPATH
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout)
+
     source = load_model("sentence-transformers", EngineOptions(tiny_cross_encoder, dtype="float32"), PAIRS)
-    np.testing.assert_allclose(json.loads(scores), source.score(PAIRS), rtol=0, atol=1e-4)
-    np.testing.assert_allclose(load_exported(exported).score(PAIRS), source.score(PAIRS), rtol=0, atol=1e-4)
+    scores = compute(exported, PAIRS)
+    np.testing.assert_allclose(scores, source.score(PAIRS), rtol=0, atol=1e-5)
+    assert np.argsort(scores).tolist() == np.argsort(source.score(PAIRS)).tolist()
+    np.testing.assert_allclose(load_exported(exported).score(PAIRS), source.score(PAIRS), rtol=0, atol=1e-5)
+    encoder = load_model("sentence-transformers", EngineOptions(tiny_encoder, dtype="float32"), PAIRS)
+    vectors = np.array(compute(exported_embedder, TEXTS))
+    exact = encoder.encode(TEXTS, "passage")
+    np.testing.assert_allclose(vectors, exact, rtol=0, atol=1e-5)
+    assert np.argsort(vectors[1:] @ vectors[0]).tolist() == np.argsort(exact[1:] @ exact[0]).tolist()
 
 
 def test_the_proof_stands_beside_the_graph(exported):
@@ -71,14 +110,14 @@ def test_the_proof_stands_beside_the_graph(exported):
         "proof.json",
     }
     assert json.loads((exported / "export.json").read_text())["kind"] == "cross-encoder"
+    assert b"site-packages" not in (exported / "model.onnx").read_bytes()  # where torch notes who called what
 
 
-def test_an_embedder_and_its_prompts(tiny_encoder, tmp_path):
-    assert run(tiny_encoder, tmp_path / "out") == 0
+def test_an_embedder_and_its_prompts(exported_embedder, tiny_encoder):
     source = load_model("sentence-transformers", EngineOptions(tiny_encoder, dtype="float32"), PAIRS)
     texts = ["one text", "another, which is longer than the first"]
     for role in ("query", "passage"):
-        found = load_exported(tmp_path / "out").encode(texts, role)
+        found = load_exported(exported_embedder).encode(texts, role)
         np.testing.assert_allclose(found, source.encode(texts, role), rtol=0, atol=1e-5)
 
 
