@@ -1,6 +1,6 @@
 """Turn a trained student into a graph that runs without torch, in float32 or int8, and prove that it ranks the same.
 
-model folder -> folder with graph, tokenizer, export.json and proof.json
+model folder -> folder with graph, tokenizer, export.json, proof.json and a card
 
 python -m rag_core.export --model models/student --precision int8 --dataset data/test.jsonl --output_dir models/int8
 """
@@ -107,12 +107,26 @@ def run(args: Args) -> Path:
             if fault := _fault(proof, args):
                 raise EngineError(fault, _remedy(args, graph, samples, work.directory / "attempt"))
             (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
+            _write_card(args, folder, format_rows(proof.rows()))
 
         save_whole(args.output_dir, work.directory / "export", write)
         proof = json.loads((args.output_dir / "proof.json").read_text(encoding="utf-8"))
         write_manifest(args.output_dir, recipe, proof=proof, skipped={"bad_rows": len(bad_rows)})
         work.remove()
     return args.output_dir
+
+
+def _write_card(args: Args, folder: Path, table: str) -> None:
+    """Write the source's card, with a section on the export."""
+    from rag_core.model_card import write_section
+
+    source, card = Path(args.model) / "README.md", folder / "README.md"
+    card.write_text(
+        source.read_text(encoding="utf-8") if source.is_file() else f"# {args.output_dir.name}\n", encoding="utf-8"
+    )
+    runtime = "onnxruntime" if args.format == "onnx" else "openvino"
+    lines = ["## Export", "", f"A graph for {runtime} in {args.precision}, pooling and head in it, against its source:"]
+    write_section(folder, "export", "\n".join([*lines, "", table]))
 
 
 def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], folder: Path) -> str:

@@ -108,7 +108,9 @@ def test_the_proof_stands_beside_the_graph(exported):
         "tokenizer.json",
         "export.json",
         "proof.json",
+        "README.md",
     }
+    assert "A graph for onnxruntime in fp32" in (exported / "README.md").read_text()
     assert json.loads((exported / "export.json").read_text())["kind"] == "cross-encoder"
     assert b"site-packages" not in (exported / "model.onnx").read_bytes()  # where torch notes who called what
 
