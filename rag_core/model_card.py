@@ -92,7 +92,7 @@ def write_model_card(
     parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
     parts = {name: text.format(**known) for name, text in parts.items()}
     card = _CARD.format(
-        teacher=_shown((teacher or {}).get("name", "unknown (the scores came without manifest)")),
+        teacher=" + ".join(_members(teacher)) or "unknown (the scores came without manifest)",
         settings=" ".join(
             f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
             for name, value in settings.items()
@@ -115,9 +115,15 @@ def write_figures(folder: Path, table: str, command: str) -> None:
     lines = ["## Measured", "", f"```text\n{table}\n```", ""]
     lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
     for role, model in parents.items():
-        name = (model or {}).get("name", "unknown")
-        lines.append(f"- {role} {_shown(name)}: {declared_license(name) or 'none declared, or out of reach'}")
+        for shown, name in (_members(model) or {"unknown": "unknown"}).items():
+            lines.append(f"- {role} {shown}: {declared_license(name) or 'none declared, or out of reach'}")
     write_section(folder, "evaluate", "\n".join(lines))
+
+
+def _members(model: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the names of a model, or of those that a merged teacher consists of, as they are shown."""
+    members = (model or {}).get("members", [model] if model else [])
+    return {_shown(member["name"]): member["name"] for member in members}
 
 
 def _shown(name: str) -> str:
@@ -128,8 +134,12 @@ def _shown(name: str) -> str:
 def declared_license(name: str) -> str | None:
     """Return the licence in the front matter of a model's card; `None` where there is none, or the card is not here."""
     from huggingface_hub import ModelCard, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    path = Path(name) / "README.md" if Path(name).is_dir() else try_to_load_from_cache(name, "README.md")
+    try:
+        path = Path(name) / "README.md" if Path(name).is_dir() else try_to_load_from_cache(name, "README.md")
+    except HFValidationError:  # a folder that is no longer there
+        return None
     if not isinstance(path, (str, Path)) or not Path(path).exists():
         return None
     found: str | None = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")

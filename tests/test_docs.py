@@ -14,7 +14,8 @@ from rag_core.stage import make_parser
 from tests.test_imports import PIPELINES, STAGES
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "data/README.md"]
+PAGES = ["README.md", "data/README.md"]  # whose commands are checked
+LINKED = [*PAGES, *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def commands(text):
@@ -66,10 +67,19 @@ def test_every_script_stands_in_the_readme():
 
 
 def test_pages_name_only_files_that_exist():
-    for page in PAGES:
+    for page in LINKED:
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             if "://" not in link:
                 assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_links_into_pages_find_their_place():
+    for page in LINKED:
+        for target, place in re.findall(r"\]\(([^):]*)#([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            text = ((ROOT / page).parent / target if target else ROOT / page).read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+            places = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+            assert place in places | set(re.findall(r'<a id="(.*?)">', text)), f"{page}: {target}#{place}"
 
 
 def test_the_tables_are_fresh():

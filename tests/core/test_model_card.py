@@ -25,6 +25,21 @@ def test_figures_are_replaced_and_the_users_text_stays(tmp_path):
         assert text in card
 
 
+def test_the_licences_of_a_merged_teacher(tmp_path):
+    teacher = tmp_path / "embedder"
+    teacher.mkdir()
+    (teacher / "README.md").write_text("---\nlicense: mit\n---\n")
+    members = [{"name": str(teacher)}, {"name": "/moved/away"}, {"name": "BM25"}]
+    name = " + ".join(member["name"] for member in members)
+    write_manifest(tmp_path / "m", Recipe("s", {}, {}, {"name": "s"}), teacher={"name": name, "members": members})
+    (tmp_path / "m").mkdir()
+    write_figures(tmp_path / "m", "| MAP | 0.5 |", "python -m stage --after model")
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert (
+        "- teacher embedder: mit\n- teacher /moved/away: none declared, or out of reach\n- teacher BM25: none" in card
+    )
+
+
 def test_a_card_without_licence(tmp_path):
     assert declared_license(str(tmp_path)) is None
     (tmp_path / "README.md").write_text("# nothing")
