@@ -95,9 +95,9 @@ class Bench:
         """Distil, evaluate, and keep the figures."""
         run, folder = RUNS[name], self._folder
         model, report = self._train(name, seed), folder / "reports" / f"{name}-{seed}"
-        # What the student was before is the same in every report.
+        # What the student was before is the same in every report of a pipeline.
         (report / "scores").mkdir(parents=True, exist_ok=True)
-        for path in (folder / "reports").glob("*/scores/*_before.jsonl*"):
+        for path in (folder / "reports").glob(f"{run.pipeline}-*/scores/*_before.jsonl*"):
             if not (report / "scores" / path.name).exists():
                 shutil.copy(path, report / "scores")
         tests = [f"{folder}/data/{name}_test.jsonl.gz" for name in (run.tested_on, *_others(run))]

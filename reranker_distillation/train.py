@@ -38,7 +38,11 @@ class Args(LossArgs):
         "cross-encoder to train; an encoder without a scoring head gets a fresh one", "BAAI/bge-reranker-v2-m3"
     )
     eval_file: Path | None = flag("records of other queries, for the loss on unseen data", None)
-    max_length: int = flag("tokens of query and passage together; the passage is cut to fit", 4096)
+    max_length: int = flag(
+        "tokens of query and passage together while training, the passage cut to fit; afterwards a cross-encoder reads "
+        "as much as before, and one that is grown from a bi-encoder as much as this",
+        4096,
+    )
     dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
     mini_batch_size: int = flag("pairs in one forward pass; the pairs of a batch are sorted by length", 32)
 

@@ -58,6 +58,7 @@ def train(
     """
     set_seed(training_arguments.seed)  # before a fresh head is drawn
     model = load_student(student, max_length, dropout, init_layers)
+    own_length, model.max_seq_length = model.max_seq_length, min(max_length, model.max_seq_length)
     adapters = lora and Adapters(model[0].auto_model, lora)
     training_arguments.output_dir = str(checkpoints)
     train_dataset = _make_dataset(train_groups, loss)
@@ -74,6 +75,7 @@ def train(
     facts = run_trainer(trainer, checkpoints, selection)
     if adapters:
         adapters.merge()
+    model.max_seq_length = own_length
 
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)
@@ -136,7 +138,10 @@ def load_student(name: str, max_length: int, dropout: float | None, init_layers:
         keep_layers(model[0].auto_model, init_layers)
     keep_head_in_float32(model)
     longest = model[0].auto_model.config.max_position_embeddings
-    model.max_seq_length = min(max_length, longest)
+    # A cross-encoder shall read as much as before, however short the pairs of its training. One that is grown knows no
+    # other pairs than these: trained on 128 tokens, it fell from 0.62 to 0.58 on SciFact where it read 256.
+    own_length = max_length if kind == "bi-encoder" else (model.max_seq_length or longest)
+    model.max_seq_length = min(own_length, longest)
     return model
 
 

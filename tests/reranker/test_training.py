@@ -123,6 +123,14 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_cross_encoder):
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize(("start", "length"), [("tiny_encoder", 64), ("tiny_cross_encoder", 128)])
+def test_a_cross_encoder_reads_as_much_as_before(tmp_path, request, start, length):
+    from sentence_transformers import CrossEncoder
+
+    _, output = losses_of(tmp_path, request.getfixturevalue(start), *BATCHES_OF_8)  # cuts pairs to 64 tokens
+    assert CrossEncoder(str(output)).max_seq_length == length
+
+
 def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder):
     from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
 
