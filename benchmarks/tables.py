@@ -25,7 +25,9 @@ from rag_core.significance import gap_closed, paired_change
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "RESULTS.md")
-PERFORMANCE = ("scoring", "training", "evaluation")  # files of results whose rows stand in the table of speed
+# Files of results whose rows stand in the tables of speed.
+PERFORMANCE = ("scoring", "training", "evaluation")
+EXPORT = ("export-cross-encoder", "export-embedder")
 _BOOTSTRAP_SEED = 0
 
 Values = npt.NDArray[np.float64]
@@ -79,7 +81,8 @@ def fill(page: str) -> str:
         "summary": summary,
         "embedding": lambda: quality("embedding"),
         "reranker": lambda: quality("reranker"),
-        "performance": performance,
+        "performance": lambda: performance(PERFORMANCE),
+        "export": lambda: performance(EXPORT),
     }
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
@@ -181,9 +184,9 @@ def _share(share: float, low: float | None, high: float | None) -> str:
     return f"{share:.0%}" + ("" if low is None else f" [{low:.0%}, {high:.0%}]")
 
 
-def performance() -> str:
-    """Return the rows of the benchmarks of speed."""
-    return performance_table([row for name in PERFORMANCE for row in _load(name)["rows"]])
+def performance(names: Sequence[str]) -> str:
+    """Return the rows of benchmarks of speed."""
+    return performance_table([row for name in names for row in _load(name)["rows"]])
 
 
 def performance_table(rows: Sequence[Mapping[str, Any]]) -> str:
