@@ -105,7 +105,9 @@ def run(args: Args) -> Path:
             proof = prove(args.model, folder, samples, args.max_length, args.seed)
             print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
             if fault := _fault(proof, args):
-                raise EngineError(fault, _remedy(args, graph, samples, work.directory / "attempt"))
+                remedy = _remedy(args, graph, samples, work.directory / "attempt")
+                work.remove()  # nothing in it is of use to the next attempt, which has other flags
+                raise EngineError(fault, remedy)
             (folder / "proof.json").write_text(json.dumps(proof.as_dict(), indent=2) + "\n", encoding="utf-8")
             _write_card(args, folder, format_rows(proof.rows()))
 
