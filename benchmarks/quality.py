@@ -101,7 +101,7 @@ class Bench:
             if not (report / "scores" / path.name).exists():
                 shutil.copy(path, report / "scores")
         tests = [f"{folder}/data/{name}_test.jsonl.gz" for name in (run.tested_on, *_others(run))]
-        teacher = [self._test_scores(run), *(f"{folder}/scores/{name}_test_logits.jsonl" for name in _others(run))]
+        teacher = [self._scores(run, "test"), *(f"{folder}/scores/{name}_test_logits.jsonl" for name in _others(run))]
         stage(
             f"{run.pipeline}_distillation.evaluate --before {self._student} --after {model} --dtype auto "
             f"--max_length 256 --seed {seed} --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} "
@@ -122,9 +122,12 @@ class Bench:
 
     def _scores(self, run: Run, split: str) -> str:
         """Return the file of the run's teacher, made where it is not mpnet's; dev files are mpnet's or labelled."""
-        scores = f"{self._folder}/scores/{run.trained_on}_{split}_logits.jsonl"
+        name = run.tested_on if split == "test" else run.trained_on
+        scores = f"{self._folder}/scores/{name}_{split}_logits.jsonl"
         if run.teacher == "ensemble":
-            return _with_bm25(scores)
+            merged = scores.replace("_logits", "_ensemble")
+            stage(f"rag_core.merge_scores --input_files {scores} --bm25 --weights 1 0.3 --output_file {merged}")
+            return merged
         if run.teacher == "cross-encoder" and split == "train":
             teacher = self._train(CROSS_ENCODER, 1)
             flags = f"--teacher {teacher} --max_length 128 --output_suffix _reranker"
@@ -132,10 +135,6 @@ class Bench:
             stage(f"reranker_distillation.generate_logits {flags} --input_files {data}")
             return scores.replace("_logits", "_reranker")
         return scores
-
-    def _test_scores(self, run: Run) -> str:
-        scores = f"{self._folder}/scores/{run.tested_on}_test_logits.jsonl"
-        return _with_bm25(scores) if run.teacher == "ensemble" else scores
 
     def _training_data(self, name: str) -> Path:
         run = RUNS[name]
@@ -154,13 +153,6 @@ class Bench:
 
 def _others(run: Run) -> list[str]:
     return [name for name in ("semeval", "scifact", "wikiqa") if name != run.tested_on]
-
-
-def _with_bm25(scores: str) -> str:
-    """Return the file of a teacher and BM25 together."""
-    merged = scores.replace("_logits", "_ensemble")
-    stage(f"rag_core.merge_scores --input_files {scores} --bm25 --weights 1 0.3 --output_file {merged}")
-    return merged
 
 
 def stage(command: str) -> None:

@@ -149,9 +149,10 @@ def _fill_card(args: EvaluateArgs, report: dict[str, Any], stage: str) -> None:
     flags = [f"--{name} {' '.join(path.name for path in given)}" for name, given in paths.items() if given]
     models = f"--before {Path(args.before).name} --after {Path(args.after).name}"
     further = f"--max_length {args.max_length} --dtype {args.dtype} --seed {args.seed} --output_dir report"
-    table = format_table(report)
-    for file in report["files"]:  # a card is passed on, folders are not
-        table = table.replace(file["path"], Path(file["path"]).name)
+    files = [
+        file | {"path": Path(file["path"]).name} for file in report["files"]
+    ]  # a card is passed on, folders are not
+    table = format_table(report | {"files": files})
     write_figures(Path(args.after), table, f"python -m {stage} {models} {' '.join(flags)} {further}")
 
 

@@ -60,13 +60,12 @@ def _no_preprocessing(record: logging.LogRecord) -> bool:
 
 def products_in(graph: Path, parts: Sequence[str]) -> list[str]:
     """Return the names of the graph's matrix products in modules whose path has one of `parts` in it, e.g. layer.0."""
-    nodes = [*_products(graph, weighted=True), *_products(graph, weighted=False)]
-    return [node.name for node in nodes if any(part in _modules(node) for part in parts)]
+    return [node.name for node, _ in _products(graph) if any(part in _modules(node) for part in parts)]
 
 
 def parts_of(graph: Path) -> list[list[str]]:
     """Return what may be left in float32 together, as `products_in` takes it: kinds of sublayers, groups of layers."""
-    modules = [re.findall(r"'(\S+\.\S+)'", _modules(node)) for node in _products(graph, weighted=True)]
+    modules = [re.findall(r"'(\S+\.\S+)'", _modules(node)) for node, weighted in _products(graph) if weighted]
     # E.g. student.0.model.encoder.layer.3.attention.self.query: the layer and, without the last module, its sublayer.
     paths = [re.match(r".*\.(\w+\.\d+\.)(\S+)\.\w+$", names[-1]) for names in modules if names]
     found = [(path[1], path[2]) for path in paths if path]
@@ -76,14 +75,13 @@ def parts_of(graph: Path) -> list[list[str]]:
     return [[kind] for kind in kinds] + [layers[start:][:size] for start in range(0, len(layers), size)]
 
 
-def _products(graph: Path, *, weighted: bool) -> list[Any]:
-    """Return a graph's matrix products, with weights or of none."""
+def _products(graph: Path) -> list[tuple[Any, bool]]:
+    """Return a graph's matrix products, and whether each has weights."""
     import onnx
 
     content = onnx.load(graph, load_external_data=False).graph
     weights = {tensor.name for tensor in content.initializer}
-    products = [node for node in content.node if node.op_type in ("MatMul", "Gemm")]
-    return [node for node in products if (node.input[1] in weights) == weighted]
+    return [(node, node.input[1] in weights) for node in content.node if node.op_type in ("MatMul", "Gemm")]
 
 
 def _modules(node: Any) -> str:
@@ -102,7 +100,7 @@ def quantise_openvino(graph: Path, batches: Sequence[Batch], nodes: Sequence[str
     import nncf
     import openvino
 
-    within_attention = [node.name for node in _products(graph, weighted=False)]
+    within_attention = [node.name for node, weighted in _products(graph) if not weighted]
     ignored = nncf.IgnoredScope(patterns=[f"{name}(/.*)?" for name in (*nodes, *within_attention)], validate=False)
     model = openvino.convert_model(graph)
     if not batches:
