@@ -60,7 +60,13 @@ def run(args: Args) -> Path:
     recipe = Recipe(
         stage="rag_core.merge_scores",
         # The files in order, since weights and labels go by it.
-        flags={"method": args.method, "bm25": args.bm25, "weights": weights, "files": list(hashes.values())},
+        flags={
+            "method": args.method,
+            "bm25": args.bm25,
+            "weights": weights,
+            "files": list(hashes.values()),
+            "skip_bad_rows": args.skip_bad_rows,
+        },
         inputs=hashes,
         model=_teacher(args),
     )

@@ -12,14 +12,14 @@ import dataclasses
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from rag_core.errors import DataError, UsageError
+from rag_core.errors import DataError, PipelineError, UsageError
 from rag_core.jsonl import write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
+from rag_core.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed, parse_limits
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
@@ -27,7 +27,7 @@ from rag_core.sources.corpus import Corpus, QueryFrom
 from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.protocols import Source
-from rag_core.splits import Leak, find_leaks, is_training, parse_fractions, without_leaks
+from rag_core.splits import Leak, Splits, find_leaks, is_training, parse_fractions, without_leaks
 from rag_core.stage import StageArgs, flag, run_stage
 from rag_core.unfinished import UnfinishedWork
 
@@ -98,6 +98,50 @@ def run(args: Args) -> Path:
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
 
+    with contextlib.ExitStack() as stack:
+        works = [UnfinishedWork(output, recipe, overwrite=args.overwrite) for output in outputs.values()]
+        for work in works:
+            stack.enter_context(work)
+        try:
+            prepared = _read(source, args, limits)
+        except PipelineError:
+            for work in works:
+                work.remove()  # the next attempt has another input or other flags
+            raise
+        for split, output in outputs.items():
+            write_records(output, prepared.splits[split])
+        for split, output in outputs.items():
+            write_manifest(
+                output,
+                recipe,
+                **({"instruction": source.instruction} if source.instruction else {}),
+                rows=prepared.counts[split]["queries"],
+                counts=prepared.counts[split],
+                skipped=prepared.skipped,
+                leaks=prepared.leaks,
+            )
+        for work in works:
+            work.remove()
+    return args.output_dir
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """Splits, and what the manifests say of them."""
+
+    splits: Splits
+    counts: dict[str, dict[str, int]]
+    skipped: dict[str, int]
+    leaks: list[dict[str, Any]]
+
+
+def _read(source: Source, args: Args, limits: Mapping[str, int]) -> _Prepared:
+    """Read, clean, draw, and report.
+
+    Raises:
+        DataError: as the source raises, or nothing is left of a split.
+        EngineError: the dense model cannot be used.
+    """
     dropped: Counter[str] = Counter()
     bad_rows: list[DataError] = []
     splits = source.read(dropped, bad_rows if args.skip_bad_rows else None)
@@ -115,26 +159,7 @@ def run(args: Args) -> Path:
             raise DataError(f"nothing is left of the split {split} ({listed(dropped)})", "Check the input")
     counts = {split: count_samples(samples) for split, samples in splits.items()}
     _report(counts, leaks, dropped, bad_rows)
-
-    with contextlib.ExitStack() as stack:
-        works = [UnfinishedWork(output, recipe, overwrite=args.overwrite) for output in outputs.values()]
-        for work in works:
-            stack.enter_context(work)
-        for split, output in outputs.items():
-            write_records(output, splits[split])
-        for split, output in outputs.items():
-            write_manifest(
-                output,
-                recipe,
-                **({"instruction": source.instruction} if source.instruction else {}),
-                rows=counts[split]["queries"],
-                counts=counts[split],
-                skipped={"bad_rows": len(bad_rows)} | +dropped,
-                leaks=[leak.counts() for leak in leaks],
-            )
-        for work in works:
-            work.remove()
-    return args.output_dir
+    return _Prepared(splits, counts, {"bad_rows": len(bad_rows)} | +dropped, [leak.counts() for leak in leaks])
 
 
 def _check_flags(args: Args) -> None:
@@ -169,6 +194,7 @@ def _open(args: Args) -> Source:
             query_from=args.query_from or "sentence",
             num_queries=args.num_queries or _NUM_QUERIES,
             dense_model=args.dense_model,
+            vectors=unfinished_folder(args.output_dir / f"{next(iter(fractions))}.jsonl") / "vectors",
             num_candidates=num_candidates,
             fractions=fractions,
             seed=args.seed,

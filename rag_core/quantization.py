@@ -36,21 +36,23 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[Batch], nodes: S
         "use_external_data_format": source.with_name(f"{source.name}.data").exists(),
         "extra_options": {"MatMulConstBOnly": True},
     }
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
+        def __init__(self) -> None:
+            self._batches: Iterator[Batch] = iter(batches)
+
+        def get_next(self) -> Batch | None:
+            return next(self._batches, None)
+
     logging.getLogger().addFilter(_no_preprocessing)
-    if batches:
-
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
-            def __init__(self) -> None:
-                self._batches: Iterator[Batch] = iter(batches)
-
-            def get_next(self) -> Batch | None:
-                return next(self._batches, None)
-
-        form = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
-        quantize_static(source, target, Reader(), **form, **settings)
-    else:
-        quantize_dynamic(source, target, **settings)
-    logging.getLogger().removeFilter(_no_preprocessing)
+    try:
+        if batches:
+            form = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
+            quantize_static(source, target, Reader(), **form, **settings)
+        else:
+            quantize_dynamic(source, target, **settings)
+    finally:
+        logging.getLogger().removeFilter(_no_preprocessing)
 
 
 def _no_preprocessing(record: logging.LogRecord) -> bool:

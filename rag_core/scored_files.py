@@ -317,8 +317,9 @@ def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], f
         EngineError: the model is no embedder, or as the engine raises.
     """
     name, options = _settle("sentence-transformers", options, [])  # vLLM would keep the GPU memory
-    sample = RankingSample(query=min(texts["query"] or texts["passage"]), candidates=sorted(texts["passage"])[:10])
-    model = load_model(name, options, spread_pairs([sample], CANARY_PAIRS))
+    query, passages = min(texts["query"] or texts["passage"]), sorted(texts["passage"])
+    tried = [RankingSample(query, candidates=[text]) for text in passages[:: max(1, len(passages) // CANARY_PAIRS)]]
+    model = load_model(name, options, spread_pairs(tried, CANARY_PAIRS))
     if not isinstance(model, TextEncoder):
         raise EngineError(f"{options.model} gives no vectors", "Pass an embedder")
     folder.mkdir(exist_ok=True)

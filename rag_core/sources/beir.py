@@ -7,7 +7,6 @@ unjudged for the most part, as is usual for mined candidates.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from rag_core.errors import DataError
-from rag_core.jsonl import read_records
+from rag_core.jsonl import read_lines, read_records
 from rag_core.records import RankingSample, Text
 from rag_core.sources.bm25 import nearest_passages
 from rag_core.splits import Splits
@@ -136,9 +135,11 @@ def _read_qrels(
 ) -> dict[str, dict[str, int]]:
     """Return query id -> passage -> score, in file order."""
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
+        if number == 1 and line.startswith("query-id\t"):
+            continue
         try:
-            query, document, score = _judgement(line, path, number)
+            query, document, score = _judgement(line.rstrip("\r\n"), path, number)
             for key, known, where in ((query, queries, "queries"), (document, passages, "the corpus")):
                 if key not in known:
                     raise DataError(f"{key!r} is not in {where}", _FIX_ROW, path=path, line=number)
@@ -162,13 +163,3 @@ def _judgement(line: str, path: Path, number: int) -> tuple[str, str, int]:
         return fields[0], fields[1], int(fields[2])
     except ValueError as error:
         raise DataError(f"the score {fields[2]!r} is not a whole number", _FIX_ROW, path=path, line=number) from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 ({error.reason})", "Convert it, e.g. with iconv -t utf-8", path=path) from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip() and not (number == 1 and line.startswith("query-id\t")):
-            yield number, line.rstrip("\r")

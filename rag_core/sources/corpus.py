@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
@@ -60,7 +59,11 @@ class _Made:
 
 
 class Corpus:
-    """Splits by `fractions`, of queries from a log or from the passages themselves."""
+    """Splits by `fractions`, of queries from a log or from the passages themselves.
+
+    Args:
+        vectors: folder that keeps what the dense model has embedded, for a run that goes on after a kill.
+    """
 
     instruction = None
 
@@ -72,6 +75,7 @@ class Corpus:
         query_from: QueryFrom,
         num_queries: int,
         dense_model: str | None,
+        vectors: Path,
         num_candidates: int,
         fractions: Mapping[str, float],
         seed: int,
@@ -79,7 +83,7 @@ class Corpus:
         self._passages, self._queries = passages, queries
         self._query_from: QueryFrom = query_from
         self._num_queries, self._num_candidates = num_queries, num_candidates
-        self._dense_model = dense_model
+        self._dense_model, self._vectors = dense_model, vectors
         self._fractions, self._seed = fractions, seed
         self.splits = list(fractions)
         self.inputs = [path for path in (passages, queries) if path]
@@ -136,7 +140,7 @@ class Corpus:
         count = self._num_candidates + 1
         rankings = [nearest_passages(queries, passages, count)]
         if self._dense_model:
-            rankings.append(_nearest_vectors(self._dense_model, queries, passages, count))
+            rankings.append(self._nearest_vectors(self._dense_model, queries, passages, count))
         # By turns, so that both have their best ones in; a passage that both found is there once.
         return [
             list(dict.fromkeys(place for place in chain.from_iterable(zip_longest(*found)) if place is not None))[
@@ -144,6 +148,22 @@ class Corpus:
             ]
             for found in zip(*rankings, strict=True)
         ]
+
+    def _nearest_vectors(
+        self, model: str, queries: Sequence[str], passages: Sequence[str], count: int
+    ) -> list[list[int]]:
+        """Return the places of the passages with the highest cosines; exact, all vectors in memory."""
+        from rag_core.engines import EngineOptions
+        from rag_core.scored_files import embed_for_training
+
+        texts: dict[Literal["query", "passage"], set[str]] = {"query": set(queries), "passage": set(passages)}
+        vectors = embed_for_training(EngineOptions(model, max_length=_MAX_LENGTH), texts, self._vectors)
+        matrix = vectors.of([("passage", passage) for passage in passages])
+        found = []
+        for start in range(0, len(queries), _SEARCHED_AT_ONCE):
+            block = vectors.of([("query", query) for query in queries[start : start + _SEARCHED_AT_ONCE]])
+            found += [best_places(np.asarray(row), count) for row in block @ matrix.T]
+        return found
 
 
 def _take_query(document: Passage, query_from: QueryFrom, generator: random.Random) -> tuple[str, str] | None:
@@ -160,19 +180,3 @@ def _take_query(document: Passage, query_from: QueryFrom, generator: random.Rand
     chosen = generator.choice(fitting)
     rest = " ".join(sentences[:chosen] + sentences[chosen + 1 :])
     return sentences[chosen], passage_text(document.title, rest)
-
-
-def _nearest_vectors(model: str, queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
-    """Return the places of the passages with the highest cosines; exact, all vectors in memory."""
-    from rag_core.engines import EngineOptions
-    from rag_core.scored_files import embed_for_training
-
-    with tempfile.TemporaryDirectory() as folder:
-        texts: dict[Literal["query", "passage"], set[str]] = {"query": set(queries), "passage": set(passages)}
-        vectors = embed_for_training(EngineOptions(model, max_length=_MAX_LENGTH), texts, Path(folder))
-        matrix = vectors.of([("passage", passage) for passage in passages])
-        found = []
-        for start in range(0, len(queries), _SEARCHED_AT_ONCE):
-            block = vectors.of([("query", query) for query in queries[start : start + _SEARCHED_AT_ONCE]])
-            found += [best_places(np.asarray(row), count) for row in block @ matrix.T]
-    return found

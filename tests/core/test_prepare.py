@@ -2,11 +2,14 @@ import json
 
 import pytest
 
+from rag_core import scored_files
+from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.errors import DataError
 from rag_core.jsonl import read_samples
 from rag_core.prepare import main
 from rag_core.records import RankingSample
 from rag_core.sources import apidocs
+from tests.conftest import TINY
 
 FILES = ("train", "dev", "test")
 
@@ -163,7 +166,7 @@ def test_a_bad_row_stops_or_is_counted(tmp_path, capsys):
     assert jsonl([source], out, "--splits", "all=1") == 1
     message = f"{source}:2: 'positive[0]' is empty. Correct the row, or pass --skip_bad_rows to leave such rows out.\n"
     assert capsys.readouterr().err == f"Error: {message}"
-    assert not out.exists()
+    assert contents(out) == {}
     assert jsonl([source], out, "--splits", "all=1", "--skip_bad_rows") == 0
     assert f"Left out 1 bad rows, the first: {message}" in capsys.readouterr().err
     assert manifest(out, "all")["skipped"] == {"bad_rows": 1}
@@ -234,7 +237,7 @@ def test_a_split_of_which_nothing_is_left(tmp_path, capsys):
         "Error: nothing is left of the split all (1 passages equal to query, 1 queries without passages). "
         "Check the input.\n"
     )
-    assert not (tmp_path / "out").exists()
+    assert contents(tmp_path / "out") == {}
 
 
 def test_beir_gives_one_output_a_qrels_file(tmp_path, capsys):
@@ -314,3 +317,36 @@ def test_an_error_in_the_source_leaves_the_outputs(docs, tmp_path, monkeypatch, 
     assert main([*argv, "--overwrite"]) == 1
     assert capsys.readouterr().err.endswith("Error: the package x is not installed. pip install x.\n")
     assert contents(tmp_path / "out") == before
+
+
+def test_a_dense_search_that_is_killed_goes_on(tmp_path, tiny_encoder, monkeypatch):
+    samples = read_samples(TINY / "train.jsonl")
+    pile = write_rows(tmp_path / "pile.jsonl", [{"text": text} for one in samples for text, _ in one.passages()])
+    log = write_rows(tmp_path / "log.jsonl", [{"query": one.query} for one in samples])
+    monkeypatch.setitem(scored_files._CHUNK_ROWS, "sentence-transformers", 8)
+    encode, embedded = BiEncoder.encode, []
+
+    def counting(self, texts, role):
+        if len(embedded) == calls:
+            raise KeyboardInterrupt
+        embedded.append(len(texts))
+        return encode(self, texts, role)
+
+    monkeypatch.setattr(BiEncoder, "encode", counting)
+
+    def prepare(out):
+        flags = ["--queries", str(log), "--dense_model", tiny_encoder, "--splits", "train=0.5", "dev=0.5"]
+        return main(["--source", "corpus", "--input", str(pile), "--output_dir", str(out), *flags])
+
+    calls = -1
+    assert prepare(tmp_path / "whole") == 0
+    texts, calls = sum(embedded), len(embedded) - 1
+    embedded.clear()
+    assert prepare(tmp_path / "out") == 130
+    calls = -1
+    embedded.clear()
+    assert prepare(tmp_path / "out") == 0
+    assert sum(embedded) < texts / 2
+    assert not list((tmp_path / "out").glob("*.partial"))
+    for name in ("train.jsonl", "dev.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -111,6 +111,7 @@ PILE = [
 def corpus(path, queries=None, rows=PILE, **settings):
     write_lines(path / "pile.jsonl", rows)
     defaults = {"query_from": "sentence", "num_queries": 9, "dense_model": None, "num_candidates": 3, "seed": 1}
+    defaults["vectors"] = path / "vectors"
     fractions = {"train": 0.5, "dev": 0.5}
     source = Corpus(path / "pile.jsonl", queries, fractions=fractions, **defaults | settings)
     return source, Counter()
