@@ -161,7 +161,7 @@ def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, tin
     killed = tmp_path / "killed"
     process = subprocess.Popen([*command, "--output_dir", str(killed)])
     state = tmp_path / "killed.partial" / "checkpoint-4" / "trainer_state.json"
-    while process.poll() is None and not state.exists():
+    while process.poll() is None and not (state.exists() and state.read_text().endswith("}\n")):
         time.sleep(0.01)
     process.kill()
     process.wait()
