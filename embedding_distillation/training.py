@@ -20,6 +20,7 @@ from rag_core.engines.protocols import Role
 from rag_core.errors import EngineError, UsageError
 from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
 from rag_core.records import SoftLabels
+from rag_core.saving import save_model
 from rag_core.scored_files import embed_for_training
 from rag_core.scoring import TextVectors
 from rag_core.selection import NO_SELECTION, Selection
@@ -132,7 +133,7 @@ def train(
         facts["alpha"] = merged.alpha
 
         def write(folder: Path) -> None:
-            model.save_pretrained(str(folder), create_model_card=False)
+            save_model(model, folder)
             write_training_log(folder, trainer.state)
             write_merge(folder, merged)
 

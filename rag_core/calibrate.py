@@ -129,7 +129,9 @@ def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str,
     elif not Path(args.model).is_dir():
         from sentence_transformers import SentenceTransformer
 
-        SentenceTransformer(args.model).save_pretrained(str(folder), create_model_card=False)
+        from rag_core.saving import save_model
+
+        save_model(SentenceTransformer(args.model), folder)
     with atomic_write(folder / "calibration.json") as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
     with atomic_write(folder / "reliability.svg") as file:

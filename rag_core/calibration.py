@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_core.errors import DataError, EngineError
+from rag_core.saving import save_model
 
 Values = npt.NDArray[np.float64]
 Method = Literal["platt", "temperature"]
@@ -153,7 +154,7 @@ def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[t
         if linear[-1].bias is not None:
             linear[-1].bias.mul_(scaling.slope).add_(scaling.intercept)
     encoder.activation_fn = torch.nn.Sigmoid()
-    encoder.save_pretrained(str(folder), create_model_card=False)
+    save_model(encoder, folder)
     found = CrossEncoder(str(folder)).predict(list(pairs), show_progress_bar=False)
     error = float(np.abs(found - expected).max())
     if error > _LARGEST_ERROR:

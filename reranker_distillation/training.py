@@ -18,6 +18,7 @@ from transformers import set_seed
 from rag_core.engines.identity import model_kind
 from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
 from rag_core.errors import EngineError
+from rag_core.saving import save_model
 from rag_core.selection import NO_SELECTION, Selection
 from rag_core.student import Adapters, LoraSettings, keep_layers
 from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
@@ -78,7 +79,7 @@ def train(
     model.max_seq_length = own_length
 
     def write(folder: Path) -> None:
-        model.save_pretrained(str(folder), create_model_card=False)
+        save_model(model, folder)
         write_training_log(folder, trainer.state)
 
     if trainer.is_world_process_zero():
