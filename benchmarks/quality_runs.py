@@ -55,21 +55,33 @@ RUNS: dict[str, Run] = {
         "embedding", "teacher: with BM25", _EMBEDDING.replace("epochs 2", "epochs 5"), "semeval", "ensemble", seeds=3
     ),
     "embedding-corpus": Run("embedding", "sentences cut out of the corpus", _CORPUS, "corpus"),
-    "embedding-corpus_ensemble": Run("embedding", "the same, teacher with BM25", _CORPUS, "corpus", "ensemble"),
+    "embedding-corpus_ensemble": Run(
+        "embedding", "sentences cut out of the corpus, teacher with BM25", _CORPUS, "corpus", "ensemble", seeds=3
+    ),
     "embedding-wikiqa_shallow": Run("embedding", "3 of 6 layers", f"{_EMBEDDING} --init_layers 3", anchors=False),
     "reranker-wikiqa_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, seeds=3),
     "reranker-wikiqa_plain_short": Run("reranker", "plain, 1 epoch", _SHORT_RERANKER, seeds=3),
-    "reranker-wikiqa_kl_short": Run(
-        "reranker", "list, kl, 1 epoch", f"{_SHORT_RERANKER} --loss kl", listed=True, seeds=3
-    ),
+    **{
+        f"reranker-wikiqa_{loss}_short": Run(
+            "reranker", f"list, {loss}, 1 epoch", f"{_SHORT_RERANKER} --loss {loss}", listed=True, seeds=3
+        )
+        for loss in ("kl", "adr_mse")
+    },
     "reranker-wikiqa_all": Run("reranker", "all pairs, MarginMSE", _RERANKER, derive="--num_negatives all"),
     "reranker-wikiqa_stratified": Run("reranker", "stratified, MarginMSE", _RERANKER, derive="--sampling stratified"),
     "reranker-wikiqa_random": Run("reranker", "random, MarginMSE", _RERANKER, derive="--sampling random"),
     **{
         f"reranker-wikiqa_{loss.replace('+', '_')}": Run(
-            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True, seeds=3 if loss == "kl" else 1
+            "reranker", f"list, {loss}", f"{_RERANKER} --loss {loss}", listed=True, seeds=seeds
         )
-        for loss in ("kl", "margin_mse+mse", "listnet", "plistmle", "adr_mse", "lambda")
+        for loss, seeds in (
+            ("kl", 3),
+            ("margin_mse+mse", 1),
+            ("listnet", 1),
+            ("plistmle", 1),
+            ("adr_mse", 3),
+            ("lambda", 1),
+        )
     },
     "reranker-wikiqa_ranknet": Run("reranker", "next ranks, RankNet", f"{_RERANKER} --loss ranknet"),
     "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact"),
