@@ -11,6 +11,7 @@ makes the tables of README and docs/RESULTS.md.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from quality_runs import CROSS_ENCODER, RUNS, Run
 from tables import RESULTS, ROOT, store
+
+from rag_core.jsonl import read_samples
 
 
 def main() -> int:
@@ -82,10 +85,18 @@ class Bench:
         corpus = f"{given}/scifact/corpus.jsonl.gz --num_queries 1700 --num_candidates 10 --dense_model {self._student}"
         splits = "corpus_train=0.9 corpus_dev=0.1"
         stage(f"rag_core.prepare --source corpus --input {corpus} --splits {splits} --output_dir {data}")
+        # Questions are compared with questions, so those that were found may ask, too.
+        archive = folder / "semeval_archive.jsonl"
+        samples = read_samples(data / "semeval_train.jsonl.gz")
+        asked = dict.fromkeys(passage for sample in samples for passage, _ in sample.passages())
+        archive.write_text("".join(json.dumps({"text": text}) + "\n" for text in asked), encoding="utf-8")
+        dense = f"--num_candidates 10 --dense_model {self._student}"
+        splits = f"--splits archive_train=1 --output_dir {data}"
+        stage(f"rag_core.prepare --source corpus --input {archive} --queries {archive} {dense} {splits}")
         # The anchors are of neither domain: docs of the installed packages.
         docs = "--source apidocs --num_candidates 8 --splits train=1 --limit train=500"
         stage(f"rag_core.prepare {docs} --output_dir {folder}/apidocs")
-        for length, names in ((128, ("wikiqa",)), (256, ("semeval", "scifact", "corpus"))):
+        for length, names in ((128, ("wikiqa",)), (256, ("semeval", "archive", "scifact", "corpus"))):
             found = [path for name in names for path in sorted(data.glob(f"{name}_*.jsonl*"))]
             files = " ".join(str(path) for path in found if path.suffix != ".json")  # without manifests
             flags = f"--teacher {self._teacher} --max_length {length} --output_dir {folder}/scores"
@@ -122,7 +133,7 @@ class Bench:
 
     def _scores(self, run: Run, split: str) -> str:
         """Return the file of the run's teacher, made where it is not mpnet's; dev files are mpnet's or labelled."""
-        name = run.tested_on if split == "test" else run.trained_on
+        name = {"train": run.trained_on, "dev": run.developed_on, "test": run.tested_on}[split]
         scores = f"{self._folder}/scores/{name}_{split}_logits.jsonl"
         if run.teacher == "ensemble":
             merged = scores.replace("_logits", "_ensemble")
