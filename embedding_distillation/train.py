@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
-from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
 from rag_core.soft_labels import choose_temperature, read_soft_labels
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
@@ -157,6 +157,7 @@ def run(args: Args) -> Path:
         inputs=hashes,
         model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
     )
+    check_output_folder(args.output_dir, [*hashes, args.student, *filter(None, [args.teacher])])
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir

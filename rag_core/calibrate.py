@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from rag_core.errors import DataError, EngineError, UsageError
 from rag_core.jsonl import atomic_write, read_groups, write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
 from rag_core.records import RankingSample, ScoredPair
 from rag_core.stage import StageArgs, flag, run_stage
 from rag_core.unfinished import UnfinishedWork
@@ -54,9 +54,8 @@ def run(args: Args) -> Path:
     """Write the calibrated model and return its folder."""
     if args.cut_offs and not args.old_scores:
         raise UsageError("--cut_offs are the old model's, and its scores are not given", "Pass --old_scores")
-    if Path(args.model).resolve() == args.output_dir.resolve():
-        raise UsageError("--output_dir is the model itself", "Name another folder: the model is copied")
     hashes = check_inputs([*args.input_files, *args.old_scores])
+    check_output_folder(args.output_dir, [*hashes, args.model])
     from rag_core.calibration_data import read_calibration_data
 
     bad_rows: list[DataError] = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_core.errors import DataError, EngineError, UsageError
 from rag_core.jsonl import read_samples
-from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
+from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
 from rag_core.stage import StageArgs, flag, run_stage
 from rag_core.unfinished import UnfinishedWork
 
@@ -93,6 +93,7 @@ def run(args: Args) -> Path:
         inputs=hashes,
         model=model_identity(args.model),
     )
+    check_output_folder(args.output_dir, [*hashes, args.model])
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir

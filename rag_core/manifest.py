@@ -8,7 +8,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -81,7 +81,7 @@ def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
     """Write the manifest of a finished output; `facts` are counts, the score unit, settings without effect."""
     content = {
         "recipe": dataclasses.asdict(recipe),
-        "output": {"path": str(output)} | ({"sha256": sha256(output)} if output.is_file() else {}),
+        "output": {"path": str(output)} | _content(output),
         **facts,
         "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
         "git": _git_state(),
@@ -150,13 +150,35 @@ def check_inputs(paths: Sequence[Path]) -> dict[str, str]:
     return hashes
 
 
+def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
+    """See that a folder may be made, and with --overwrite replaced, without loss of what others made.
+
+    Raises:
+        UsageError: it is, holds or lies in something that the stage reads.
+        StaleError: it stands there and was not made by a stage.
+    """
+    place = folder.resolve()
+    for path in (Path(one).resolve() for one in inputs):
+        if place == path or place in path.parents or path in place.parents:
+            how = "is" if place == path else "holds" if place in path.parents else "lies in"
+            raise UsageError(
+                f"--output_dir {folder} {how} {path}, which is read", "Name a folder of its own: it is replaced whole"
+            )
+    if folder.exists() and not (_is_empty(folder) or read_manifest(folder) or _is_unfinished(folder)):
+        raise StaleError(
+            "exists already, and no manifest tells that a stage made it",
+            "Choose another output, or remove it yourself",
+            path=folder,
+        )
+
+
 def is_made(output: Path, recipe: Recipe) -> bool:
     """Tell whether `output` stands there finished, made by this very recipe.
 
     Raises:
         StaleError: something else stands there.
     """
-    if not output.exists():
+    if not output.exists() or _is_empty(output):
         return False
     manifest = read_manifest(output)
     if manifest is None:
@@ -166,9 +188,29 @@ def is_made(output: Path, recipe: Recipe) -> bool:
     differences = recipe.differences(manifest["recipe"])
     if differences:
         raise StaleError(f"exists already, made with other settings: {'; '.join(differences)}", _ELSEWHERE, path=output)
-    if output.is_file() and manifest["output"].get("sha256") != sha256(output):
+    written, found = manifest["output"], _content(output)
+    if (
+        written.get("sha256") != found.get("sha256")
+        or written.get("files", {}).items() - found.get("files", {}).items()
+    ):
         raise StaleError("has changed since its manifest was written", _ELSEWHERE, path=output)
     return True
+
+
+def _content(output: Path) -> dict[str, Any]:
+    """Return what tells an output from another: the hash of a file, sizes of a folder's files but for the card."""
+    if output.is_file():
+        return {"sha256": sha256(output)}
+    files = sorted(path for path in output.rglob("*") if path.is_file() and path.name != "README.md")
+    return {"files": {str(path.relative_to(output)): path.stat().st_size for path in files}}
+
+
+def _is_empty(output: Path) -> bool:
+    return output.is_dir() and not any(output.iterdir())
+
+
+def _is_unfinished(output: Path) -> bool:
+    return (unfinished_folder(output) / RECIPE_FILE).exists()
 
 
 def unfinished_folder(output: Path) -> Path:

@@ -31,6 +31,7 @@ from transformers import (
 from rag_core.engines.precision import resolve_dtype
 from rag_core.errors import EngineError, UsageError
 from rag_core.jsonl import sync_directory
+from rag_core.manifest import manifest_path
 from rag_core.selection import NO_SELECTION, PRIMARY, EnoughCheckpoints, Selection, average_checkpoints, dev_values
 
 T = TypeVar("T", bound=BaseTrainingArguments)
@@ -202,6 +203,7 @@ def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
     write(unfinished)
+    manifest_path(output_dir).unlink(missing_ok=True)  # it is not of the new one, should this be killed now
     if output_dir.exists():
         shutil.rmtree(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_core.errors import DataError
-from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
 from rag_core.model_card import write_model_card
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
 from rag_core.unfinished import UnfinishedWork
@@ -82,6 +82,7 @@ def run(args: Args) -> Path:
         inputs=hashes,
         model=model_identity(args.student),
     )
+    check_output_folder(args.output_dir, [*hashes, args.student])
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir

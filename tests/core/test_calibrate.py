@@ -205,7 +205,7 @@ def test_an_embedder_stays_as_it_is_and_has_the_figures_beside_it(tiny_encoder, 
         ("cosine", ["--target", "teacher"], "scores are cosines, which are no probabilities. Pass --target labels."),
         ("log-odds", ["--target", "labels"], "there are no labels to fit to"),
         ("log-odds", ["--cut_offs", "1"], "its scores are not given. Pass --old_scores."),
-        ("log-odds", ["--output_dir", "no/model"], "--output_dir is the model itself. Name another folder"),
+        ("log-odds", ["--output_dir", "no/model"], "no/model, which is read. Name a folder of its own"),
     ],
 )
 def test_errors_come_before_any_model(unit, flags, message, scored, tmp_path, capsys):

@@ -1,11 +1,20 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
-from rag_core.errors import DataError, StaleError
+from rag_core.errors import DataError, StaleError, UsageError
 from rag_core.jsonl import write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, manifest_path, read_manifest, write_manifest
+from rag_core.manifest import (
+    Recipe,
+    check_inputs,
+    check_output_folder,
+    is_made,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
 from rag_core.records import Triplet
 
 RECIPE = Recipe(stage="s", flags={"top_k": 8}, inputs={"a.jsonl": "00"}, model={"name": "m", "sha256": "11"})
@@ -63,6 +72,34 @@ def test_an_output_that_was_edited_or_has_no_manifest(made):
     assert list(check_inputs([made])) == [str(made)]  # a file from elsewhere is taken
     with pytest.raises(StaleError, match="no manifest tells what made it"):
         is_made(made, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("folder", "how"), [("in/model", "is"), ("in", "holds"), (".", "holds"), ("in/model/further", "lies in")]
+)
+def test_an_output_folder_is_no_input(tmp_path, monkeypatch, folder, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "model").mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"^--output_dir {folder} {how} {tmp_path}/in/model, which is read"):
+        check_output_folder(Path(folder), ["in/model", "org/name"])
+
+
+def test_only_a_folder_that_a_stage_made_is_replaced(tmp_path):
+    folder = tmp_path / "model"
+    check_output_folder(folder, [])
+    folder.mkdir()
+    check_output_folder(folder, [])
+    assert not is_made(folder, RECIPE)
+    (folder / "weights").write_text("1234")
+    with pytest.raises(StaleError, match="no manifest tells that a stage made it"):
+        check_output_folder(folder, [])
+    write_manifest(folder, RECIPE)
+    check_output_folder(folder, [])
+    (folder / "README.md").write_text("a card may be written later")
+    assert is_made(folder, RECIPE)
+    (folder / "weights").unlink()
+    with pytest.raises(StaleError, match="has changed since its manifest was written"):
+        is_made(folder, RECIPE)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": 1}'])
