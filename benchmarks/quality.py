@@ -155,7 +155,7 @@ class Bench:
             pairs = output / "wikiqa_pairs.jsonl"
             subprocess.run([sys.executable, ROOT / "benchmarks" / "original_pairs.py", scores, pairs], check=True)
             return pairs
-        suffix = f"_{name.partition('-')[2]}"
+        suffix = f"_{name.replace('-', '_')}"
         listed = run.listed or run.pipeline == "embedding"
         module = "embedding_distillation.generate_scores" if listed else "reranker_distillation.create_triplets"
         stage(f"{module} --input_files {scores} --output_dir {output} --output_suffix {suffix} {run.derive}")

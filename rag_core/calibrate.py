@@ -83,7 +83,7 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
-    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+    with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
         scores = _student_scores(args, groups, work.directory)
         content = data.calibrate(scores, args.method, args.cut_offs, unit="cosine" if kind == "bi-encoder" else "logit")
         save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, content, data.pairs))
@@ -118,7 +118,7 @@ def _student_scores(args: Args, groups: list[list[ScoredPair]], folder: Path) ->
 def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write model, calibration.json, reliability.svg, and the section of the card."""
     from rag_core.calibration import Scaling, fold_into_head, markdown
-    from rag_core.model_card import write_section
+    from rag_core.model_card import CALIBRATION, RELIABILITY, write_section
     from rag_core.plots import reliability_diagram
 
     if Path(args.model).is_dir():
@@ -131,9 +131,9 @@ def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str,
         from rag_core.saving import save_model
 
         save_model(SentenceTransformer(args.model), folder)
-    with atomic_write(folder / "calibration.json") as file:
+    with atomic_write(folder / CALIBRATION) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
-    with atomic_write(folder / "reliability.svg") as file:
+    with atomic_write(folder / RELIABILITY) as file:
         file.write(reliability_diagram(content["reliability"], content["target"]).svg.encode())
     section = markdown(content)
     write_section(folder, "calibrate", section)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +25,7 @@ from rag_core.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
     from rag_core.exporting import PlainGraph
-    from rag_core.proof import Proof
     from rag_core.records import RankingSample
-
-_LARGEST_DIFFERENCE = {"fp32": 0.01, "int8": 1.0}  # of a score, in standard deviations of the source's scores
-_LEAST_TAU = 0.9  # where there are no labels; the same order but for near ties
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +47,13 @@ class Args(StageArgs):
         None,
     )
     calibration_pairs: int = flag("int8: how many of them", 128)
-    exclude: list[str] = flag("int8: parts of the paths of modules that stay in float32, e.g. layer.0 output.dense", [])
+    exclude: list[str] = flag(
+        "int8: parts of the paths of modules that stay in float32, e.g. layer.0 or 'layer.*.output'; * is any name", []
+    )
     max_map_drop: float = flag("MAP that the export may lose", 0.005)
-    max_length: int = flag("tokens of a pair or text while both are compared", 512)
+    max_length: int | None = flag(
+        "tokens of a pair or text while both are compared (default: as many as the model reads)", None
+    )
 
 
 def run(args: Args) -> Path:
@@ -68,6 +70,8 @@ def run(args: Args) -> Path:
     bad_rows: list[DataError] = []
     skipped = bad_rows if args.skip_bad_rows else None
     samples = read_samples(args.dataset, skipped=skipped)
+    if all(len(list(sample.passages())) < 2 for sample in samples):
+        raise DataError("has no query with two candidates, so nothing is ranked", "Pass others", path=args.dataset)
     calibration = read_samples(args.calibration_file, skipped=skipped) if args.calibration_file else []
     from rag_core.engines.identity import model_identity
     from rag_core.exporting import PlainGraph, check_packages
@@ -97,7 +101,7 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
-    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+    with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # nothing of an attempt is used again
 
         def write(folder: Path) -> None:
             pairs = spread_pairs(calibration, args.calibration_pairs)
@@ -105,7 +109,7 @@ def run(args: Args) -> Path:
             graph.write(folder, args.format, args.precision, args.exclude)
             proof = prove(args.model, folder, samples, args.max_length, args.seed)
             print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
-            if fault := _fault(proof, args):
+            if fault := proof.fault(args.precision, args.max_map_drop):
                 remedy = _remedy(args, graph, samples, work.directory / "attempt")
                 work.remove()  # nothing in it is of use to the next attempt, which has other flags
                 raise EngineError(fault, remedy)
@@ -120,16 +124,14 @@ def run(args: Args) -> Path:
 
 
 def _write_card(args: Args, folder: Path, table: str) -> None:
-    """Write the source's card, with a section on the export."""
-    from rag_core.model_card import write_section
+    """Write the source's card as that of the export, and beside it what a calibration has written."""
+    from rag_core.model_card import CALIBRATION, RELIABILITY, write_export_card
 
-    source, card = Path(args.model) / "README.md", folder / "README.md"
-    card.write_text(
-        source.read_text(encoding="utf-8") if source.is_file() else f"# {args.output_dir.name}\n", encoding="utf-8"
-    )
-    runtime = "onnxruntime" if args.format == "onnx" else "openvino"
-    lines = ["## Export", "", f"A graph for {runtime} in {args.precision}, pooling and head in it, against its source:"]
-    write_section(folder, "export", "\n".join([*lines, "", table]))
+    for name in (CALIBRATION, RELIABILITY):
+        if (Path(args.model) / name).is_file():
+            shutil.copyfile(Path(args.model) / name, folder / name)
+    facts = {"name": args.output_dir.name, "form": args.format, "precision": args.precision}
+    write_export_card(folder, Path(args.model), **facts, proof=table)
 
 
 def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], folder: Path) -> str:
@@ -145,29 +147,7 @@ def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], fol
     best = min(errors, key=errors.__getitem__)
     if best == " ".join(args.exclude):
         return "Pass a --calibration_file of the domain with more --calibration_pairs, or --precision fp32"
-    return f"Pass --exclude {best}, or --precision fp32"
-
-
-def _fault(proof: Proof, args: Args) -> str | None:
-    """Return why an export is refused, `None` where it ranks as its source."""
-    change = proof.changes.get("MAP")
-    if change and change.difference < -args.max_map_drop:
-        return (
-            f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], where "
-            f"--max_map_drop {args.max_map_drop:g} is allowed"
-        )
-    if not change and not proof.kendall_tau >= _LEAST_TAU:
-        return (
-            f"the export ranks candidates differently (Kendall's tau {proof.kendall_tau:.3f}, largest difference "
-            f"{proof.largest_difference:.3g} where scores have a standard deviation of {proof.score_deviation:.3g})"
-        )
-    # A monotone mistake, such as a sigmoid too many, leaves every ranking as it is.
-    if proof.largest_difference > _LARGEST_DIFFERENCE[args.precision] * proof.score_deviation:
-        return (
-            f"scores of the export differ by up to {proof.largest_difference:.3g} in {args.precision}, where "
-            f"the source's have a standard deviation of {proof.score_deviation:.3g}"
-        )
-    return None
+    return f"Pass --exclude {shlex.join(best.split())}, or --precision fp32"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

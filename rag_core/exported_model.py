@@ -12,17 +12,19 @@ import numpy as np
 
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.errors import EngineError
-from rag_core.exporting import ABOUT, GRAPHS
+from rag_core.exporting import ABOUT, GRAPHS, prompt_of
 
 
 class _Exported:
     truncated: int | None = None
 
-    def __init__(self, folder: Path, about: dict[str, Any], batch_size: int = 32) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], max_length: int | None, batch_size: int) -> None:
         from tokenizers import Tokenizer
 
         self.about = about
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if max_length and max_length < about["max_length"]:
+            self._tokenizer.enable_truncation(max_length)
         self._batch_size = batch_size
         graph = folder / GRAPHS[self.about["format"]]
         self._run = _onnx(graph) if self.about["format"] == "onnx" else _openvino(graph)
@@ -65,15 +67,19 @@ class ExportedEncoder(_Exported):
 
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts, with the prompt that the source puts before those of a role; shape (texts, dimensions)."""
-        prompts = self.about["prompts"]
-        before = prompts.get("query" if role == "query" else "document", prompts.get("passage", ""))
+        before = prompt_of(self.about["prompts"], role)
         vectors: Floats = np.array(self._compute([before + text for text in texts]), dtype=np.float32)
         self.dimensions = vectors.shape[1]
         return vectors
 
 
-def load_exported(folder: Path) -> ExportedScorer | ExportedEncoder:
+def load_exported(
+    folder: Path, max_length: int | None = None, batch_size: int = 32
+) -> ExportedScorer | ExportedEncoder:
     """Load an exported student.
+
+    Args:
+        max_length: tokens that it reads, at most; it never reads more than its source did.
 
     Raises:
         EngineError: the folder is no export.
@@ -82,11 +88,14 @@ def load_exported(folder: Path) -> ExportedScorer | ExportedEncoder:
         about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except OSError as error:
         raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export") from error
-    return (ExportedScorer if about["kind"] == "cross-encoder" else ExportedEncoder)(folder, about)
+    return (ExportedScorer if about["kind"] == "cross-encoder" else ExportedEncoder)(
+        folder, about, max_length, batch_size
+    )
 
 
 def _threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS", "0"))
+    """Return how many OMP_NUM_THREADS asks for (a number for each level of nesting), 0 for the runtime's own choice."""
+    return int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
 
 
 def _onnx(graph: Path) -> Any:

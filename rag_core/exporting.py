@@ -10,12 +10,12 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_core.engines.identity import model_kind
-from rag_core.engines.protocols import Pair
+from rag_core.engines.protocols import Pair, Role
 from rag_core.errors import EngineError
 from rag_core.quantization import Batch, products_in, quantise_onnx, quantise_openvino
 
@@ -31,6 +31,7 @@ _PACKAGES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino", "nncf"),
 }
+_UNCALIBRATED: dict[Format, str] = {"onnx": "dynamic", "openvino": "weights"}
 _CALIBRATION_BATCH = 8
 _LARGEST_FILE = 1_900_000_000  # bytes; a protobuf holds 2 GiB
 
@@ -80,7 +81,7 @@ class PlainGraph:
         """Write graph, tokenizer and `export.json` into `folder`.
 
         Args:
-            exclude: parts of the paths of modules whose products stay in float32, e.g. layer.0. or output.dense.
+            exclude: parts of the paths of modules whose products stay in float32, see `quantization.products_in`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         target, excluded = folder / GRAPHS[form], products_in(self.path, exclude)
@@ -101,13 +102,13 @@ class PlainGraph:
         fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
         fast.save(str(folder / "tokenizer.json"))
         reranker = model_kind(self.model)[0] == "cross-encoder"
-        prompts = {} if reranker else {name: text for name, text in (self._student.prompts or {}).items() if text}
+        prompts = {} if reranker else dict(self._student.prompts or {})
         about = {
             "kind": model_kind(self.model)[0],
             "source": Path(self.model).name,
             "format": form,
             "precision": precision,
-            "quantisation": None if precision == "fp32" else "static" if self._batches else "dynamic",
+            "quantisation": None if precision == "fp32" else "static" if self._batches else _UNCALIBRATED[form],
             "left_in_fp32": list(exclude),
             "inputs": self._inputs,
             "output": "raw score (logit), shape (pairs,)" if reranker else "vectors of length 1",
@@ -115,6 +116,12 @@ class PlainGraph:
             "prompts": prompts,
         }
         (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def prompt_of(prompts: Mapping[str, str], role: Role) -> str:
+    """Return what stands before the texts of a role, by the first name that sentence-transformers would find."""
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    return next((prompts[name] for name in names if name in prompts), "")
 
 
 def _load(model: str) -> CrossEncoder | SentenceTransformer:
@@ -133,11 +140,15 @@ def _load(model: str) -> CrossEncoder | SentenceTransformer:
 
 
 def _encode(student: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return the model's inputs: the pairs of a cross-encoder, all texts of the pairs of an embedder."""
+    """Return the model's inputs: the pairs of a cross-encoder, all texts of an embedder's with their prompts."""
     import torch
     from sentence_transformers import CrossEncoder
 
-    rows = list(pairs) if isinstance(student, CrossEncoder) else [text for pair in pairs for text in pair]
+    roles: tuple[Role, Role] = ("query", "passage")
+    rows: list[Any] = list(pairs)
+    if not isinstance(student, CrossEncoder):
+        before = [prompt_of(student.prompts or {}, role) for role in roles]
+        rows = [prompt + text for pair in pairs for prompt, text in zip(before, pair, strict=True)]
     return {name: values for name, values in student.preprocess(rows).items() if isinstance(values, torch.Tensor)}
 
 

@@ -105,11 +105,9 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(
-            f"is not JSON ({error})", "Delete it to use the file beside it as one from elsewhere", path=path
-        ) from error
+        raise DataError(f"is not JSON ({error})", _TAKE_AS_FOREIGN, path=path) from error
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-        raise DataError("is not a manifest", "Delete it to use the file beside it as one from elsewhere", path=path)
+        raise DataError("is not a manifest", _TAKE_AS_FOREIGN, path=path)
     return content
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from rag_core.jsonl import atomic_write
 from rag_core.manifest import read_manifest
 
+CALIBRATION, RELIABILITY = "calibration.json", "reliability.svg"  # beside the card of a calibrated model
+
 StudentKind = Literal["cross-encoder", "bi-encoder"]
 
 _CARD = """\
@@ -62,6 +64,21 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
     },
 }
 
+_EXPORT = """\
+## Export
+
+A graph for {runtime} in {precision}, with pooling and head in it; sentence-transformers does not load it. `export.json`
+says what goes in, what comes out, and which prompts stand before an embedder's texts; `tokenizer.json` cuts and pads.
+
+```bash
+python -m rag_core.rank --model {name} --query "a query" --passages passages.txt
+```
+
+Against its source:
+
+{proof}
+"""
+
 _DATA = {
     "triplets": "{queries} queries, {triplets} pairs of passages with the teacher's margin",
     "pairs": "{queries} queries, {pairs} pairs with the teacher's score",
@@ -101,6 +118,28 @@ def write_model_card(
         **parts,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_export_card(folder: Path, source: Path, *, name: str, form: str, precision: str, proof: str) -> None:
+    """Write the card of a source model into the folder of its export, with how that one is used.
+
+    Args:
+        name: of the export, as its user will know it.
+        proof: table of how far the export is from its source.
+    """
+    card = (source / "README.md").read_text(encoding="utf-8") if (source / "README.md").is_file() else f"# {name}\n"
+    runtime = "onnxruntime" if form == "onnx" else "openvino"
+    card = re.sub(r"^library_name: .*$", f"library_name: {runtime}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(r"^# .*$", f"# {name}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(r"```python\nfrom sentence_transformers .*?```\n+", "", card, count=1, flags=re.DOTALL)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    section = _EXPORT.format(runtime=runtime, precision=precision, name=name, proof=proof)
+    calibration = folder / CALIBRATION
+    if calibration.is_file():
+        found = json.loads(calibration.read_text(encoding="utf-8"))
+        scaled = "output" if found["folded"] else f"{found['slope']:.6g} * cosine + {found['intercept']:.6g}"
+        section += f"\nA probability is `1 / (1 + exp(-({scaled})))`; the graph does not compute it.\n"
+    write_section(folder, "export", section.rstrip())
 
 
 def write_figures(folder: Path, table: str, command: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from rag_core.engines import EngineOptions, load_model
 from rag_core.engines.canary import score_once
 from rag_core.engines.protocols import Floats, Pair
 from rag_core.exported_model import load_exported
-from rag_core.exporting import Format, PlainGraph
+from rag_core.exporting import Format, PlainGraph, Precision
 from rag_core.metrics import METRICS, MetricName, means, measure, measured
 from rag_core.quantization import parts_of
 from rag_core.records import RankingSample
@@ -23,6 +25,10 @@ from rag_core.scoring import spread_pairs
 from rag_core.significance import Change, paired_change
 
 _DIAGNOSED_PAIRS = 256
+_LARGEST_DIFFERENCE: dict[Precision, float] = {"fp32": 0.01, "int8": 1.0}  # of a score, in standard deviations
+_LEAST_TAU = 0.9  # where there are no labels; the same order but for near ties
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +65,51 @@ class Proof:
         deviation = f"of a standard deviation of {self.score_deviation:.4g}"
         return [*rows, ["largest difference", "", f"{self.largest_difference:.4g}", deviation]]
 
+    def fault(self, precision: Precision, max_map_drop: float) -> str | None:
+        """Return why the export is refused, `None` where it ranks as its source; warn of what the data cannot tell.
 
-def prove(source: str, export: Path, samples: Sequence[RankingSample], max_length: int, seed: int) -> Proof:
+        Args:
+            max_map_drop: that is allowed, where there are labels.
+        """
+        change = self.changes.get("MAP")
+        if change and change.difference < -max_map_drop:
+            return (
+                f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], where "
+                f"--max_map_drop {max_map_drop:g} is allowed"
+            )
+        if change and change.low < -max_map_drop:
+            logger.warning(
+                "WARNING: %d queries leave room for a loss of %.4f of MAP, more than --max_map_drop %g; "
+                "more labelled queries (--dataset) would tell",
+                *(self.queries, -change.low, max_map_drop),
+            )
+        if not change:
+            logger.warning(
+                "WARNING: fewer than 2 queries have a positive and a negative, so not MAP decides but the order of "
+                "all candidates (Kendall's tau of at least %g)",
+                _LEAST_TAU,
+            )
+        if not change and not self.kendall_tau >= _LEAST_TAU:
+            return (
+                f"the export ranks candidates differently (Kendall's tau {self.kendall_tau:.3f}, largest difference "
+                f"{self.largest_difference:.3g} where scores have a standard deviation of {self.score_deviation:.3g})"
+            )
+        # A monotone mistake, such as a sigmoid too many, leaves every ranking as it is.
+        if self.largest_difference > _LARGEST_DIFFERENCE[precision] * self.score_deviation:
+            return (
+                f"scores of the export differ by up to {self.largest_difference:.3g} in {precision}, where "
+                f"the source's have a standard deviation of {self.score_deviation:.3g}"
+            )
+        return None
+
+
+def prove(source: str, export: Path, samples: Sequence[RankingSample], max_length: int | None, seed: int) -> Proof:
     """Score the candidates of samples with both.
 
     Args:
         source: the student, which runs in float32.
+        samples: one of them at least has two candidates.
+        max_length: tokens that both read, at most; `None`: as many as the source does.
 
     Raises:
         EngineError: one of them cannot be loaded.
@@ -74,7 +119,7 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
     pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
     scores = {
         "source": _source_scores(source, pairs, max_length),
-        "export": score_once(load_exported(export), pairs),
+        "export": score_once(load_exported(export, max_length), pairs),
     }
     ends = np.cumsum([sum(1 for _ in sample.passages()) for sample in samples])[:-1]
     rows: dict[str, list[Floats]] = {which: list(np.split(found, ends)) for which, found in scores.items()}
@@ -88,7 +133,7 @@ def prove(source: str, export: Path, samples: Sequence[RankingSample], max_lengt
     return Proof(
         queries=len(samples),
         pairs=len(pairs),
-        kendall_tau=float(np.nan_to_num(taus).mean()) if taus else float("nan"),
+        kendall_tau=float(np.nan_to_num(taus).mean()),
         largest_difference=float(np.abs(scores["source"] - scores["export"]).max()),
         score_deviation=float(scores["source"].std()),
         changes={m: paired_change(per_query["source"][m], per_query["export"][m], seed) for m in METRICS}
@@ -105,7 +150,7 @@ def errors_without(
     *,
     form: Format,
     exclude: Sequence[str],
-    max_length: int,
+    max_length: int | None,
 ) -> dict[str, float]:
     """Return the error of int8 by what stays in float32 (flags of --exclude): as it is, and with each part besides.
 
@@ -120,12 +165,12 @@ def errors_without(
     for parts in tqdm([[], *parts_of(graph.path)], desc="what int8 costs where", unit="export", disable=None):
         excluded = [*exclude, *parts]
         graph.write(folder, form, "int8", excluded)
-        found = score_once(load_exported(folder), pairs)
+        found = score_once(load_exported(folder, max_length), pairs)
         errors[" ".join(excluded)] = float(np.sqrt(np.mean((found - scores) ** 2)) / scores.std())
         shutil.rmtree(folder)
     return errors
 
 
-def _source_scores(source: str, pairs: Sequence[Pair], max_length: int) -> Floats:
-    options = EngineOptions(source, max_length=max_length, dtype="float32")
+def _source_scores(source: str, pairs: Sequence[Pair], max_length: int | None) -> Floats:
+    options = EngineOptions(source, max_length=max_length or sys.maxsize, dtype="float32")
     return score_once(load_model("sentence-transformers", options, pairs), pairs)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from rag_core.errors import UsageError
 
 Batch = dict[str, Any]  # by the name of the input, numpy arrays of shape (rows, tokens)
 
@@ -44,7 +49,7 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[Batch], nodes: S
         def get_next(self) -> Batch | None:
             return next(self._batches, None)
 
-    logging.getLogger().addFilter(_no_preprocessing)
+    logging.getLogger().addFilter(_not_the_quantiser)
     try:
         if batches:
             form = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8}
@@ -52,25 +57,42 @@ def quantise_onnx(source: Path, target: Path, batches: Sequence[Batch], nodes: S
         else:
             quantize_dynamic(source, target, **settings)
     finally:
-        logging.getLogger().removeFilter(_no_preprocessing)
+        logging.getLogger().removeFilter(_not_the_quantiser)
 
 
-def _no_preprocessing(record: logging.LogRecord) -> bool:
-    """Drop onnxruntime's advice to fuse the graph first, which would lose the names of modules."""
-    return "pre-processing" not in record.getMessage()
+def _not_the_quantiser(record: logging.LogRecord) -> bool:
+    """Drop what onnxruntime's quantiser says of tensors, and its advice to fuse the graph, which loses their names."""
+    return "onnxruntime" not in record.pathname
 
 
 def products_in(graph: Path, parts: Sequence[str]) -> list[str]:
-    """Return the names of the graph's matrix products in modules whose path has one of `parts` in it, e.g. layer.0."""
-    return [node.name for node, _ in _products(graph) if any(part in _modules(node) for part in parts)]
+    """Return the names of the graph's matrix products in modules whose path has one of `parts` in it.
+
+    Args:
+        parts: names that follow each other in a path, e.g. layer.0 or output.dense; * stands for any one name.
+
+    Raises:
+        UsageError: a part is in no path.
+    """
+    products = {node.name: _modules(node) for node, _ in _products(graph)}
+    found: dict[str, None] = {}
+    for part in parts:
+        names = [r"\w+" if name == "*" else re.escape(name) for name in part.strip(".").split(".")]
+        pattern = re.compile(rf"\b{'[.]'.join(names)}\b")
+        inside = [name for name, modules in products.items() if pattern.search(modules)]
+        if not inside:
+            known = ", ".join(dict.fromkeys(chain.from_iterable(parts_of(graph))))
+            raise UsageError(f"--exclude {part} is in the path of no matrix product", f"There are {known}")
+        found |= dict.fromkeys(inside)
+    return list(found)
 
 
 def parts_of(graph: Path) -> list[list[str]]:
     """Return what may be left in float32 together, as `products_in` takes it: kinds of sublayers, groups of layers."""
     modules = [re.findall(r"'(\S+\.\S+)'", _modules(node)) for node, weighted in _products(graph) if weighted]
     # E.g. student.0.model.encoder.layer.3.attention.self.query: the layer and, without the last module, its sublayer.
-    paths = [re.match(r".*\.(\w+\.\d+\.)(\S+)\.\w+$", names[-1]) for names in modules if names]
-    found = [(path[1], path[2]) for path in paths if path]
+    paths = [re.match(r".*\.(\w+)\.(\d+)\.(\S+)\.\w+$", names[-1]) for names in modules if names]
+    found = [(f"{path[1]}.{path[2]}", f"{path[1]}.*.{path[3]}") for path in paths if path]
     layers = list(dict.fromkeys(layer for layer, _ in found))
     size = max(1, -(-len(layers) // _LAYER_GROUPS))
     kinds = dict.fromkeys(kind for _, kind in found)
@@ -99,9 +121,15 @@ def quantise_openvino(graph: Path, batches: Sequence[Batch], nodes: Sequence[str
     Args:
         batches, nodes: as of `quantise_onnx`.
     """
+    with contextlib.redirect_stdout(sys.stderr):  # nncf talks there, and stdout is for the stage's result
+        return _quantise_openvino(graph, batches, nodes)
+
+
+def _quantise_openvino(graph: Path, batches: Sequence[Batch], nodes: Sequence[str]) -> Any:
     import nncf
     import openvino
 
+    nncf.set_log_level(logging.WARNING)
     within_attention = [node.name for node, weighted in _products(graph) if not weighted]
     ignored = nncf.IgnoredScope(patterns=[f"{name}(/.*)?" for name in (*nodes, *within_attention)], validate=False)
     model = openvino.convert_model(graph)

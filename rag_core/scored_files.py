@@ -47,6 +47,8 @@ _CHUNK_ROWS: dict[EngineName, int] = {
     "exported": 1024,
 }
 
+_OWN_PRECISION = ("server", "exported")
+
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
 _CHUNKS_A_WORKER = 16
 _LEAST_ROWS = 256
@@ -231,14 +233,14 @@ def _settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> 
         name, reason, options = settle(options, options.ray)
     else:
         name, reason = choose_engine(options.model, engine)
-        if name != "server":
+        if name not in _OWN_PRECISION:
             options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
     if options.quantization and name != "vllm":
         raise EngineError(
             f"--quantization is vLLM's, and the engine is {name} ({reason})",
             "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
         )
-    logger.info("engine: %s, %s (%s)", name, "its own precision" if name == "server" else options.dtype, reason)
+    logger.info("engine: %s, %s (%s)", name, "its own precision" if name in _OWN_PRECISION else options.dtype, reason)
     return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 

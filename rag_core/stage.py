@@ -28,6 +28,18 @@ _FULL_OR_FORBIDDEN = {
     errno.EEXIST: "Check the path",
 }
 
+_CHATTY = (
+    "httpx",
+    "httpx2",
+    "filelock",
+    "matplotlib",
+    "fsspec",
+    "sentence_transformers",
+    "bm25s",
+    "onnxscript",
+    "onnx_ir",
+)
+
 
 def flag(help: str, default: Any = dataclasses.MISSING, **argparse_options: Any) -> Any:
     """Declare a field of an `Args` dataclass as a flag; without `default` it is required."""
@@ -130,7 +142,7 @@ def run_stage(
     # Threads that wait by spinning make a machine that others use, too, several times slower for all.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for chatty in ("httpx", "httpx2", "filelock", "matplotlib", "fsspec", "sentence_transformers", "bm25s"):
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         made = run(args)

@@ -172,7 +172,7 @@ def _load(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pai
     if engine == "exported":
         from rag_core.exported_model import load_exported
 
-        return load_exported(Path(options.model))
+        return load_exported(Path(options.model), options.max_length, options.batch_size)
     if engine == "server":
         from rag_core.engines import server_engine
 
