@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_core.errors import DataError, UsageError
 from rag_core.jsonl import read_samples
 from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
-from rag_core.model_card import write_model_card
+from rag_core.model_card import shown_command, write_model_card
 from rag_core.soft_labels import choose_temperature, read_soft_labels
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
 from rag_core.train_stage import TrainArgs
@@ -180,6 +180,7 @@ def run(args: Args) -> Path:
             settings = _named(loss) | card_settings(training_arguments)
             write_model_card(
                 args.output_dir,
+                command=shown_command("embedding_distillation.train", args),
                 kind="bi-encoder",
                 base_model=args.student,
                 teacher=teacher,

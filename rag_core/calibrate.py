@@ -66,12 +66,14 @@ def run(args: Args) -> Path:
     ]
     units = {(read_manifest(path) or {}).get("score_unit") for path in args.input_files}
     data = read_calibration_data(groups, units, args.target, args.old_scores)
-    from rag_core.engines.identity import model_identity, model_kind
+    from rag_core.engines.identity import is_export, model_identity, model_kind
     from rag_core.training import save_whole
 
     kind, evidence = model_kind(args.model)
     if kind == "llm-reranker":
         raise EngineError(f"{args.model} is an LLM reranker ({evidence})", "Its score is a log-odds as it is")
+    if kind == "cross-encoder" and is_export(args.model):
+        raise EngineError(f"{args.model} is an export, whose head is fixed", "Calibrate its source, and export that")
     settings: dict[str, Any] = {
         "target": data.target,
         "method": args.method,

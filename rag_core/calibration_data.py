@@ -72,6 +72,13 @@ class CalibrationData:
         scaling = fit(student[fitted], self.targets[self.target][fitted], method)
         before, after = uncalibrated(student, unit), scaling(student)
         measured = known & self.held_out
+        errors = {of: self._errors(targets, before, after) for of, targets in self.targets.items()}
+        if errors[self.target]["after"] >= errors[self.target]["before"]:
+            logger.warning(
+                "WARNING: on the held-out pairs the calibration error rises from %.4f to %.4f; more pairs "
+                "(--input_files) than these %d would fit better",
+                *(errors[self.target]["before"], errors[self.target]["after"], int(fitted.sum())),
+            )
         folded = unit == "logit"
         return {
             "method": method,
@@ -83,7 +90,7 @@ class CalibrationData:
             "split": SPLIT,
             "fitted_on": self._count(fitted),
             "held_out": self._count(measured),
-            "errors": {of: self._errors(targets, before, after) for of, targets in self.targets.items()},
+            "errors": errors,
             "reliability": {
                 when: reliability(values[measured], self.targets[self.target][measured])
                 for when, values in (("before", before), ("after", after))
@@ -110,19 +117,22 @@ class CalibrationData:
         if self.old is None:
             return []
         new = scaling.slope * student + scaling.intercept if folded else student
-        labels = self.targets.get("labels")
-        labels = None if labels is None or np.isnan(labels).any() else labels
         asked = cut_offs or default_cut_offs(self.old[~self.held_out])
-        mapped = map_cut_offs(asked, self.old, new, self.held_out, labels)
+        mapped = map_cut_offs(asked, self.old, new, self.held_out, self.targets.get("labels"))
         difference = largest_difference(mapped)
         said = "pass rates of old and new cut-offs differ by %.1f points at most, on pairs that were not fitted on"
         logger.info(said, 100 * difference)
         if difference > _MOST_DIFFERENCE:
             logger.warning("WARNING: that is more than 2 points; more pairs (--input_files) would make it less")
+
+        def probability(cut_off: float | None) -> float | None:
+            return None if cut_off is None else float(sigmoid(cut_off) if folded else scaling(cut_off))
+
         return [
             {
                 **dataclasses.asdict(row),
-                "probability": float(sigmoid(row.pass_rate) if folded else scaling(row.pass_rate)),
+                "probability": probability(row.pass_rate),
+                "precision_probability": probability(row.precision),
             }
             for row in mapped
         ]

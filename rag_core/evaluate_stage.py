@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_core.errors import UsageError
+from rag_core.errors import DataError, UsageError
 from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
 from rag_core.stage import StageArgs, flag
 
 if TYPE_CHECKING:
     from rag_core.engines.options import EngineOptions
     from rag_core.evaluation import FileEvaluation, Ranker
+    from rag_core.records import RankingSample
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     training = read_training(Path(args.after), args.trade_off)
     hashes = check_inputs([*files, *args.teacher_scores])
     labelled = read_labelled(files, skip_bad_rows=args.skip_bad_rows)
+    if args.latency:
+        _check_latency(args, labelled[files[0]])
     models = _models(args)
     scores = _scores(args, files, stage)
     evaluations = [
@@ -65,9 +68,10 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         for path, samples in labelled.items()
     ]
     report = make_report(evaluations, models, training, args.seed)
+    write_report(args.output_dir, report, evaluations, args.seed)
     if args.latency:
         _add_latency(args, report, evaluations, stage)
-    write_report(args.output_dir, report, evaluations, args.seed)
+        write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe)
     if read_manifest(Path(args.after)):  # trained here
@@ -96,6 +100,22 @@ def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
         raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass at least 2")
     if args.instruction and not args.teacher:
         raise UsageError("--instruction is told to the teacher, and there is none", "Pass --teacher, or leave it out")
+
+
+def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
+    """See that what is measured after the scoring can be: the candidates of the first file, and further models."""
+    from rag_core.engines import choose_engine
+    from rag_core.latency import DEPTHS
+
+    distinct = len({text for sample in samples for text, _ in sample.passages()})
+    if distinct < DEPTHS[0]:
+        raise DataError(
+            f"has {distinct} distinct passages, and latency takes {DEPTHS[0]}",
+            "Name a larger file first, or leave out --latency",
+            path=args.in_domain[0],
+        )
+    for model in args.also:
+        choose_engine(model, "auto")
 
 
 def _models(args: EvaluateArgs) -> dict[Ranker, str]:
@@ -142,18 +162,14 @@ def _scoring(args: EvaluateArgs, stage: str) -> dict[str, Any]:
 
 
 def _fill_card(args: EvaluateArgs, report: dict[str, Any], stage: str) -> None:
-    from rag_core.model_card import write_figures
+    from rag_core.model_card import shown_command, write_figures
     from rag_core.report import format_table
 
-    paths = {"in_domain": args.in_domain, "out_of_domain": args.out_of_domain, "teacher_scores": args.teacher_scores}
-    flags = [f"--{name} {' '.join(path.name for path in given)}" for name, given in paths.items() if given]
-    models = f"--before {Path(args.before).name} --after {Path(args.after).name}"
-    further = f"--max_length {args.max_length} --dtype {args.dtype} --seed {args.seed} --output_dir report"
-    files = [
-        file | {"path": Path(file["path"]).name} for file in report["files"]
-    ]  # a card is passed on, folders are not
-    table = format_table(report | {"files": files})
-    write_figures(Path(args.after), table, f"python -m {stage} {models} {' '.join(flags)} {further}")
+    # A card is passed on, folders are not.
+    shown = report | {"files": [file | {"path": Path(file["path"]).name} for file in report["files"]]}
+    if "latency" in report:
+        shown["latency"] = report["latency"] | {"path": Path(report["latency"]["path"]).name}
+    write_figures(Path(args.after), format_table(shown), shown_command(stage, args))
 
 
 def _add_latency(args: EvaluateArgs, report: dict[str, Any], evaluations: list[FileEvaluation], stage: str) -> None:

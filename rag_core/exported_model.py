@@ -93,7 +93,7 @@ def load_exported(
     )
 
 
-def _threads() -> int:
+def threads() -> int:
     """Return how many OMP_NUM_THREADS asks for (a number for each level of nesting), 0 for the runtime's own choice."""
     return int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
 
@@ -102,7 +102,7 @@ def _onnx(graph: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)[0]
@@ -112,7 +112,7 @@ def _openvino(graph: Path) -> Any:
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 1}
-    if _threads():
-        settings["INFERENCE_NUM_THREADS"] = _threads()
+    if threads():
+        settings["INFERENCE_NUM_THREADS"] = threads()
     compiled = openvino.Core().compile_model(graph, "CPU", settings)
     return lambda inputs: compiled(inputs)[0]

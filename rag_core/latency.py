@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_core.engines import EngineOptions, choose_engine, load_model
+from rag_core.engines.options import EngineName
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
 from rag_core.records import RankingSample
 from rag_core.scoring import spread_samples
@@ -91,8 +93,6 @@ def measure_apart(options: EngineOptions, requests: Requests) -> Latency:
 
 def measure_latency(options: EngineOptions, requests: Requests) -> Latency:
     """Measure a model in this process."""
-    import torch
-
     engine, _ = choose_engine(options.model, "auto")
     pairs = [(query, text) for query, texts in next(iter(requests.values())) for text in texts]
     model = load_model(engine, options, pairs[:20])
@@ -104,12 +104,22 @@ def measure_latency(options: EngineOptions, requests: Requests) -> Latency:
         reranking = {depth: _time_scorer(model, rows) for depth, rows in requests.items()}
     return Latency(
         embeds=speed is not None,
-        threads=torch.get_num_threads(),
+        threads=_threads(engine),
         disk_bytes=_disk_bytes(options.model),
         peak_bytes=_peak_bytes(),
         passages_per_second=speed,
         reranking=reranking,
     )
+
+
+def _threads(engine: EngineName) -> int:
+    if engine == "exported":  # without torch, whose memory would be counted as the export's
+        from rag_core.exported_model import threads
+
+        return threads() or os.cpu_count() or 1
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _time_scorer(model: PairScorer, rows: Sequence[tuple[str, list[str]]]) -> RerankingTime:

@@ -155,6 +155,8 @@ def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
         UsageError: it is, holds or lies in something that the stage reads.
         StaleError: it stands there and was not made by a stage.
     """
+    if not folder.name:
+        raise UsageError(f"--output_dir {folder} is where the command runs", "Name a folder of its own")
     place = folder.resolve()
     for path in (Path(one).resolve() for one in inputs):
         if place == path or place in path.parents or path in place.parents:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rag_core.jsonl import atomic_write
 from rag_core.manifest import read_manifest
+from rag_core.stage import StageArgs, default_of, flags_of
 
 CALIBRATION, RELIABILITY = "calibration.json", "reliability.svg"  # beside the card of a calibrated model
 
@@ -39,7 +40,11 @@ A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels 
 {snippet}
 ```
 
-{meaning} How well it ranks is for `evaluate` to say.
+{meaning} How well it ranks is for `evaluate` to say. It was trained by:
+
+```bash
+{command}
+```
 """
 
 _PARTS: dict[StudentKind, dict[str, str]] = {
@@ -85,9 +90,22 @@ _DATA = {
 }
 
 
+def shown_command(module: str, args: StageArgs) -> str:
+    """Return the command of a stage: the flags that are not at their defaults, and of paths the last part."""
+    words = ["python", "-m", module]
+    for field in flags_of(type(args)):
+        value = getattr(args, field.name)
+        if value == default_of(field) or field.name in ("overwrite", "log_level"):
+            continue
+        given = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{field.name}", *(one.name if isinstance(one, Path) else _shown(str(one)) for one in given)]
+    return shlex.join([*words, *args.further_flags])
+
+
 def write_model_card(
     folder: Path,
     *,
+    command: str,
     kind: StudentKind,
     base_model: str,
     teacher: Mapping[str, Any] | None,
@@ -97,6 +115,7 @@ def write_model_card(
     """Write `README.md` into a model's folder.
 
     Args:
+        command: that trained it.
         facts: `queries`, `steps` and `seconds` of the training; `triplets` or `pairs`, what it learned from; `alpha` of
             a bi-encoder.
     """
@@ -104,6 +123,7 @@ def write_model_card(
         "kind": kind,
         "name": folder.name,
         "base_model": _shown(base_model),
+        "command": command,
         **facts,
     }
     parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
@@ -166,8 +186,8 @@ def _members(model: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _shown(name: str) -> str:
-    """Return a model's name without the folder that it stands in."""
-    return Path(name).name if Path(name).is_dir() else name
+    """Return a model's name without the folder that it stands in, or once stood in."""
+    return Path(name).name if Path(name).is_dir() or Path(name).is_absolute() else name
 
 
 def declared_license(name: str) -> str | None:

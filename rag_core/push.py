@@ -23,7 +23,8 @@ _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.sa
 _SENT += ["model.xml", "model.bin", "LICENSE*", "NOTICE*"]
 _NOT_SENT = [".*", "*/.*", "checkpoint-*", "*/checkpoint-*", "*.partial/*", "*.manifest.json"]
 _WEIGHTS = (".safetensors", ".onnx", ".xml")
-_LOCAL_PATH = re.compile(r"(?<![\w.:/<\\)~])/[\w.-]+/[^\s\"'`|)\\]+")
+_LOCAL_ROOTS = "home|root|Users|tmp|var|mnt|media|data|work|workspace|opt|srv|scratch|content|private|usr"
+_LOCAL_PATH = re.compile(rf"(?<![\w.:/<\\)~])/(?:{_LOCAL_ROOTS})/[^\s\"'`|)\\]+")
 _VOCABULARIES = ("tokenizer.json", "vocab.json")  # any word may stand there
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,7 @@ def _files(folder: Path) -> list[str]:
     if not any((folder / name).is_file() for name in ("config.json", "modules.json", "export.json")):
         raise DataError("is no model (no config.json, modules.json, export.json)", "Name a model folder", path=folder)
     if not (folder / "README.md").is_file():
-        remedy = "Write README.md, or run evaluate with this folder as --after, which begins one"
-        raise DataError("has no model card", remedy, path=folder)
+        raise DataError("has no model card", "Write README.md", path=folder)
     there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files: list[str] = list(filter_repo_objects(there, allow_patterns=_SENT, ignore_patterns=_NOT_SENT))
     if not any(name.endswith(_WEIGHTS) for name in files):

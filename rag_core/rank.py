@@ -58,6 +58,10 @@ def _sample(args: Args) -> RankingSample:
     Raises:
         PipelineError: the file has no passages, or not the sample, or there is no query.
     """
+    if args.passages.name.endswith((".json", ".json.gz", ".csv", ".tsv")):
+        raise UsageError(
+            f"{args.passages} is neither .jsonl nor lines of text", "Convert it, or name it .txt or .jsonl"
+        )
     if not args.passages.name.endswith((".jsonl", ".jsonl.gz")):
         if args.query_id:
             raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave it out")

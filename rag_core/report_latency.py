@@ -11,6 +11,8 @@ import numpy as np
 
 from rag_core.depth import measure_depths
 from rag_core.engines import EngineOptions
+from rag_core.engines.identity import export_precision
+from rag_core.engines.precision import resolve_dtype
 from rag_core.evaluation import FileEvaluation, score_for_evaluation
 from rag_core.latency import make_requests, measure_apart
 from rag_core.metrics import measure
@@ -52,13 +54,15 @@ def add_latency(
     report["latency"] = {
         "path": str(first.path),
         "queries": min(queries, len(first.samples)),
+        "untimed": sorted(set(first.values) - set(models) - {"BM25"}),
         "threads": max(latency.threads for latency in measured.values()),
         "depths": list(requests),
         "rows": [
             {
                 "name": name,
                 "model": rows[name].model,
-                "dtype": rows[name].dtype,
+                "dtype": export_precision(rows[name].model) or resolve_dtype(rows[name].dtype),
+                "max_length": rows[name].max_length,
                 "MAP": float(np.nanmean(values[name])),
                 "interval": mean_interval(values[name], seed),
                 **dataclasses.asdict(latency),
@@ -74,7 +78,7 @@ def add_latency(
 
 def latency_rows(latency: Mapping[str, Any]) -> list[list[str]]:
     """Return a head and a row a model, as text."""
-    head = ["", "model", "MAP"]
+    head = ["", "model", "precision", "MAP"]
     head += [f"{depth} candidates: queries/s, p50, p95 ms" for depth in latency["depths"]]
     rows = [[*head, "passages/s", "on disk, MB", "peak memory, MB"]]
     for row in latency["rows"]:
@@ -84,6 +88,7 @@ def latency_rows(latency: Mapping[str, Any]) -> list[list[str]]:
             [
                 row["name"],
                 Path(row["model"]).name,
+                row["dtype"],
                 f"{row['MAP']:.4f}",
                 *(f"{time['queries_per_second']:.4g}, {time['p50']:.3g}, {time['p95']:.3g}" for time in times),
                 "" if speed is None else f"{speed:.4g}",
@@ -98,7 +103,9 @@ def latency_note(latency: Mapping[str, Any]) -> str:
     return (
         f"Latency: {latency['queries']} queries of {latency['path']}, one after another, {latency['threads']} "
         f"thread{'s' if latency['threads'] > 1 else ''}, each model in a process of its own, whose peak memory has the "
-        "libraries in it. An embedder's passages were embedded beforehand (passages/s); a query is embedded."
+        "libraries in it. An embedder's passages were embedded beforehand (passages/s); a query is embedded. Texts are "
+        f"cut to {latency['rows'][0]['max_length']} tokens, or to what a model reads."
+        + "".join(f" The {name} was not timed: only its scores were given." for name in latency["untimed"])
     )
 
 

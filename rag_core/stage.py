@@ -79,7 +79,7 @@ def make_parser(args_type: type[StageArgs], description: str) -> argparse.Argume
     annotations = typing.get_type_hints(args_type)
     for field in sorted(flags_of(args_type), key=lambda field: field.name in _COMMON):
         options: dict[str, Any] = {"help": field.metadata["help"]}
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = default_of(field)
         if default is dataclasses.MISSING:
             options["required"] = True
         else:
@@ -94,6 +94,11 @@ def make_parser(args_type: type[StageArgs], description: str) -> argparse.Argume
 def flags_of(args_type: type[StageArgs]) -> list[dataclasses.Field[Any]]:
     """Return the fields that are flags."""
     return [field for field in dataclasses.fields(args_type) if field.init]
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return what a flag is where it is not given, `dataclasses.MISSING` where it is required."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 _COMMON = {field.name for field in dataclasses.fields(StageArgs)}

@@ -54,7 +54,7 @@ def map_cut_offs(
 
     Args:
         old, new: the models' scores of the same pairs; shape (pairs,).
-        labels: 1 or 0 of each pair; `None` where they are not known.
+        labels: 1 or 0 of each pair, NaN where it is not known; `None` where none is.
     """
     fitted = ~held_out
     mapped = []
@@ -62,12 +62,13 @@ def map_cut_offs(
         by_rate = _at_rank(new[fitted], int((old[fitted] >= cut_off).sum()))
         precisions: dict[str, float | None] = dict.fromkeys(("precision", "precision_old", "precision_new"))
         if labels is not None:
-            aimed = _precision(old[fitted], labels[fitted], cut_off)
-            found = _at_precision(new[fitted], labels[fitted], aimed) if aimed is not None else None
+            known, measured = fitted & np.isfinite(labels), held_out & np.isfinite(labels)
+            aimed = _precision(old[known], labels[known], cut_off)
+            found = _at_precision(new[known], labels[known], aimed) if aimed is not None else None
             precisions = {
                 "precision": found,
-                "precision_old": _precision(old[held_out], labels[held_out], cut_off),
-                "precision_new": None if found is None else _precision(new[held_out], labels[held_out], found),
+                "precision_old": _precision(old[measured], labels[measured], cut_off),
+                "precision_new": None if found is None else _precision(new[measured], labels[measured], found),
             }
         mapped.append(
             MappedCutOff(
@@ -109,15 +110,21 @@ def largest_difference(mapped: Sequence[MappedCutOff]) -> float:
 
 
 def format_thresholds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return mapped cut-offs (with the `probability` of each new one) as a Markdown table; percentages are held out."""
+    """Return mapped cut-offs as a Markdown table: raw, and as the probability that it is; percentages are held out.
+
+    Args:
+        rows: `MappedCutOff` as dicts, with `probability` and `precision_probability` of the new ones.
+    """
     labelled = any(row["precision_old"] is not None for row in rows)
-    head = ["old cut-off", "new at equal pass rate", "probability", "passes, old", "passes, new"]
-    table = [head + (["new at equal precision", "precision, old", "precision, new"] if labelled else [])]
+    head = ["old cut-off", "new at equal pass rate: raw", "probability", "passes, old", "passes, new"]
+    by_precision = ["new at equal precision: raw", "probability", "precision, old", "precision, new"]
+    table = [head + (by_precision if labelled else [])]
     for row in rows:
         cells = [f"{row['old']:.4g}", f"{row['pass_rate']:.4g}", f"{row['probability']:.4g}"]
         cells += [f"{row['pass_rate_old']:.1%}", f"{row['pass_rate_new']:.1%}"]
         if labelled:
-            cells.append("none" if row["precision"] is None else f"{row['precision']:.4g}")
+            found = (row["precision"], row["precision_probability"])
+            cells += ["none" if value is None else f"{value:.4g}" for value in found]
             shares = (row["precision_old"], row["precision_new"])
             cells += ["" if share is None else f"{share:.1%}" for share in shares]
         table.append(cells)

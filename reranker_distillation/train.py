@@ -20,7 +20,7 @@ from typing import Any
 
 from rag_core.errors import DataError
 from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
-from rag_core.model_card import write_model_card
+from rag_core.model_card import shown_command, write_model_card
 from rag_core.stage import flag, flags_of, is_main_process, run_stage
 from rag_core.unfinished import UnfinishedWork
 from reranker_distillation.loss_settings import LossArgs, check_loss_flags, read_training_data, settle_loss
@@ -105,6 +105,7 @@ def run(args: Args) -> Path:
         if is_main_process():
             write_model_card(
                 args.output_dir,
+                command=shown_command("reranker_distillation.train", args),
                 kind="cross-encoder",
                 base_model=args.student,
                 teacher=source.get("teacher"),

@@ -42,6 +42,11 @@ def is_export(name: str) -> bool:
     return (Path(name) / "export.json").is_file()
 
 
+def export_precision(name: str) -> str | None:
+    """Return the precision that a student was exported in, `None` of a model that is no export."""
+    return _read_json(name, "export.json")["precision"] if is_export(name) else None
+
+
 def model_kind(name: str) -> tuple[ModelKind, str]:
     """Tell how a model scores a pair, and from which of its files that was read.
 
@@ -152,10 +157,7 @@ def _config(name: str) -> dict[str, Any]:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise EngineError(
-            f"cannot load the model {name!r} ({str(error).splitlines()[0]})",
-            "Check the name or folder, the network, and for gated models the access token (hf auth login)",
-        ) from error
+        raise _unloadable(name, error) from error
     return {**config.to_dict(), "_commit_hash": getattr(config, "_commit_hash", None)}
 
 
@@ -163,11 +165,21 @@ def _read_json(name: str, file_name: str) -> Any:
     """Return the content of a model's file, `None` where the model has no such file."""
     from transformers.utils import cached_file
 
-    path = cached_file(
-        name,
-        file_name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        path = cached_file(
+            name,
+            file_name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError) as error:  # no folder, and no name that a hub could have
+        raise _unloadable(name, error) from error
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _unloadable(name: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"cannot load the model {name!r} ({str(error).splitlines()[0]})",
+        "Check the name or folder, the network, and for gated models the access token (hf auth login)",
+    )

@@ -129,9 +129,11 @@ def keep_head_in_float32(model: Any) -> None:
 
 
 def _load(model_class: Any, options: EngineOptions) -> Any:
+    from safetensors import SafetensorError
+
     try:
         model = model_class(options.model, model_kwargs={"dtype": resolve_dtype(options.dtype)})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(
             f"cannot load the model {options.model!r} ({str(error).splitlines()[0]})",
             "Check the name or folder, and the network",

@@ -92,6 +92,11 @@ def test_cut_offs_by_hand():
     assert (two.precision_old, two.precision_new) == (0.5, 0.5)
     assert (nothing.pass_rate_old, nothing.pass_rate_new, nothing.precision) == (0, 0, None)
     assert map_cut_offs([3], old, new, held_out, None)[0].precision_old is None
+    unknown = np.append(labels, [np.nan] * 2)  # pairs without a label count for pass rates only
+    more = map_cut_offs(
+        [3], np.append(old, [9, 9]), np.append(new, [9, 9]), np.append(held_out, [True, False]), unknown
+    )
+    assert (more[0].precision_old, more[0].pass_rate_old) == (0.5, 0.6)
 
 
 def test_pass_rates_hold_within_two_points_on_other_pairs():

@@ -127,3 +127,19 @@ def test_the_page_of_two_tiny_models(tiny_cross_encoder, tiny_encoder, tmp_path,
     assert "passages/s" in (tmp_path / "report" / "report.md").read_text()
     assert latency_rows(latency)[1][0] == "before"
     assert depth_rows(report["files"][0]["depth"])[2][0] == "after"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "few.jsonl: has 2 distinct passages, and latency takes 10. Name a larger file first"),
+        (["--in_domain", f"{TINY}/test.jsonl", "--also", "/no/such/model"], "cannot load the model '/no/such/model'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_scoring(flags, message, tmp_path, capsys):
+    rows = tmp_path / "few.jsonl"
+    rows.write_text('{"query": "a", "positive": ["b"], "negative": ["c"]}\n' * 2)
+    command = ["--after", "no/model", "--in_domain", str(rows), "--latency", "--output_dir", str(tmp_path / "report")]
+    assert evaluate.main([*command, *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()

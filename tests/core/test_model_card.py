@@ -1,5 +1,6 @@
 from rag_core.manifest import Recipe, write_manifest
-from rag_core.model_card import declared_license, write_figures, write_section
+from rag_core.model_card import declared_license, shown_command, write_figures, write_section
+from reranker_distillation import train
 
 
 def test_figures_are_replaced_and_the_users_text_stays(tmp_path):
@@ -35,12 +36,21 @@ def test_the_licences_of_a_merged_teacher(tmp_path):
     (tmp_path / "m").mkdir()
     write_figures(tmp_path / "m", "| MAP | 0.5 |", "python -m stage --after model")
     card = (tmp_path / "m" / "README.md").read_text()
-    assert (
-        "- teacher embedder: mit\n- teacher /moved/away: none declared, or out of reach\n- teacher BM25: none" in card
-    )
+    assert "- teacher embedder: mit\n- teacher away: none declared, or out of reach\n- teacher BM25: none" in card
 
 
 def test_a_card_without_licence(tmp_path):
     assert declared_license(str(tmp_path)) is None
     (tmp_path / "README.md").write_text("# nothing")
     assert declared_license(str(tmp_path)) is None
+
+
+def test_a_command_has_what_differs_from_the_defaults_and_no_folders(tmp_path):
+    args = train.Args(train_file=tmp_path / "a b.jsonl", output_dir=tmp_path / "m", student=str(tmp_path), seed=7)
+    args.dev_files, args.log_level = [tmp_path / "x", tmp_path / "y"], "debug"
+    args.further_flags = ["--learning_rate", "1e-5"]
+    student = tmp_path.name
+    assert shown_command("reranker_distillation.train", args) == (
+        f"python -m reranker_distillation.train --train_file 'a b.jsonl' --output_dir m --student {student} "
+        "--dev_files x y --seed 7 --learning_rate 1e-5"
+    )

@@ -127,7 +127,9 @@ def model(tiny_cross_encoder, tmp_path):
     folder = tmp_path / "runs" / "model"
     shutil.copytree(tiny_cross_encoder, folder)
     facts = {"queries": 9, "triplets": 90, "steps": 3, "seconds": 2.0}
-    write_model_card(folder, kind="cross-encoder", base_model="b", teacher={"name": "t"}, settings={}, facts=facts)
+    write_model_card(
+        folder, command="train", kind="cross-encoder", base_model="b", teacher={"name": "t"}, settings={}, facts=facts
+    )
     write_manifest(folder, Recipe("s", {}, {}, {"name": str(tmp_path)}))
     for name in ("checkpoint-5/config.json", "next.partial/config.json", ".cache/x.json", "d.jsonl.manifest.json"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -241,7 +243,7 @@ def spoil(folder, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("no card", "{folder}: has no model card. Write README.md, or run evaluate with this folder as --after, "),
+        ("no card", "{folder}: has no model card. Write README.md."),
         ("no model", "{folder}: is no model (no config.json, modules.json, export.json). Name a model folder."),
         ("no weights", "{folder}: has no weights (.safetensors, .onnx, .xml). Train or export the model again."),
         ("a path in the card", "{folder}/README.md:3: names a path of this machine (/scratch/me/teacher). Write "),

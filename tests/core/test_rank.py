@@ -1,6 +1,8 @@
 """The table of a ranking: by hand, and what the stage prints for tiny models."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,3 +74,15 @@ def test_lines_of_text(tiny_encoder, tmp_path, capsys):
 def test_errors_come_before_any_model(flags, message, capsys):
     assert rank.main(["--model", "no/model", "--passages", str(TINY / "test.jsonl"), *flags]) != 0
     assert capsys.readouterr().err.endswith(message + "\n")
+
+
+def test_a_model_that_is_nowhere_or_cut_off(tmp_path, tiny_cross_encoder, capsys):
+    passages = tmp_path / "passages.txt"
+    passages.write_text("a cave\na fence\n")
+    broken = Path(shutil.copytree(tiny_cross_encoder, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])
+    for model in (tmp_path / "none", broken):
+        assert rank.main(["--model", str(model), "--query", "caves", "--passages", str(passages)]) == 1
+        assert f"Error: cannot load the model '{model}' (" in capsys.readouterr().err
+    assert rank.main(["--model", "m", "--query", "caves", "--passages", "rows.json"]) == 2
+    assert "rows.json is neither .jsonl nor lines of text" in capsys.readouterr().err
