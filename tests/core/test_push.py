@@ -130,6 +130,8 @@ def model(tiny_cross_encoder, tmp_path):
     write_model_card(
         folder, command="train", kind="cross-encoder", base_model="b", teacher={"name": "t"}, settings={}, facts=facts
     )
+    with (folder / "README.md").open("a") as card:
+        card.write("Ask it at /v1/embeddings.\n")  # no path of a machine
     write_manifest(folder, Recipe("s", {}, {}, {"name": str(tmp_path)}))
     for name in ("checkpoint-5/config.json", "next.partial/config.json", ".cache/x.json", "d.jsonl.manifest.json"):
         (folder / name).parent.mkdir(exist_ok=True)
