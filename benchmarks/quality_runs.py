@@ -97,13 +97,13 @@ RUNS: dict[str, Run] = {
         )
     },
     "reranker-wikiqa_ranknet": Run("reranker", "next ranks, RankNet", f"{_RERANKER} --loss ranknet"),
-    "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact"),
+    "reranker-scifact_plain": Run("reranker", "next ranks, MarginMSE (plain)", _RERANKER, "scifact", seeds=3),
     "reranker-wikiqa_shallow": Run(
         "reranker", "list, kl, 3 of 6 layers", f"{_RERANKER} --loss kl --init_layers 3", listed=True
     ),
     "reranker-scifact_kl_ensemble": Run(
         "reranker", "list, kl, teacher with BM25", f"{_RERANKER} --loss kl", "scifact", "ensemble", listed=True
     ),
-    "reranker-scifact_ensemble": Run("reranker", "teacher: with BM25", _RERANKER, "scifact", "ensemble"),
+    "reranker-scifact_ensemble": Run("reranker", "plain, teacher with BM25", _RERANKER, "scifact", "ensemble", seeds=3),
 }
 CROSS_ENCODER = "reranker-wikiqa_kl"  # that run's first seed teaches embedders, too
