@@ -78,10 +78,10 @@ def test_what_was_written_is_kept(run, tmp_path):
     assert output.read_bytes() == stopped
 
 
-def test_queries_are_a_log_for_prepare(run, passages):
+def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
     _, output, _ = run()
     corpus = Corpus(
-        passages, output, query_from="sentence", num_queries=1, dense_model=None, num_candidates=3,
+        passages, output, query_from="sentence", num_queries=1, dense_model=None, vectors=tmp_path, num_candidates=3,
         fractions={"train": 1.0}, seed=1,
     )  # fmt: skip
     samples = corpus.read({}, None)["train"]
