@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_core.jsonl import write_records
-from rag_core.records import RankingSample
-from rag_core.scoring import Work, score_samples
+from rag_core.base.records import RankingSample
+from rag_core.files.jsonl import write_records
+from rag_core.scoring.chunks import Work
+from rag_core.scoring.scores import score_samples
 
 CANDIDATES = 20
 

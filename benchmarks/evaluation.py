@@ -23,11 +23,12 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderReranking
 from sentence_transformers.sentence_transformer.evaluation import RerankingEvaluator
 from transformers import set_seed
 
-from rag_core.engines import EngineOptions
+from rag_core.engines.identity import describe_model
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
-from rag_core.evaluate_stage import EvaluateArgs
-from rag_core.evaluation import evaluate_file, read_labelled, score_for_evaluation
-from rag_core.jsonl import read_samples, write_records
+from rag_core.evaluation.evaluate import EvaluateArgs
+from rag_core.evaluation.rankers import evaluate_file, read_labelled, score_for_evaluation
+from rag_core.files.jsonl import read_samples, write_records
 from reranker_distillation.training import load_student
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(EvaluateArgs)}
@@ -90,7 +91,7 @@ def ours(model: Path, labelled: Path, dtype: str) -> dict[str, float]:
     """Return the metrics as the stage evaluate has them."""
     (samples,) = read_labelled([labelled], skip_bad_rows=False).values()
     options = EngineOptions(
-        str(model), max_length=DEFAULTS["max_length"], batch_size=DEFAULTS["batch_size"], dtype=dtype
+        describe_model(str(model)), max_length=DEFAULTS["max_length"], batch_size=DEFAULTS["batch_size"], dtype=dtype
     )
     with tempfile.TemporaryDirectory() as folder:
         scores = score_for_evaluation(

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 from measurement import Run, by_turns, fill_in, finish, make_parser, row
 
-from rag_core.engines import EngineOptions, load_model
+from rag_core.base.records import RankingSample
 from rag_core.engines.canary import score_once
+from rag_core.engines.exported_engine import load_exported
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import load_model
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Floats
-from rag_core.exported_model import load_exported
-from rag_core.exporting import PlainGraph
-from rag_core.jsonl import read_samples
-from rag_core.metrics import measure
-from rag_core.records import RankingSample
-from rag_core.scoring import spread_pairs
-from rag_core.significance import paired_change
+from rag_core.files.jsonl import read_samples
+from rag_core.metrics.ranking import measure
+from rag_core.metrics.significance import paired_change
+from rag_core.release.graph import PlainGraph
+from rag_core.scoring.samples import spread_pairs
 
 EXPORTS = [(form, precision) for form in ("onnx", "openvino") for precision in ("fp32", "int8")]
 
@@ -39,13 +41,14 @@ def main() -> int:
     samples, others = samples[: args.queries], samples[args.queries :]
     pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
     models: dict[str, Any] = {}
+    described = describe_model(str(args.model))
     for dtype in ("float32", "bfloat16"):
-        options = EngineOptions(str(args.model), max_length=512, dtype=dtype)  # type: ignore[arg-type]
+        options = EngineOptions(described, max_length=512, dtype=dtype)  # type: ignore[arg-type]
         models[f"sentence-transformers, {dtype}"] = load_model("sentence-transformers", options, pairs)
     for form, precision in EXPORTS:
         folder = args.work_dir / "exports" / args.model.name / f"{form}-{precision}"
         calibration = spread_pairs(others, 128) if (form, precision) == ("openvino", "int8") else []
-        graph = PlainGraph(str(args.model), folder / "graph", calibration)
+        graph = PlainGraph(described, folder / "graph", calibration)
         graph.write(folder, form, precision)  # type: ignore[arg-type]
         models[f"{form}, {precision}"] = load_exported(folder)
     for model in models.values():

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rag_core.jsonl import read_groups, write_records
-from rag_core.records import ScoredPair, SoftLabels
+from rag_core.base.records import ScoredPair, SoftLabels
+from rag_core.files.jsonl import read_groups, write_records
 
 
 def main() -> None:

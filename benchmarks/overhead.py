@@ -21,9 +21,9 @@ from unittest import mock
 import numpy as np
 from tables import RESULTS
 
-from rag_core import scored_files
-from rag_core.jsonl import write_records
-from rag_core.records import RankingSample
+from rag_core.base.records import RankingSample
+from rag_core.engines.loading import LOADERS
+from rag_core.files.jsonl import write_records
 from reranker_distillation import generate_logits
 
 CANDIDATES = 20
@@ -67,16 +67,12 @@ def make_sample(number: int) -> RankingSample:
 
 def measure(samples: str) -> None:
     """Print what the stage takes for a file of samples."""
-    free = {
-        "load_model": lambda *_: FreeTeacher(),
-        "choose_engine": lambda *_: ("vllm", "it costs nothing"),
-        "model_identity": lambda name: {"name": name},
-        "model_kind": lambda _: ("llm-reranker", "as if"),
-        "takes_instruction": lambda _: False,
-    }
     started = time.monotonic()
-    with mock.patch.multiple(scored_files, **free):
-        failed = generate_logits.main(["--teacher", "none", "--input_files", samples, "--log_level", "warning"])
+    with tempfile.TemporaryDirectory() as teacher, mock.patch.dict(LOADERS, transformers=lambda *_: FreeTeacher()):
+        config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+        (Path(teacher) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        flags = ["--teacher", teacher, "--engine", "transformers", "--input_files", samples, "--log_level", "warning"]
+        failed = generate_logits.main(flags)
     seconds = time.monotonic() - started
     assert not failed
     rows = json.loads(Path(samples.replace(".jsonl", "_logits.jsonl.manifest.json")).read_text())["rows"]

@@ -22,7 +22,7 @@ from pathlib import Path
 from quality_runs import CROSS_ENCODER, RUNS, Run
 from tables import RESULTS, ROOT, store
 
-from rag_core.jsonl import read_samples
+from rag_core.files.jsonl import read_samples
 
 
 def main() -> int:

@@ -25,13 +25,14 @@ import numpy as np
 from measurement import Run, by_turns, fill_in, finish, make_parser, row
 from random_qwen import make_tokenizer, save_reranker
 
-from rag_core.engines import EngineOptions
+from rag_core.engines.identity import describe_model
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair
 from rag_core.engines.transformers_engine import YesNoScorer as TransformersScorer
 from rag_core.engines.yes_no_prompt import YesNoPrompt
-from rag_core.jsonl import read_samples
-from rag_core.plan import UTILISATION, Architecture, matmul_peak
+from rag_core.files.jsonl import read_samples
+from rag_core.scoring.plan import UTILISATION, Architecture, matmul_peak
 
 OF_OTHERS = 8  # pairs in a batch, or call
 MAX_LENGTH = 512
@@ -65,7 +66,7 @@ def main() -> int:
     settings = fill_in(args)
     samples = read_samples(args.input_file)[: args.queries]
     pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
-    options = EngineOptions(str(args.model), max_length=MAX_LENGTH, dtype=resolve_dtype("auto"))
+    options = EngineOptions(describe_model(str(args.model)), max_length=MAX_LENGTH, dtype=resolve_dtype("auto"))
     tokens = {name: Tokens() for name in (*THEIRS, "generate", "pooling")}
     ways = {
         "model card": model_card(options, tokens["model card"]),

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from quality_runs import RUNS, Pipeline, Run
 
-from rag_core.report import format_rows, format_table
-from rag_core.significance import gap_closed, paired_change
+from rag_core.base.tables import format_rows
+from rag_core.evaluation.report import format_table
+from rag_core.metrics.significance import gap_closed, paired_change
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

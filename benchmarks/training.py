@@ -29,11 +29,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, set_seed
 
-from rag_core.errors import DataError
-from rag_core.evaluation import bm25_scores
-from rag_core.jsonl import read_samples
-from rag_core.records import ScoredPair, Triplet
-from rag_core.training import parse_training_arguments
+from rag_core.base.errors import DataError
+from rag_core.base.records import ScoredPair, Triplet
+from rag_core.distillation.trainer import parse_training_arguments
+from rag_core.files.jsonl import read_samples
+from rag_core.retrieval.bm25 import bm25_scores
 from reranker_distillation import create_triplets
 from reranker_distillation.loss_settings import LossSettings
 from reranker_distillation.training import load_student, train

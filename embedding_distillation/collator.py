@@ -12,10 +12,10 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
+from rag_core.base.records import RankingSample, SoftLabels
+from rag_core.distillation.trainer import longest_first
 from rag_core.engines.protocols import Role
-from rag_core.records import RankingSample, SoftLabels
-from rag_core.scoring import TextVectors
-from rag_core.training import longest_first
+from rag_core.scoring.vectors import TextVectors
 
 TextKey = tuple[Role, str]
 

@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_core.evaluate_stage import EvaluateArgs, evaluate
-from rag_core.stage import flag, run_stage
+from rag_core.base.flags import flag
+from rag_core.base.stage import run_stage
+from rag_core.evaluation.evaluate import EvaluateArgs, evaluate
 
 STAGE = "embedding_distillation.evaluate"
 
@@ -24,7 +25,7 @@ STAGE = "embedding_distillation.evaluate"
 class Args(EvaluateArgs):
     """Flags of the stage."""
 
-    before: str = flag("the student before training", "BAAI/bge-m3")
+    before: str = flag("the student before training", "BAAI/bge-m3", decides=False)
 
 
 def run(args: Args) -> Path:

@@ -12,18 +12,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_core.derived_files import Derived, DerivedFilesArgs, derive_files
-from rag_core.errors import DataError, UsageError
-from rag_core.records import ScoredPair
-from rag_core.soft_labels import make_soft_labels
-from rag_core.stage import flag, run_stage
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.records import ScoredPair
+from rag_core.base.stage import run_stage
+from rag_core.distillation.derive import Derived, DerivedFilesArgs, derive_files
+from rag_core.distillation.soft_labels import make_soft_labels
 
 
 @dataclasses.dataclass(kw_only=True)
 class Args(DerivedFilesArgs):
     """Flags of the stage."""
 
-    output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_scores")
+    output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_scores", decides=False)
     max_passages: int | None = flag(
         "candidates kept of a query: half the places for the teacher's best, half spread over the rest of its ranking "
         "(default: all)",
@@ -53,8 +54,7 @@ def run(args: Args) -> list[Path]:
             f"{len(usable)} queries",
         )
 
-    stage = "embedding_distillation.generate_scores"
-    return derive_files(args, derive, stage=stage, flags={"max_passages": args.max_passages})
+    return derive_files(args, derive, stage="embedding_distillation.generate_scores")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from rag_core.listwise import kl_divergence, margin_mse
+from rag_core.distillation.losses import kl_divergence, margin_mse
 
 LossName = Literal["kl", "margin_mse", "mse", "kl+contrastive"]
 

@@ -20,18 +20,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_samples
-from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
-from rag_core.model_card import shown_command, write_model_card
-from rag_core.soft_labels import choose_temperature, read_soft_labels
-from rag_core.stage import flag, flags_of, is_main_process, run_stage
-from rag_core.train_stage import TrainArgs
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.processes import is_main_process
+from rag_core.base.stage import run_stage
+from rag_core.distillation.soft_labels import choose_temperature, read_soft_labels
+from rag_core.distillation.train_args import TrainArgs
+from rag_core.files.jsonl import read_samples
+from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
+from rag_core.release.model_card import shown_command, write_model_card
 
 if TYPE_CHECKING:
     from embedding_distillation.losses import LossSettings
-    from rag_core.merging import Domain
+    from rag_core.distillation.weight_merging import Domain
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +51,18 @@ def _merge(text: str) -> float | str:
 class Args(TrainArgs):
     """Flags of the stage."""
 
-    train_file: Path = flag("SoftLabels records, made by generate_scores")
-    output_dir: Path = flag("folder of the trained model")
-    student: str = flag("bi-encoder to train", "BAAI/bge-m3")
-    eval_file: Path | None = flag("SoftLabels records of other queries, for the loss on unseen data", None)
+    train_file: Path = flag("SoftLabels records, made by generate_scores", decides=False)
+    output_dir: Path = flag("folder of the trained model", decides=False)
+    student: str = flag("bi-encoder to train", "BAAI/bge-m3", decides=False)
+    eval_file: Path | None = flag(
+        "SoftLabels records of other queries, for the loss on unseen data", None, decides=False
+    )
     loss: Literal["kl", "margin_mse", "mse", "kl+contrastive"] = flag(
         "what is learned: the teacher's distribution over the candidates, its margins, its vectors, or the first with "
         "in-batch negatives",
         "kl",
     )
-    temperature: float | None = flag("temperature of both teacher and student", None)
+    temperature: float | None = flag("temperature of both teacher and student", None, decides=False)
     teacher_temperature: float | None = flag(
         "what the teacher's scores are divided by (default: a share of their spread)", None
     )
@@ -68,9 +72,12 @@ class Args(TrainArgs):
         "the embedder that made the scores: needed for mse; kl+contrastive then also masks false negatives among other "
         "queries' passages",
         None,
+        decides=False,
     )
     anchor_files: list[Path] = flag(
-        "RankingSample records from elsewhere (labels unused): their embeddings are held where they are", []
+        "RankingSample records from elsewhere (labels unused): their embeddings are held where they are",
+        [],
+        decides=False,
     )
     # On WikiQA (rate 4e-5, 2 epochs, one seed) weights of 0, 10 and 30 took the MAP of 362 dev queries from 0.694 to
     # 0.721, 0.718 and 0.718, and that of 400 queries of scifact from 0.685 to 0.668, 0.680 and 0.682.
@@ -83,7 +90,9 @@ class Args(TrainArgs):
         "auto",
         type=_merge,
     )
-    out_of_domain_dev_files: list[Path] = flag("ScoredPair records on which the student must not get worse", [])
+    out_of_domain_dev_files: list[Path] = flag(
+        "ScoredPair records on which the student must not get worse", [], decides=False
+    )
     matryoshka_dims: list[int] | None = flag(
         "sizes to which embeddings may be cut: the loss is the mean over vectors cut to each (default: whole vectors)",
         None,
@@ -121,10 +130,10 @@ def run(args: Args) -> Path:
     from embedding_distillation.collator import draw_anchors
     from embedding_distillation.losses import LossSettings
     from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
-    from rag_core.dev_set import DevSet
-    from rag_core.engines.identity import model_identity
-    from rag_core.selection import Selection
-    from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
+    from rag_core.distillation.checkpoints import Selection
+    from rag_core.distillation.dev_set import DevSet
+    from rag_core.distillation.trainer import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
+    from rag_core.engines.identity import describe_model
 
     domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
     domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
@@ -153,9 +162,12 @@ def run(args: Args) -> Path:
     )
     recipe = Recipe(
         stage="embedding_distillation.train",
-        flags=_decisive_flags(args) | _named(loss) | decisive_settings(training_arguments, selection),
+        flags=decisive(args) | _named(loss) | decisive_settings(training_arguments, selection),
         inputs=hashes,
-        model=model_identity(args.student) | ({"teacher": model_identity(args.teacher)} if args.teacher else {}),
+        model={
+            **describe_model(args.student).identity,
+            **({"teacher": describe_model(args.teacher).identity} if args.teacher else {}),
+        },
     )
     check_output_folder(args.output_dir, [*hashes, args.student, *filter(None, [args.teacher])])
     if not args.overwrite and is_made(args.output_dir, recipe):
@@ -216,19 +228,6 @@ def _check_flags(args: Args) -> None:
 def _named(loss: LossSettings) -> dict[str, Any]:
     """Return the settings by name; sizes only where there are any."""
     return {name: value for name, value in dataclasses.asdict(loss).items() if value != ()}
-
-
-def _decisive_flags(args: Args) -> dict[str, Any]:
-    paths = {"train_file", "eval_file", "anchor_files", "dev_files", "out_of_domain_dev_files", "output_dir"}
-    elsewhere = {"student", "teacher", "overwrite", "log_level"}
-    elsewhere |= {
-        "matryoshka_dims",
-        "loss",
-        "temperature",
-        "teacher_temperature",
-        "student_temperature",
-    }  # in the LossSettings
-    return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths | elsewhere}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

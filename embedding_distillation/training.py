@@ -13,25 +13,19 @@ from transformers import set_seed
 
 from embedding_distillation.collator import GroupedCollator, TextKey, make_dataset, role_prompts, texts_by_role
 from embedding_distillation.losses import DistillationLoss, LossSettings
-from rag_core.dev_set import DevSet
-from rag_core.engines.identity import model_kind
+from rag_core.base.errors import EngineError, UsageError
+from rag_core.base.records import SoftLabels
+from rag_core.distillation.checkpoints import NO_SELECTION, Selection
+from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.student import Adapters, LoraSettings, keep_layers
+from rag_core.distillation.trainer import PipelineTrainer, attention_settings, run_trainer, write_training_log
+from rag_core.distillation.weight_merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
+from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
-from rag_core.errors import EngineError, UsageError
-from rag_core.merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
-from rag_core.records import SoftLabels
-from rag_core.saving import save_model
-from rag_core.scored_files import embed_for_training
-from rag_core.scoring import TextVectors
-from rag_core.selection import NO_SELECTION, Selection
-from rag_core.student import Adapters, LoraSettings, keep_layers
-from rag_core.training import (
-    PipelineTrainer,
-    attention_settings,
-    run_trainer,
-    save_whole,
-    write_training_log,
-)
+from rag_core.files.unfinished import save_whole
+from rag_core.release.saving import save_model
+from rag_core.scoring.vectors import TextVectors, embed_for_training
 
 logger = logging.getLogger(__name__)
 
@@ -151,9 +145,9 @@ def load_student(settings: StudentSettings) -> SentenceTransformer:
         EngineError: it cannot be loaded, or is none.
         UsageError: it has fewer than `init_layers` layers.
     """
-    kind, evidence = model_kind(settings.name)
-    if kind != "bi-encoder":
-        raise EngineError(f"{settings.name} is a {kind} ({evidence})", "Choose a bi-encoder as student")
+    described = describe_model(settings.name)
+    if described.kind != "bi-encoder":
+        raise EngineError(f"{settings.name} is a {described.kind} ({described.why})", "Choose a bi-encoder as student")
     rate = settings.dropout
     config = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
     try:
@@ -195,11 +189,11 @@ def _teacher_vectors(teacher: str, groups: Sequence[SoftLabels], max_length: int
         "query": {group.query for group in groups},
         "passage": {passage for group in groups for passage in group.passages},
     }
-    return embed_for_training(EngineOptions(model=teacher, max_length=max_length), texts, folder)
+    return embed_for_training(EngineOptions(describe_model(teacher), max_length=max_length), texts, folder)
 
 
 def _anchor_vectors(student: StudentSettings, anchors: Sequence[TextKey], folder: Path) -> TextVectors:
-    options = EngineOptions(model=student.name, max_length=student.max_length, dtype="float32")
+    options = EngineOptions(describe_model(student.name), max_length=student.max_length, dtype="float32")
     return embed_for_training(options, texts_by_role(anchors), folder)
 
 

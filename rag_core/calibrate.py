@@ -18,14 +18,19 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rag_core.errors import DataError, EngineError, UsageError
-from rag_core.jsonl import atomic_write, read_groups, write_records
-from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
-from rag_core.records import RankingSample, ScoredPair
-from rag_core.stage import StageArgs, flag, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError, EngineError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
+from rag_core.files.atomic import atomic_write
+from rag_core.files.jsonl import read_groups, write_records
+from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
+
+if TYPE_CHECKING:
+    from rag_core.engines.identity import ModelInfo
 
 STAGE = "rag_core.calibrate"
 
@@ -33,20 +38,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    model: str = flag("the student: cross-encoder or embedder")
-    input_files: list[Path] = flag("a teacher's ScoredPair records, with labels where there are any; not trained on")
-    output_dir: Path = flag("folder of the calibrated model")
+    model: str = flag("the student: cross-encoder or embedder", decides=False)
+    input_files: list[Path] = flag(
+        "a teacher's ScoredPair records, with labels where there are any; not trained on", decides=False
+    )
+    output_dir: Path = flag("folder of the calibrated model", decides=False)
     target: Literal["auto", "teacher", "labels"] = flag(
         "what probabilities are fitted to; auto: the teacher's where it is an LLM reranker, else the labels", "auto"
     )
     method: Literal["platt", "temperature"] = flag("sigmoid(a * score + b), or without b", "platt")
-    old_scores: list[Path] = flag("ScoredPair records of the same pairs by the model that runs now", [])
+    old_scores: list[Path] = flag("ScoredPair records of the same pairs by the model that runs now", [], decides=False)
     cut_offs: list[float] = flag("its cut-offs that are to be carried over (default: at nine pass rates)", [])
     max_length: int = flag("tokens of query and passage together", 4096)
-    batch_size: int = flag("pairs in a batch", 32)
+    batch_size: int = flag("pairs in a batch", 32, decides=False)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the student", "auto")
 
 
@@ -56,7 +63,7 @@ def run(args: Args) -> Path:
         raise UsageError("--cut_offs are the old model's, and its scores are not given", "Pass --old_scores")
     hashes = check_inputs([*args.input_files, *args.old_scores])
     check_output_folder(args.output_dir, [*hashes, args.model])
-    from rag_core.calibration_data import read_calibration_data
+    from rag_core.release.calibration_data import read_calibration_data
 
     bad_rows: list[DataError] = []
     groups = [
@@ -66,28 +73,23 @@ def run(args: Args) -> Path:
     ]
     units = {(read_manifest(path) or {}).get("score_unit") for path in args.input_files}
     data = read_calibration_data(groups, units, args.target, args.old_scores)
-    from rag_core.engines.identity import is_export, model_identity, model_kind
-    from rag_core.training import save_whole
+    from rag_core.engines.identity import describe_model
+    from rag_core.files.unfinished import save_whole
 
-    kind, evidence = model_kind(args.model)
-    if kind == "llm-reranker":
-        raise EngineError(f"{args.model} is an LLM reranker ({evidence})", "Its score is a log-odds as it is")
-    if kind == "cross-encoder" and is_export(args.model):
+    model = describe_model(args.model)
+    if model.kind == "llm-reranker":
+        raise EngineError(f"{args.model} is an LLM reranker ({model.why})", "Its score is a log-odds as it is")
+    if model.kind == "cross-encoder" and model.export_precision:
         raise EngineError(f"{args.model} is an export, whose head is fixed", "Calibrate its source, and export that")
-    settings: dict[str, Any] = {
-        "target": data.target,
-        "method": args.method,
-        "cut_offs": args.cut_offs,
-        "dtype": args.dtype,
-    }
-    settings |= {"max_length": args.max_length, "skip_bad_rows": args.skip_bad_rows}
-    recipe = Recipe(stage=STAGE, flags=settings, inputs=hashes, model=model_identity(args.model))
+    recipe = Recipe(stage=STAGE, flags=decisive(args) | {"target": data.target}, inputs=hashes, model=model.identity)
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
-        scores = _student_scores(args, groups, work.directory)
-        content = data.calibrate(scores, args.method, args.cut_offs, unit="cosine" if kind == "bi-encoder" else "logit")
+        scores = _student_scores(args, model, groups, work.directory)
+        content = data.calibrate(
+            scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"
+        )
         save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, content, data.pairs))
         source = read_manifest(Path(args.model)) or {}
         write_manifest(
@@ -101,10 +103,10 @@ def run(args: Args) -> Path:
     return args.output_dir
 
 
-def _student_scores(args: Args, groups: list[list[ScoredPair]], folder: Path) -> list[float]:
+def _student_scores(args: Args, model: ModelInfo, groups: list[list[ScoredPair]], folder: Path) -> list[float]:
     """Score the pairs with the student, in their order; a run that was killed goes on."""
     from rag_core.engines.options import EngineOptions
-    from rag_core.scored_files import score_files, scores_by_sample
+    from rag_core.scoring.scored_files import score_files, scores_by_sample
 
     samples = [
         RankingSample(group[0].query, candidates=[pair.passage for pair in group], query_id=str(number))
@@ -112,16 +114,16 @@ def _student_scores(args: Args, groups: list[list[ScoredPair]], folder: Path) ->
     ]
     sample_file, scored = folder / "sample.jsonl", folder / "scores.jsonl"
     write_records(sample_file, samples)
-    options = EngineOptions(model=args.model, max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype)
+    options = EngineOptions(model, max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype)
     score_files({sample_file: scored}, stage=STAGE, engine="auto", options=options, replace_stale=True)
     return [score for by_sample in scores_by_sample(scored, samples) for score in by_sample]
 
 
 def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write model, calibration.json, reliability.svg, and the section of the card."""
-    from rag_core.calibration import Scaling, fold_into_head, markdown
-    from rag_core.model_card import CALIBRATION, RELIABILITY, write_section
-    from rag_core.plots import reliability_diagram
+    from rag_core.release.calibration import Scaling, fold_into_head, markdown
+    from rag_core.release.model_card import CALIBRATION, RELIABILITY, write_section
+    from rag_core.release.reliability import reliability_diagram
 
     if Path(args.model).is_dir():
         shutil.copytree(args.model, folder, dirs_exist_ok=True)
@@ -130,7 +132,7 @@ def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str,
     elif not Path(args.model).is_dir():
         from sentence_transformers import SentenceTransformer
 
-        from rag_core.saving import save_model
+        from rag_core.release.saving import save_model
 
         save_model(SentenceTransformer(args.model), folder)
     with atomic_write(folder / CALIBRATION) as file:

@@ -19,15 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rag_core.errors import DataError, PipelineError, UsageError
-from rag_core.jsonl import atomic_write, output_path, read_samples, write_records
-from rag_core.manifest import Recipe, check_inputs, read_manifest, write_manifest
-from rag_core.records import RankingSample
-from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.base.errors import DataError, PipelineError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.records import RankingSample
+from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage
+from rag_core.files.atomic import atomic_write
+from rag_core.files.jsonl import output_path, read_samples, write_records
+from rag_core.files.manifest import Recipe, check_inputs, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from rag_core.metrics import MetricName, PerQuery
-    from rag_core.significance import Change
+    from rag_core.metrics.ranking import MetricName, PerQuery
+    from rag_core.metrics.significance import Change
 
 Verdict = Literal["go", "unclear", "no"]
 
@@ -37,20 +39,28 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(SeedArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    teacher: str = flag("model that is to teach")
-    student: str = flag("model that is to learn; for a cross-encoder grown from an embedder, that embedder")
-    dataset: Path = flag("labelled RankingSample records of the domain")
+    teacher: str = flag("model that is to teach", decides=False)
+    student: str = flag(
+        "model that is to learn; for a cross-encoder grown from an embedder, that embedder", decides=False
+    )
+    dataset: Path = flag("labelled RankingSample records of the domain", decides=False)
     queries: int = flag("how many of them, drawn at random", 200)
-    output_dir: Path | None = flag("folder of sample, scores and check.json (default: <dataset>_check beside it)", None)
-    engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag("what runs the teacher", "auto")
-    instruction: str | None = flag("the task, as told to an LLM teacher (default: as in generate_logits)", None)
-    max_length: int = flag("tokens, as in generate_logits", 4096)
-    batch_size: int = flag("sequences in a batch", 32)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto")
-    force: bool = flag("go on (exit 0) on a clear no, too", False)
+    output_dir: Path | None = flag(
+        "folder of sample, scores and check.json (default: <dataset>_check beside it)", None, decides=False
+    )
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag(
+        "what runs the teacher", "auto", decides=False
+    )
+    instruction: str | None = flag(
+        "the task, as told to an LLM teacher (default: as in generate_logits)", None, decides=False
+    )
+    max_length: int = flag("tokens, as in generate_logits", 4096, decides=False)
+    batch_size: int = flag("sequences in a batch", 32, decides=False)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto", decides=False)
+    force: bool = flag("go on (exit 0) on a clear no, too", False, decides=False)
 
 
 def run(args: Args) -> Path:
@@ -61,11 +71,12 @@ def run(args: Args) -> Path:
     """
     if args.queries < 2:
         raise UsageError(f"--queries is {args.queries}", "Pass at least 2")
+    from rag_core.base.tables import format_rows
+    from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
-    from rag_core.metrics import METRICS, means, measure
-    from rag_core.report import format_rows
-    from rag_core.scored_files import score_files, scores_by_sample
-    from rag_core.significance import paired_change
+    from rag_core.metrics.ranking import METRICS, means, measure
+    from rag_core.metrics.significance import paired_change
+    from rag_core.scoring.scored_files import score_files, scores_by_sample
 
     folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
     sample_file, samples = _sample(args, folder)
@@ -78,7 +89,7 @@ def run(args: Args) -> Path:
             stage=STAGE,
             engine=args.engine if role == "teacher" else "auto",
             options=EngineOptions(
-                model=model,
+                model=describe_model(model),
                 instruction=args.instruction if role == "teacher" else None,
                 max_length=args.max_length,
                 batch_size=args.batch_size,
@@ -108,7 +119,7 @@ def verdict_of(change: Change) -> Verdict:
 def _conclude(
     args: Args, folder: Path, values: dict[str, PerQuery], changes: dict[MetricName, Change], queries: int
 ) -> Path:
-    from rag_core.metrics import means
+    from rag_core.metrics.ranking import means
 
     verdict = verdict_of(changes["MAP"])
     path = folder / "check.json"
@@ -160,7 +171,7 @@ def _sample(args: Args, folder: Path) -> tuple[Path, list[RankingSample]]:
     drawn = [usable[i] for i in chosen]
     path = folder / "sample.jsonl"
     write_records(path, drawn)
-    recipe = Recipe(stage=STAGE, flags={"queries": args.queries, "seed": args.seed}, inputs=hashes)
+    recipe = Recipe(stage=STAGE, flags=decisive(args), inputs=hashes)
     instruction = (read_manifest(args.dataset) or {}).get("instruction")
     write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(bad_rows)})
     return path, drawn

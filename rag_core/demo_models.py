@@ -17,10 +17,11 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_core.errors import DataError
-from rag_core.jsonl import sync_directory
-from rag_core.manifest import sha256
-from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.base.errors import DataError
+from rag_core.base.flags import flag
+from rag_core.base.stage import OverwriteArgs, run_stage
+from rag_core.files.atomic import sync_directory
+from rag_core.files.manifest import sha256
 
 STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 
@@ -36,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(OverwriteArgs):
     """Flags of the stage."""
 
-    output_dir: Path = flag("folder that the models' folders are put in")
+    output_dir: Path = flag("folder that the models' folders are put in", decides=False)
 
 
 def run(args: Args) -> list[Path]:

@@ -17,27 +17,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rag_core.errors import DataError, EngineError, UsageError
-from rag_core.jsonl import read_samples
-from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
-from rag_core.stage import StageArgs, flag, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError, EngineError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.files.jsonl import read_samples
+from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
-    from rag_core.exporting import PlainGraph
-    from rag_core.records import RankingSample
+    from rag_core.base.records import RankingSample
+    from rag_core.release.graph import PlainGraph
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    model: str = flag("trained cross-encoder or embedder")
-    output_dir: Path = flag("folder of the export")
+    model: str = flag("trained cross-encoder or embedder", decides=False)
+    output_dir: Path = flag("folder of the export", decides=False)
     dataset: Path = flag(
-        "RankingSample records on which both must rank alike: by MAP where labelled, else by their order"
+        "RankingSample records on which both must rank alike: by MAP where labelled, else by their order", decides=False
     )
     format: Literal["onnx", "openvino"] = flag("for onnxruntime, or for OpenVINO", "onnx")
     precision: Literal["fp32", "int8"] = flag("of the weights and, in int8, of the matrix products", "fp32")
@@ -45,6 +46,7 @@ class Args(StageArgs):
         "int8: RankingSample records whose pairs set the ranges of activations once (static); without it they are set "
         "as it runs (onnx), or only weights are int8 (openvino)",
         None,
+        decides=False,
     )
     calibration_pairs: int = flag("int8: how many of them", 128)
     exclude: list[str] = flag(
@@ -73,29 +75,20 @@ def run(args: Args) -> Path:
     if all(len(list(sample.passages())) < 2 for sample in samples):
         raise DataError("has no query with two candidates, so nothing is ranked", "Pass others", path=args.dataset)
     calibration = read_samples(args.calibration_file, skipped=skipped) if args.calibration_file else []
-    from rag_core.engines.identity import model_identity
-    from rag_core.exporting import PlainGraph, check_packages
-    from rag_core.proof import prove
-    from rag_core.report import format_rows
-    from rag_core.scoring import spread_pairs
-    from rag_core.training import save_whole
+    from rag_core.base.tables import format_rows
+    from rag_core.engines.identity import describe_model
+    from rag_core.files.unfinished import save_whole
+    from rag_core.release.graph import PlainGraph, check_packages
+    from rag_core.release.proof import prove
+    from rag_core.scoring.samples import spread_pairs
 
     check_packages(args.format)
-    names = (
-        "format",
-        "precision",
-        "calibration_pairs",
-        "exclude",
-        "max_map_drop",
-        "max_length",
-        "seed",
-        "skip_bad_rows",
-    )
+    model = describe_model(args.model)
     recipe = Recipe(
         stage="rag_core.export",
-        flags={name: getattr(args, name) for name in names},
+        flags=decisive(args),
         inputs=hashes,
-        model=model_identity(args.model),
+        model=model.identity,
     )
     check_output_folder(args.output_dir, [*hashes, args.model])
     if not args.overwrite and is_made(args.output_dir, recipe):
@@ -105,9 +98,9 @@ def run(args: Args) -> Path:
 
         def write(folder: Path) -> None:
             pairs = spread_pairs(calibration, args.calibration_pairs)
-            graph = PlainGraph(args.model, work.directory / "graph", pairs)
+            graph = PlainGraph(model, work.directory / "graph", pairs)
             graph.write(folder, args.format, args.precision, args.exclude)
-            proof = prove(args.model, folder, samples, args.max_length, args.seed)
+            proof = prove(model, folder, samples, args.max_length, args.seed)
             print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
             if fault := proof.fault(args.precision, args.max_map_drop):
                 remedy = _remedy(args, graph, samples, work.directory / "attempt")
@@ -125,7 +118,7 @@ def run(args: Args) -> Path:
 
 def _write_card(args: Args, folder: Path, table: str) -> None:
     """Write the source's card as that of the export, and beside it what a calibration has written."""
-    from rag_core.model_card import CALIBRATION, RELIABILITY, write_export_card
+    from rag_core.release.model_card import CALIBRATION, RELIABILITY, write_export_card
 
     for name in (CALIBRATION, RELIABILITY):
         if (Path(args.model) / name).is_file():
@@ -136,8 +129,8 @@ def _write_card(args: Args, folder: Path, table: str) -> None:
 
 def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], folder: Path) -> str:
     """Return what to do about an export that is refused; in int8 after measuring what each part of it costs."""
-    from rag_core.proof import errors_without
-    from rag_core.report import format_rows
+    from rag_core.base.tables import format_rows
+    from rag_core.release.proof import errors_without
 
     if args.precision == "fp32":
         return "The export computes something else: pass --format of the other kind, and report it"

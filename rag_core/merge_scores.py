@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_groups, write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
-from rag_core.records import RankingSample, ScoredPair
-from rag_core.score_merging import SCORE_UNITS, Method, merge
-from rag_core.stage import StageArgs, flag, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
+from rag_core.distillation.teachers import SCORE_UNITS, Method, merge
+from rag_core.files.jsonl import read_groups, write_records
+from rag_core.files.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ Groups = list[list[ScoredPair]]
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    input_files: list[Path] = flag("files of ScoredPair records over the same pairs, one of each teacher")
-    output_file: Path = flag("the merged ScoredPair records")
+    input_files: list[Path] = flag(
+        "files of ScoredPair records over the same pairs, one of each teacher", decides=False
+    )
+    output_file: Path = flag("the merged ScoredPair records", decides=False)
     method: Method = flag(
         "weighted mean of the scores, standardised per query, or reciprocal rank fusion: sum of weight / (60 + rank)",
         "standardised_mean",
@@ -60,13 +63,7 @@ def run(args: Args) -> Path:
     recipe = Recipe(
         stage="rag_core.merge_scores",
         # The files in order, since weights and labels go by it.
-        flags={
-            "method": args.method,
-            "bm25": args.bm25,
-            "weights": weights,
-            "files": list(hashes.values()),
-            "skip_bad_rows": args.skip_bad_rows,
-        },
+        flags=decisive(args) | {"weights": weights, "files": list(hashes.values())},
         inputs=hashes,
         model=_teacher(args),
     )
@@ -128,7 +125,7 @@ def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[li
 
 
 def _bm25(groups: Groups) -> list[list[float]]:
-    from rag_core.evaluation import bm25_scores
+    from rag_core.retrieval.bm25 import bm25_scores
 
     return bm25_scores([RankingSample(group[0].query, candidates=[pair.passage for pair in group]) for group in groups])
 

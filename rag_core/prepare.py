@@ -17,19 +17,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_core.errors import DataError, PipelineError, UsageError
-from rag_core.jsonl import write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
-from rag_core.samples import clean_samples, count_samples, counts_table, draw_samples, listed, parse_limits
+from rag_core.base.errors import DataError, PipelineError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.base.tables import counts_table, listed
+from rag_core.files.jsonl import write_records
+from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
+from rag_core.sources.cleaning import clean_samples, count_samples, draw_samples, parse_limits
 from rag_core.sources.corpus import Corpus, QueryFrom
 from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.protocols import Source
-from rag_core.splits import Leak, Splits, find_leaks, is_training, parse_fractions, without_leaks
-from rag_core.stage import StageArgs, flag, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.sources.splits import Leak, Splits, find_leaks, is_training, parse_fractions, without_leaks
 
 logger = logging.getLogger(__name__)
 
@@ -48,36 +50,52 @@ _FLAGS = {
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
     source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
-    name: str | None = flag("mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None)
+    # What is a source's own decides through `Source.flags`, where it is settled.
+    name: str | None = flag(
+        "mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None, decides=False
+    )
     input: list[Path] | None = flag(
         "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages",
         None,
+        decides=False,
     )
-    output_dir: Path = flag("folder of the outputs, one <split>.jsonl each")
+    output_dir: Path = flag("folder of the outputs, one <split>.jsonl each", decides=False)
     splits: list[str] | None = flag(
         f"jsonl (one file), apidocs, corpus: fraction of the queries of each split (default: {' '.join(_SPLITS)}; "
         f"corpus: {' '.join(_CORPUS_SPLITS)})",
         None,
+        decides=False,
     )
     num_candidates: int | None = flag(
-        f"beir, apidocs, corpus: passages of each query, the positives among them (default: {_NUM_CANDIDATES})", None
+        f"beir, apidocs, corpus: passages of each query, the positives among them (default: {_NUM_CANDIDATES})",
+        None,
+        decides=False,
     )
-    queries: Path | None = flag("corpus: a log of queries (query or text a row); without it they are made", None)
+    queries: Path | None = flag(
+        "corpus: a log of queries (query or text a row); without it they are made", None, decides=False
+    )
     query_from: QueryFrom | None = flag(
         "corpus without a log: a query is a sentence that is cut out of a passage, or its title (default: sentence)",
         None,
+        decides=False,
     )
-    num_queries: int | None = flag(f"corpus without a log: queries that are made (default: {_NUM_QUERIES})", None)
-    dense_model: str | None = flag("corpus: embedder whose nearest passages are candidates beside BM25's", None)
+    num_queries: int | None = flag(
+        f"corpus without a log: queries that are made (default: {_NUM_QUERIES})", None, decides=False
+    )
+    dense_model: str | None = flag(
+        "corpus: embedder whose nearest passages are candidates beside BM25's", None, decides=False
+    )
     limit: list[str] | None = flag(
         "at most this many queries, drawn at random, in each output (50) or in those named (train=500 test=50)", None
     )
     drop_leaks: bool = flag("leave out the train queries that duplicate a query of another split", False)
-    hub: Literal["huggingface", "modelscope"] | None = flag("mteb: where to fetch it (default: huggingface)", None)
+    hub: Literal["huggingface", "modelscope"] | None = flag(
+        "mteb: where to fetch it (default: huggingface)", None, decides=False
+    )
 
 
 def run(args: Args) -> Path:
@@ -91,8 +109,9 @@ def run(args: Args) -> Path:
         if path.resolve() in (output.resolve() for output in outputs.values()):
             raise UsageError(f"{path} is input and output", "Choose another --output_dir")
     limits = parse_limits(args.limit or [], source.splits)
-    flags = {name: getattr(args, name) for name in ("source", "limit", "drop_leaks", "seed", "skip_bad_rows")}
-    recipe = Recipe(stage="rag_core.prepare", flags={**flags, **source.flags}, inputs=check_inputs(list(source.inputs)))
+    recipe = Recipe(
+        stage="rag_core.prepare", flags={**decisive(args), **source.flags}, inputs=check_inputs(list(source.inputs))
+    )
     made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
     if all(made):
         logger.info("%s is finished already", args.output_dir)

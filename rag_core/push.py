@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rag_core.errors import DataError, HubError, UsageError
-from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.base.errors import DataError, HubError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.stage import StageArgs, run_stage
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
 _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]

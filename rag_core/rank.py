@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_lines, read_samples
-from rag_core.manifest import check_inputs
-from rag_core.records import RankingSample
-from rag_core.stage import StageArgs, flag, run_stage
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.records import RankingSample
+from rag_core.base.stage import BadRowsArgs, run_stage
+from rag_core.files.jsonl import read_lines, read_samples
+from rag_core.files.manifest import check_inputs
 
 if TYPE_CHECKING:
     from rag_core.engines.protocols import Floats
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(BadRowsArgs):
     """Flags of the stage."""
 
     model: str = flag("cross-encoder, embedder or LLM reranker, a folder or a hub's name")
@@ -33,7 +34,9 @@ class Args(StageArgs):
     passages: Path = flag("one passage a line (.txt), or RankingSample records (.jsonl, .jsonl.gz)")
     query: str | None = flag("what is asked (default: the query of the sample)", None)
     query_id: str | None = flag("which sample of the file (default: the first)", None)
-    instruction: str | None = flag("the task, as told to a model that takes one (default: as in generate_logits)", None)
+    instruction: str | None = flag(
+        "the task, as told to a model that takes one (default: as in generate_logits)", None, decides=False
+    )
     max_length: int = flag("tokens, as in generate_logits", 4096)
     batch_size: int = flag("pairs in a batch", 32)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision", "auto")
@@ -42,7 +45,8 @@ class Args(StageArgs):
 def run(args: Args) -> list[Path]:
     """Print the table; nothing is written."""
     sample = _sample(args)
-    from rag_core.ranking import format_ranking, ranking_rows
+    from rag_core.base.tables import format_ranking
+    from rag_core.scoring.ranking_table import ranking_rows
 
     scores = _scores(args.model, sample, args)
     before = _scores(args.before, sample, args) if args.before else None
@@ -87,16 +91,18 @@ def _read_lines(path: Path) -> list[str]:
 
 def _scores(model: str, sample: RankingSample, args: Args) -> Floats:
     """Score the candidates; the canary of a long run is for one, so a passage alone is no error."""
-    from rag_core.engines import EngineOptions, choose_engine, scores_of
+    from rag_core.engines.identity import describe_model
+    from rag_core.engines.loading import choose_engine, scores_of
+    from rag_core.engines.options import EngineOptions
 
     options = EngineOptions(
-        model=model,
+        model=describe_model(model),
         instruction=args.instruction,
         max_length=args.max_length,
         batch_size=args.batch_size,
         dtype=args.dtype,
     )
-    engine, _ = choose_engine(model, "auto")
+    engine, _ = choose_engine(options.model, "auto")
     return scores_of(engine, options, [(sample.query, passage) for passage, _ in sample.passages()])
 
 

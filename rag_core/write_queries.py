@@ -17,14 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_records, write_records
-from rag_core.manifest import Recipe, check_inputs, is_made, write_manifest
-from rag_core.records import Query
-from rag_core.sources.beir import passage_text
-from rag_core.sources.corpus import Passage
-from rag_core.stage import StageArgs, flag, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.records import Passage, Query, passage_text
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.manifest import Recipe, check_inputs, is_made, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
 
 _CHUNK = 256  # passages
 
@@ -32,18 +31,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(StageArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    model: str = flag("LLM that follows instructions")
-    input: Path = flag("passages: text, and title where there is one, a row")
-    output: Path = flag("the queries, one a row")
+    model: str = flag("LLM that follows instructions", decides=False)
+    input: Path = flag("passages: text, and title where there is one, a row", decides=False)
+    output: Path = flag("the queries, one a row", decides=False)
     num_queries: int = flag("passages that are drawn to have a query written for", 10_000)
-    engine: Literal["auto", "vllm", "transformers"] = flag(
-        "what runs the model (auto: vllm where there is a GPU)", "auto"
+    engine: Literal["auto", "vllm", "transformers", "server"] = flag(
+        "what runs the model (auto: vllm where there is a GPU)", "auto", decides=False
     )
+    server_url: str | None = flag("server engine: http://host:port of vLLM's server", None, decides=False)
     max_length: int = flag("tokens of prompt and answer; the passage is cut to fit", 2048)
-    batch_size: int = flag("passages in a batch (vLLM makes its own batches)", 32)
+    batch_size: int = flag("passages in a batch (vLLM makes its own batches)", 32, decides=False)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the model", "auto")
 
 
@@ -53,28 +53,38 @@ def run(args: Args) -> Path:
         raise UsageError(f"--num_queries is {args.num_queries}", "Pass at least 1")
     from tqdm import tqdm
 
-    from rag_core.engines import EngineOptions, load_query_writer, query_prompt
-    from rag_core.engines.identity import model_identity
+    from rag_core.engines.identity import describe_model
+    from rag_core.engines.loading import load_generator
+    from rag_core.engines.options import EngineOptions, ServerOptions, check_server_flags
+    from rag_core.sources.query_prompt import VERSION, write_queries
 
+    check_server_flags(args.engine, args.server_url, args.dtype)
     hashes = check_inputs([args.input])
     bad_rows: list[DataError] = []
     passages = _draw(args, bad_rows if args.skip_bad_rows else None)
+    model = describe_model(args.model)
     recipe = Recipe(
         stage="rag_core.write_queries",
-        flags={name: getattr(args, name) for name in ("num_queries", "max_length", "dtype", "seed", "skip_bad_rows")},
+        flags=decisive(args),
         inputs=hashes,
-        model=model_identity(args.model) | {"prompt": query_prompt.VERSION},
+        model={**model.identity, "prompt": VERSION},
     )
     if not args.overwrite and is_made(args.output, recipe):
         logger.info("%s is finished already", args.output)
         return args.output
     with UnfinishedWork(args.output, recipe, overwrite=args.overwrite) as work:
-        options = EngineOptions(args.model, max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype)
-        writer = load_query_writer(args.engine, options)
+        options = EngineOptions(
+            model,
+            max_length=args.max_length,
+            batch_size=args.batch_size,
+            dtype=args.dtype,
+            server=ServerOptions(args.server_url) if args.server_url else None,
+        )
+        generator = load_generator(args.engine, options)
         chunks = [work.directory / f"queries-{start:09}.jsonl" for start in range(0, len(passages), _CHUNK)]
         for number, chunk in enumerate(tqdm(chunks, unit="chunk", desc="write queries", disable=None)):
             if not chunk.exists():
-                queries = writer.write(passages[number * _CHUNK :][:_CHUNK])
+                queries = write_queries(generator, passages[number * _CHUNK :][:_CHUNK])
                 write_records(chunk, (Query(query) for query in queries if query))
         rows = write_records(args.output, _distinct(chunks))
         write_manifest(

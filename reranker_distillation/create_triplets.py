@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from rag_core.derived_files import Derived, DerivedFilesArgs, derive_files
-from rag_core.errors import DataError, UsageError
-from rag_core.records import ScoredPair
-from rag_core.stage import flag, run_stage
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.records import ScoredPair
+from rag_core.base.stage import SeedArgs, run_stage
+from rag_core.distillation.derive import Derived, DerivedFilesArgs, derive_files
 from reranker_distillation.triplets import Sampling, make_triplets
 
 
@@ -31,10 +32,10 @@ def _number_or_all(text: str) -> int | str:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(DerivedFilesArgs):
+class Args(SeedArgs, DerivedFilesArgs):
     """Flags of the stage."""
 
-    output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_triplets")
+    output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_triplets", decides=False)
     top_k: int = flag("how many of the teacher's best candidates become positives", 8)
     num_negatives: str = flag(
         "negatives of each positive; 'all' pairs every two candidates, n(n-1)/2 triplets", 4, type=_number_or_all
@@ -82,8 +83,7 @@ def run(args: Args) -> list[Path]:
             f"{sum(map(len, made))} triplets of {len(groups)} queries ({empty} queries gave none)",
         )
 
-    flags = {name: getattr(args, name) for name in ("top_k", "num_negatives", "sampling", "min_margin", "seed")}
-    return derive_files(args, derive, stage="reranker_distillation.create_triplets", flags=flags)
+    return derive_files(args, derive, stage="reranker_distillation.create_triplets")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

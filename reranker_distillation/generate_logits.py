@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_core.generate_logits_stage import GenerateLogitsArgs, generate_logits
-from rag_core.stage import flag, run_stage
+from rag_core.base.flags import flag
+from rag_core.base.stage import run_stage
+from rag_core.scoring.generate_logits import GenerateLogitsArgs, generate_logits
 
 STAGE = "reranker_distillation.generate_logits"
 
@@ -24,7 +25,9 @@ STAGE = "reranker_distillation.generate_logits"
 class Args(GenerateLogitsArgs):
     """Flags of the stage."""
 
-    teacher: str = flag("model that scores: LLM reranker, cross-encoder or embedder", "Qwen/Qwen3-Reranker-8B")
+    teacher: str = flag(
+        "model that scores: LLM reranker, cross-encoder or embedder", "Qwen/Qwen3-Reranker-8B", decides=False
+    )
 
 
 def run(args: Args) -> list[Path]:

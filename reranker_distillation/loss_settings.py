@@ -7,13 +7,13 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_groups
-from rag_core.records import SoftLabels, Triplet
-from rag_core.score_merging import standardise
-from rag_core.soft_labels import choose_temperature, read_soft_labels
-from rag_core.stage import flag
-from rag_core.train_stage import TrainArgs
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.records import SoftLabels, Triplet
+from rag_core.distillation.soft_labels import choose_temperature, read_soft_labels
+from rag_core.distillation.train_args import TrainArgs
+from rag_core.files.jsonl import read_groups
+from rag_core.retrieval.fusion import standardise
 
 LossName = Literal["margin_mse", "margin_mse+mse", "ranknet", "kl", "listnet", "plistmle", "adr_mse", "lambda"]
 Weighting = Literal["none", "margin"]

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pad_sequence
 
-from rag_core.listwise import kl_divergence, margin_mse, mse
-from rag_core.records import SoftLabels, Triplet
-from rag_core.training import longest_first
+from rag_core.base.records import SoftLabels, Triplet
+from rag_core.distillation.losses import kl_divergence, margin_mse, mse
+from rag_core.distillation.trainer import longest_first
 from reranker_distillation.loss_settings import LossSettings
 
 

@@ -16,13 +16,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rag_core.errors import DataError
-from rag_core.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
-from rag_core.model_card import shown_command, write_model_card
-from rag_core.stage import flag, flags_of, is_main_process, run_stage
-from rag_core.unfinished import UnfinishedWork
+from rag_core.base.errors import DataError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.processes import is_main_process
+from rag_core.base.stage import run_stage
+from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
+from rag_core.release.model_card import shown_command, write_model_card
 from reranker_distillation.loss_settings import LossArgs, check_loss_flags, read_training_data, settle_loss
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,16 @@ logger = logging.getLogger(__name__)
 class Args(LossArgs):
     """Flags of the stage."""
 
-    train_file: Path = flag("Triplet records, made by create_triplets, or SoftLabels records, made by generate_scores")
-    output_dir: Path = flag("folder of the trained model")
-    student: str = flag(
-        "cross-encoder to train; an encoder without a scoring head gets a fresh one", "BAAI/bge-reranker-v2-m3"
+    train_file: Path = flag(
+        "Triplet records, made by create_triplets, or SoftLabels records, made by generate_scores", decides=False
     )
-    eval_file: Path | None = flag("records of other queries, for the loss on unseen data", None)
+    output_dir: Path = flag("folder of the trained model", decides=False)
+    student: str = flag(
+        "cross-encoder to train; an encoder without a scoring head gets a fresh one",
+        "BAAI/bge-reranker-v2-m3",
+        decides=False,
+    )
+    eval_file: Path | None = flag("records of other queries, for the loss on unseen data", None, decides=False)
     max_length: int = flag(
         "tokens of query and passage together while training, the passage cut to fit; afterwards a cross-encoder reads "
         "as much as before, and one that is grown from a bi-encoder as much as this",
@@ -57,10 +62,10 @@ def run(args: Args) -> Path:
     eval_groups = read_training_data(args.eval_file, args, skipped) if args.eval_file else None
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
-    from rag_core.dev_set import DevSet
-    from rag_core.engines.identity import model_identity
-    from rag_core.selection import Selection
-    from rag_core.training import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
+    from rag_core.distillation.checkpoints import Selection
+    from rag_core.distillation.dev_set import DevSet
+    from rag_core.distillation.trainer import DEFAULTS, card_settings, decisive_settings, parse_training_arguments
+    from rag_core.engines.identity import describe_model
     from reranker_distillation.training import train
 
     lora = args.lora()
@@ -78,9 +83,9 @@ def run(args: Args) -> Path:
     loss = settle_loss(args, groups, args.train_file, source.get("score_unit"))
     recipe = Recipe(
         stage="reranker_distillation.train",
-        flags=_decisive_flags(args) | loss.own() | decisive_settings(training_arguments, selection),
+        flags=decisive(args) | loss.own() | decisive_settings(training_arguments, selection),
         inputs=hashes,
-        model=model_identity(args.student),
+        model=describe_model(args.student).identity,
     )
     check_output_folder(args.output_dir, [*hashes, args.student])
     if not args.overwrite and is_made(args.output_dir, recipe):
@@ -117,11 +122,6 @@ def run(args: Args) -> Path:
             )
             work.remove()
     return args.output_dir
-
-
-def _decisive_flags(args: Args) -> dict[str, Any]:
-    paths = {"train_file", "eval_file", "dev_files", "output_dir", "student", "overwrite", "log_level"}
-    return {field.name: getattr(args, field.name) for field in flags_of(Args) if field.name not in paths}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,13 +15,14 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 from transformers import set_seed
 
-from rag_core.engines.identity import model_kind
-from rag_core.engines.sentence_transformers_engine import keep_head_in_float32
-from rag_core.errors import EngineError
-from rag_core.saving import save_model
-from rag_core.selection import NO_SELECTION, Selection
-from rag_core.student import Adapters, LoraSettings, keep_layers
-from rag_core.training import PipelineTrainer, attention_settings, run_trainer, save_whole, write_training_log
+from rag_core.base.errors import EngineError
+from rag_core.distillation.checkpoints import NO_SELECTION, Selection
+from rag_core.distillation.student import Adapters, LoraSettings, keep_layers
+from rag_core.distillation.trainer import PipelineTrainer, attention_settings, run_trainer, write_training_log
+from rag_core.engines.identity import describe_model
+from rag_core.engines.precision import keep_head_in_float32
+from rag_core.files.unfinished import save_whole
+from rag_core.release.saving import save_model
 from reranker_distillation.loss_settings import PAIRWISE, Groups, LossSettings
 from reranker_distillation.losses import (
     GroupedCollator,
@@ -115,7 +116,8 @@ def load_student(name: str, max_length: int, dropout: float | None, init_layers:
         EngineError: the model cannot be loaded, has more than one output, or is an LLM.
         UsageError: it has fewer than `init_layers` layers.
     """
-    kind, evidence = model_kind(name)
+    described = describe_model(name)
+    kind = described.kind
     config = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     attention = attention_settings()
     try:
@@ -128,7 +130,9 @@ def load_student(name: str, max_length: int, dropout: float | None, init_layers:
             model = CrossEncoder(modules=[encoder[0], pooling, head], activation_fn=nn.Identity())
             logger.info("%s is a bi-encoder: a cross-encoder with a fresh head is grown from it", name)
         else:
-            raise EngineError(f"{name} is a {kind} ({evidence})", "Choose a cross-encoder or a bi-encoder as student")
+            raise EngineError(
+                f"{name} is a {kind} ({described.why})", "Choose a cross-encoder or a bi-encoder as student"
+            )
     except (OSError, ValueError) as error:
         raise EngineError(
             f"cannot load the student {name!r} ({str(error).splitlines()[0]})", "Check the name or folder"

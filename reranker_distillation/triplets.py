@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Literal
 
-from rag_core.records import ScoredPair, Triplet
+from rag_core.base.records import ScoredPair, Triplet
 
 Sampling = Literal["next", "random", "stratified"]
 

@@ -28,4 +28,4 @@ ruff format --check .
 mypy
 # vLLM changes the process it is imported into (threads, seeds), so its tests run in one of their own.
 pytest -m "not vllm" --cov --cov-report=term "$@"
-pytest -m vllm tests/engines "$@"
+pytest -m vllm "$@"

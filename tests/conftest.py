@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import json
 import re
 from pathlib import Path
 
@@ -13,9 +14,14 @@ import hypothesis
 import numpy as np
 import pytest
 
+from rag_core.engines.canary import CANARY_PAIRS
+from rag_core.engines.loading import LOADERS
+
 # A busy machine is no reason for a property to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+pytest_plugins = ["tests.tiny_qwen"]
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "data" / "tiny"
@@ -106,29 +112,48 @@ class GivenScorer:
 
 
 class OverlapScorer:
-    """Score = shared words minus a hundredth of the passage's words."""
+    """Score = shared words minus a hundredth of the passage's words.
+
+    Attributes:
+        scored: the pairs, in their order, without those of the canary.
+    """
 
     score_unit = "log-odds"
     truncated = 0
 
-    def __init__(self, options=None):
+    def __init__(self):
         self.scored = []
+        self._canary = None
+
+    def loaded(self, options, canary_pairs):
+        """Stand for a model that has just been loaded, in the place of an engine's loader."""
+        self._canary = list(canary_pairs[:CANARY_PAIRS])
+        return self
 
     def score(self, pairs):
-        self.scored += pairs
+        if pairs == self._canary:
+            self._canary = None
+        else:
+            self.scored += pairs
         rows = [(set(re.findall(r"\w+", query.lower())), re.findall(r"\w+", text.lower())) for query, text in pairs]
         return np.array([len(query & set(text)) - len(text) / 100 for query, text in rows], dtype=np.float32)
 
 
+def write_model(folder, architecture="Qwen3ForCausalLM"):
+    """Write the files of a model of which nothing but its kind is asked."""
+    folder.mkdir(parents=True)
+    model_type = "qwen3" if architecture.startswith("Qwen3") else "bert"
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": [architecture]}))
+
+
 @pytest.fixture
-def overlap_teacher(monkeypatch):
-    """Put an OverlapScorer in the place of every model that the scoring stages load."""
+def overlap_teacher(monkeypatch, tmp_path_factory):
+    """Let an OverlapScorer be every LLM reranker; the folders t, a, b, m and the default student's are some."""
+    models = tmp_path_factory.mktemp("models")
+    for name in ("t", "a", "b", "m", "BAAI/bge-reranker-v2-m3"):
+        write_model(models / name)
+    monkeypatch.chdir(models)
     scorer = OverlapScorer()
-    scored_files = "rag_core.scored_files."
-    monkeypatch.setattr(scored_files + "load_model", lambda engine, options, canary_pairs: scorer)
-    monkeypatch.setattr(scored_files + "choose_engine", lambda model, asked: ("transformers", "test"))
-    monkeypatch.setattr(scored_files + "model_identity", lambda model: {"name": model})
-    monkeypatch.setattr(scored_files + "model_kind", lambda model: ("llm-reranker", "test"))
-    monkeypatch.setattr(scored_files + "takes_instruction", lambda model: True)
-    monkeypatch.setattr(scored_files + "declared_instruction", lambda model: None)
+    for engine in ("vllm", "transformers"):
+        monkeypatch.setitem(LOADERS, engine, scorer.loaded)
     return scorer

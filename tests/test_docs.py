@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_core.stage import make_parser
+from rag_core.base.stage import make_parser
 from tests.test_imports import PIPELINES, STAGES
 
 ROOT = Path(__file__).parent.parent

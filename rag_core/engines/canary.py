@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rag_core.base.errors import EngineError
 from rag_core.engines.precision import Dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
-from rag_core.errors import EngineError
 
 CANARY_PAIRS = 20
 

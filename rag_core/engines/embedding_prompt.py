@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from rag_core.engines.identity import declared_instruction, declared_max_length
+from rag_core.base.errors import EngineError
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
 from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
-from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,9 +68,9 @@ class EmbeddingPrompt:
         Raises:
             EngineError: the tokenizer cannot be loaded, or as the constructor raises.
         """
-        tokenizer = load_tokenizer(options.model)
-        instruction = options.instruction or declared_instruction(options.model) or DEFAULT_INSTRUCTION
-        declared = declared_max_length(options.model) or tokenizer.model_max_length
+        tokenizer = load_tokenizer(options.model.name)
+        instruction = options.instruction or options.model.instruction or DEFAULT_INSTRUCTION
+        declared = options.model.max_length or tokenizer.model_max_length
         return cls(tokenizer, instruction, min(options.max_length, declared))
 
     def token_ids(self, texts: Sequence[str], role: Role) -> tuple[list[list[int]], int]:

@@ -1,17 +1,19 @@
-"""Which model is it: what kind, and which exact weights."""
+"""Which model is it: what kind, what it reads, and which exact weights."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
-from functools import cache
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rag_core.base.errors import EngineError
 from rag_core.engines.protocols import Role
-from rag_core.errors import EngineError
-from rag_core.manifest import sha256
+from rag_core.files.manifest import sha256
 
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
 
@@ -21,118 +23,152 @@ _DECLARED_QUERY_PROMPT = re.compile(r"Instruct: (.+)\nQuery:", re.DOTALL)
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for
 
 
-@cache
-def model_identity(name: str) -> dict[str, Any]:
-    """Return name and exact version: the commit on the hub, or a SHA-256 over the files of a local folder.
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What the files of a model say of it.
 
-    Raises:
-        EngineError: there is no such model.
+    Attributes:
+        name: folder, or name on a hub.
+        kind: how it scores a pair.
+        why: from which of its files that was read.
+        is_llm: whether it is a decoder that reads a prompt of this project: an LLM reranker, or an LLM embedder.
+        architecture: the first that its config names, e.g. "Qwen3ForCausalLM"; "none" where it names none.
+        model_type: as in its config.
+        prompts: that it declares, by name; what stands before a text.
+        max_length: tokens of a text that it was saved to read; `None` where only the tokenizer knows.
+        quantization: how its weights were quantised before they were saved, e.g. "awq"; `None` if they were not.
+        export_precision: of a student that was exported, "fp32" or "int8"; `None` of a model that is no export.
+        revision: the commit on the hub; `None` of a folder.
     """
-    folder = Path(name)
-    if folder.is_dir():
+
+    name: str
+    kind: ModelKind
+    why: str
+    is_llm: bool = False
+    architecture: str = "none"
+    model_type: str = ""
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_length: int | None = None
+    quantization: str | None = None
+    export_precision: str | None = None
+    revision: str | None = None
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction in an embedder's own query prompt, `None` where that is of another form."""
+        match = _DECLARED_QUERY_PROMPT.fullmatch(self.prompts.get("query") or "")
+        return match[1] if match else None
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether it is told the task: an LLM reranker, or an embedder with the prompt "Instruct: ...\\nQuery:"."""
+        return self.kind == "llm-reranker" or self.instruction is not None
+
+    def prompt(self, role: Role) -> str:
+        """Return what sentence-transformers puts before a text of a role."""
+        return self.prompts.get("query" if role == "query" else "document") or ""
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Name and exact version: the commit on the hub, or a SHA-256 over the files of a folder."""
+        folder = Path(self.name)
+        if not folder.is_dir():
+            return {"name": self.name, "revision": self.revision}
         digest = hashlib.sha256()
         for path in sorted({path for pattern in _WEIGHTS_AND_CONFIG for path in folder.glob(pattern)}):
             digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
-        return {"name": name, "sha256": digest.hexdigest()}
-    return {"name": name, "revision": _config(name).get("_commit_hash")}
+        return {"name": self.name, "sha256": digest.hexdigest()}
 
 
-def is_export(name: str) -> bool:
-    """Tell whether a folder was made by `rag_core.export`."""
-    return (Path(name) / "export.json").is_file()
-
-
-def export_precision(name: str) -> str | None:
-    """Return the precision that a student was exported in, `None` of a model that is no export."""
-    return _read_json(name, "export.json")["precision"] if is_export(name) else None
-
-
-def model_kind(name: str) -> tuple[ModelKind, str]:
-    """Tell how a model scores a pair, and from which of its files that was read.
+def describe_model(name: str) -> ModelInfo:
+    """Read the files of a model that say what it is; its weights stay where they are.
 
     Raises:
-        EngineError: there is no such model, or it is none of the three kinds.
+        EngineError: there is no such model, or it is of none of the three kinds.
     """
-    if is_export(name):
-        return _read_json(name, "export.json")["kind"], "export.json says so"
-    saved = _read_json(name, "config_sentence_transformers.json") or {}
-    modules = _read_json(name, "modules.json") or []
-    if saved.get("model_type") == "CrossEncoder":
-        return "cross-encoder", "config_sentence_transformers.json says CrossEncoder"
-    if any(module["type"].endswith("Pooling") for module in modules):
-        return "bi-encoder", "modules.json has a pooling layer"
-    architecture = (_config(name).get("architectures") or ["none"])[0]
+    if (Path(name) / "export.json").is_file():
+        export = _read_json(name, "export.json")
+        return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
+    files = _Files(
+        name=name,
+        config=_config(name),
+        saved=_read_json(name, "config_sentence_transformers.json") or {},
+        modules=_read_json(name, "modules.json") or [],
+    )
+    kind, is_llm, why = _kind(files)
+    return ModelInfo(
+        name=name,
+        kind=kind,
+        why=why,
+        is_llm=is_llm,
+        architecture=files.architecture,
+        model_type=files.config["model_type"],
+        prompts=files.prompts,
+        max_length=(_read_json(name, "sentence_bert_config.json") or {}).get("max_seq_length"),
+        quantization=(files.config.get("quantization_config") or {}).get("quant_method"),
+        revision=files.config["_commit_hash"],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The JSON files of a model: config.json, and what sentence-transformers adds."""
+
+    name: str
+    config: Mapping[str, Any]
+    saved: Mapping[str, Any]
+    modules: list[dict[str, str]]
+
+    @property
+    def architecture(self) -> str:
+        named: list[str] = self.config.get("architectures") or ["none"]
+        return named[0]
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        return self.saved.get("prompts") or {}
+
+
+def _kind(files: _Files) -> tuple[ModelKind, bool, str]:
+    """Return the kind, whether it is an LLM, and from which files that was read."""
+    architecture = files.architecture
+    if files.saved.get("model_type") == "CrossEncoder":
+        return "cross-encoder", False, "config_sentence_transformers.json says CrossEncoder"
+    if any(module["type"].endswith("Pooling") for module in files.modules):
+        is_llm, why = _is_llm_embedder(files)
+        return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}"
     if architecture.endswith("ForCausalLM"):
-        return "llm-reranker", f"config.json says {architecture}"
+        return "llm-reranker", True, f"config.json says {architecture}"
     if architecture.endswith("ForSequenceClassification"):
-        return "cross-encoder", f"config.json says {architecture}"
+        return "cross-encoder", False, f"config.json says {architecture}"
     raise EngineError(
-        f"{name} is neither a causal language model, a cross-encoder nor a sentence-transformers embedder "
+        f"{files.name} is neither a causal language model, a cross-encoder nor a sentence-transformers embedder "
         f"(its config.json says {architecture})",
         "Choose another model, or wrap it as a sentence-transformers model",
     )
 
 
-def quantization(name: str) -> str | None:
-    """Return how the weights of a model were quantised before they were saved, e.g. "awq"; `None` if they were not."""
-    method: str | None = _config(name).get("quantization_config", {}).get("quant_method")
-    return method
-
-
-def llm_embedder(name: str) -> tuple[bool, str]:
-    """Tell whether a model is a decoder that embeds what `EmbeddingPrompt` writes, and from what that was read.
+def _is_llm_embedder(files: _Files) -> tuple[bool, str]:
+    """Tell whether an embedder is a decoder that embeds what `EmbeddingPrompt` writes, and from what that was read.
 
     Its vector is the hidden state at the last token with no layer behind it; it declares the prompt
     "Instruct: ...\\nQuery:" for queries and none for passages. It is a decoder when transformers has a causal language
     model of its type, and its config has no `is_decoder` that is false, as those of BERT's kind have. The name of
     its architecture says less: saved by sentence-transformers, a Qwen3ForCausalLM is a Qwen3Model.
-
-    Raises:
-        EngineError: as `model_kind`.
     """
-    kind, evidence = model_kind(name)
-    if kind != "bi-encoder":
-        return False, evidence
-    paths = {module["type"].rpartition(".")[2]: module["path"] for module in _read_json(name, "modules.json")}
+    paths = {module["type"].rpartition(".")[2]: module["path"] for module in files.modules}
     further = sorted(paths.keys() - {"Transformer", "Pooling", "Normalize"})
     if further:
-        return False, f"{evidence} and a layer {', '.join(further)}"
-    if not _takes_last_token(_read_json(name, f"{paths['Pooling']}/config.json") or {}):
-        return False, f"{evidence}, not of the last token"
-    config = _config(name)
-    evidence += f", config.json says {(config.get('architectures') or ['none'])[0]}"
-    if not _is_decoder(config):
-        return False, evidence
-    prompts = _prompts(name)
-    if declared_instruction(name) is None or any(prompts.get(role) for role in _PASSAGE_PROMPTS):
-        return False, f"{evidence}, its prompts are not 'Instruct: ...\\nQuery:' and none for passages"
-    return True, evidence
-
-
-def takes_instruction(name: str) -> bool:
-    """Tell whether a model is told the task: an LLM reranker, or an embedder with the prompt "Instruct: ...\\nQuery:".
-
-    Raises:
-        EngineError: as `model_kind`.
-    """
-    return model_kind(name)[0] == "llm-reranker" or declared_instruction(name) is not None
-
-
-def declared_instruction(name: str) -> str | None:
-    """Return the instruction in an embedder's own query prompt, `None` where that is of another form."""
-    match = _DECLARED_QUERY_PROMPT.fullmatch(_prompts(name).get("query") or "")
-    return match[1] if match else None
-
-
-def declared_prompt(name: str, role: Role) -> str:
-    """Return what sentence-transformers puts before a text of a role."""
-    return _prompts(name).get("query" if role == "query" else "document") or ""
-
-
-def declared_max_length(name: str) -> int | None:
-    """Return the tokens of a text that an embedder was saved to read; newer ones have it in their tokenizer."""
-    length: int | None = (_read_json(name, "sentence_bert_config.json") or {}).get("max_seq_length")
-    return length
+        return False, f" and a layer {', '.join(further)}"
+    if not _takes_last_token(_read_json(files.name, f"{paths['Pooling']}/config.json") or {}):
+        return False, ", not of the last token"
+    said = f", config.json says {files.architecture}"
+    if not _is_decoder(files.config):
+        return False, said
+    declares = _DECLARED_QUERY_PROMPT.fullmatch(files.prompts.get("query") or "")
+    if not declares or any(files.prompts.get(role) for role in _PASSAGE_PROMPTS):
+        return False, f"{said}, its prompts are not 'Instruct: ...\\nQuery:' and none for passages"
+    return True, said
 
 
 def _takes_last_token(pooling: dict[str, Any]) -> bool:
@@ -141,14 +177,10 @@ def _takes_last_token(pooling: dict[str, Any]) -> bool:
     return pooling.get("pooling_mode", flagged) in ("lasttoken", ["lasttoken"], ["pooling_mode_lasttoken"])
 
 
-def _is_decoder(config: dict[str, Any]) -> bool:
+def _is_decoder(config: Mapping[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return config["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and config.get("is_decoder") is not False
-
-
-def _prompts(name: str) -> dict[str, str]:
-    return (_read_json(name, "config_sentence_transformers.json") or {}).get("prompts") or {}
 
 
 def _config(name: str) -> dict[str, Any]:

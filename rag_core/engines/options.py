@@ -1,12 +1,61 @@
-"""How a teacher is to be run: the settings that every engine takes, from the flags of `generate_logits`."""
+"""How a model is to be run: what every engine needs, and what each needs besides."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
+from urllib.parse import urlsplit
+
+from rag_core.base.errors import UsageError
+from rag_core.base.flags import setting
+from rag_core.engines.identity import ModelInfo
+from rag_core.engines.precision import Dtype
 
 EngineName = Literal["vllm", "transformers", "sentence-transformers", "server", "exported"]
 EngineChoice = EngineName | Literal["auto"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformersOptions:
+    """Of the transformers engine.
+
+    Attributes:
+        batch_tokens: tokens in a batch at most, with the padding.
+    """
+
+    batch_tokens: int = setting(16384, decides=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class VllmOptions:
+    """Of the vLLM engine.
+
+    Attributes:
+        vllm_runner: for a reranker: "generate" is exact by construction; "pooling" is faster, and is compared with it
+            first.
+        quantization: vLLM's name of a way to load the weights with fewer bits, e.g. "fp8"; `None` as they were saved.
+        gpu_memory_utilization, tensor_parallel_size: as in vLLM.
+    """
+
+    vllm_runner: Literal["generate", "pooling"] = setting("generate")
+    quantization: str | None = setting(None)
+    gpu_memory_utilization: float = setting(0.9, decides=False)
+    tensor_parallel_size: int = setting(1, decides=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """Of the server engine.
+
+    Attributes:
+        url: http://host:port of vLLM's server or of text-embeddings-inference.
+        concurrency: requests at once.
+        timeout: seconds without an answer after which the server is given up.
+    """
+
+    url: str = setting(decides=False)
+    concurrency: int = setting(64, decides=False)
+    timeout: float = setting(600.0, decides=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,46 +69,59 @@ class RayOptions:
         address: of the cluster; `None` is what the environment variable RAY_ADDRESS says, or this machine alone.
     """
 
-    num_workers: int = 1
-    gpus_per_worker: float | None = None
-    address: str | None = None
+    num_workers: int = setting(1, decides=False)
+    gpus_per_worker: float | None = setting(None, decides=False)
+    address: str | None = setting(None, decides=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineOptions:
-    """Settings of an engine.
+    """What every engine needs, and the options of those that need more.
 
     Attributes:
-        model: hub name or local folder.
-        instruction: the task, as told to an LLM reranker or an embedder that takes one (`identity.takes_instruction`;
-            other models are told nothing); `None` is the model's own, or the default.
+        model: the model, described.
+        instruction: the task, as told to a model that takes one (`ModelInfo.takes_instruction`); `None` is the model's
+            own, or the default.
         max_length: tokens of a prompt, with the passage or text in it.
-        batch_size: sequences at once, at most (transformers, sentence-transformers), or in a request to a server; vLLM
-            schedules by itself.
-        batch_tokens: tokens at once, with the padding, at most (transformers).
+        batch_size: sequences at once at most, or in one request to a server; vLLM schedules by itself.
         dtype: "auto" is what `precision.resolve_dtype` makes of it; a server has its own.
-        vllm_runner: of a reranker: "generate" is exact by construction; "pooling" is faster, compared with it first.
-        quantization: vLLM's name of a way to load the weights with fewer bits, e.g. "fp8"; `None` as they were saved.
-        reference: of a quantised model, the one that it is compared with first: by default itself as it was saved.
-        gpu_memory_utilization, tensor_parallel_size: as in vLLM.
+        reference: name of the model that a quantised one is compared with first; `None` is itself as it was saved,
+            "none" goes without.
+        server: where the model runs on one.
         ray: the engine runs in these workers, not in this process.
-        server_url: of the server that runs the teacher.
-        concurrency: requests to the server at once.
-        server_timeout: seconds without an answer after which the server is given up.
     """
 
-    model: str
-    instruction: str | None = None
-    max_length: int = 4096
-    batch_size: int = 32
-    batch_tokens: int = 16384
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    vllm_runner: Literal["generate", "pooling"] = "generate"
-    quantization: str | None = None
-    reference: str | None = None
-    gpu_memory_utilization: float = 0.9
-    tensor_parallel_size: int = 1
-    ray: RayOptions | None = None
-    server_url: str | None = None
-    concurrency: int = 64
-    server_timeout: float = 600
+    model: ModelInfo = setting(decides=False)  # its identity stands in the recipe
+    instruction: str | None = setting(None)
+    max_length: int = setting(4096)
+    batch_size: int = setting(32, decides=False)
+    dtype: Literal["auto"] | Dtype = setting("auto")
+    reference: str | None = setting(None, decides=False)
+    transformers: TransformersOptions = setting(TransformersOptions())
+    vllm: VllmOptions = setting(VllmOptions())
+    server: ServerOptions | None = setting(None, decides=False)
+    ray: RayOptions | None = setting(None, decides=False)
+
+
+def check_server_flags(engine: str, server_url: str | None, dtype: str) -> None:
+    """See that the flags about a server fit together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if (engine == "server") != (server_url is not None):
+        raise UsageError("--engine server and --server_url belong together", "Pass both or neither")
+    if server_url is None:
+        return
+    try:
+        url = urlsplit(server_url)
+        usable = url.scheme in ("http", "https") and url.hostname and not url.username and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(
+            "--server_url is not of the form http://host:port",
+            "Pass it like this; a key goes into the environment variable RAG_SERVER_API_KEY",
+        )
+    if dtype != "auto":
+        raise UsageError(f"--dtype {dtype} has no effect on a server", "Start the server with it")

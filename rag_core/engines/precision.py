@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -21,3 +21,14 @@ def resolve_dtype(name: Literal["auto"] | Dtype) -> Dtype:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bfloat16" if native else "float32"
+
+
+def keep_head_in_float32(model: Any) -> None:
+    """Let a cross-encoder's last layer compute in float32, whatever the rest does.
+
+    bfloat16 has 8 bits: a fine ranking would come out as a handful of different scores, and ties.
+    """
+    from torch.nn import Linear
+
+    heads = [name for name, module in model.named_modules() if isinstance(module, Linear) and module.out_features == 1]
+    model.set_keep_in_fp32_modules(heads)

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rag_core.base.errors import EngineError
 from rag_core.engines.embedding_prompt import query_prompt
-from rag_core.engines.identity import takes_instruction
 from rag_core.engines.options import EngineOptions
-from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.precision import keep_head_in_float32, resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
-from rag_core.errors import EngineError
 
 Row = TypeVar("Row", Pair, str)
 
@@ -35,7 +34,7 @@ class CrossEncoderScorer:
         self._batch_size = options.batch_size
         if self._model.num_labels != 1:
             raise EngineError(
-                f"{options.model} has {self._model.num_labels} outputs, a reranker has 1", "Choose another model"
+                f"{options.model.name} has {self._model.num_labels} outputs, a reranker has 1", "Choose another model"
             )
         keep_head_in_float32(self._model)
 
@@ -72,7 +71,7 @@ class BiEncoder:
         self._model = _load(SentenceTransformer, options)
         self._batch_size = options.batch_size
         self._query_prompt: str | None = None  # the model's own
-        if options.instruction and takes_instruction(options.model):
+        if options.instruction and options.model.takes_instruction:
             self._query_prompt = query_prompt(options.instruction)
         self.dimensions: int = self._model.get_embedding_dimension()
 
@@ -117,25 +116,14 @@ def _token_counts(model: Any, *texts: Sequence[str]) -> list[int]:
     return [min(len(token_ids), model.max_seq_length) for token_ids in tokenized["input_ids"]]
 
 
-def keep_head_in_float32(model: Any) -> None:
-    """Let a cross-encoder's last layer compute in float32, whatever the rest does.
-
-    bfloat16 has 8 bits: a fine ranking would come out as a handful of different scores, and ties.
-    """
-    from torch.nn import Linear
-
-    heads = [name for name, module in model.named_modules() if isinstance(module, Linear) and module.out_features == 1]
-    model.set_keep_in_fp32_modules(heads)
-
-
 def _load(model_class: Any, options: EngineOptions) -> Any:
     from safetensors import SafetensorError
 
     try:
-        model = model_class(options.model, model_kwargs={"dtype": resolve_dtype(options.dtype)})
+        model = model_class(options.model.name, model_kwargs={"dtype": resolve_dtype(options.dtype)})
     except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(
-            f"cannot load the model {options.model!r} ({str(error).splitlines()[0]})",
+            f"cannot load the model {options.model.name!r} ({str(error).splitlines()[0]})",
             "Check the name or folder, and the network",
         ) from error
     model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import httpx2
 import tenacity
 
-from rag_core.engines.options import EngineOptions
+from rag_core.base.errors import EngineError
+from rag_core.engines.options import ServerOptions
 from rag_core.engines.protocols import Pair
-from rag_core.errors import EngineError
 
 API_KEY = "RAG_SERVER_API_KEY"  # environment variable
 
@@ -44,19 +44,19 @@ class Server:
         reads: tokens of a prompt or text, at most; `None` where it does not say.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, wanted: str, options: ServerOptions, batch_size: int) -> None:
         """Ask the server what it has.
+
+        Args:
+            wanted: name of the model.
+            batch_size: rows in a request, at most.
 
         Raises:
             EngineError: it does not answer, or has not the model.
         """
-        self.url = (options.server_url or "").rstrip("/").removesuffix("/v1")
+        self.url = options.url.rstrip("/").removesuffix("/v1")
         self._key = os.environ.get(API_KEY)
-        self._concurrency, self._batch_size, self._timeout = (
-            options.concurrency,
-            options.batch_size,
-            options.server_timeout,
-        )
+        self._concurrency, self._timeout, self._batch_size = options.concurrency, options.timeout, batch_size
         self._client = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -85,7 +85,7 @@ class Server:
             reads = self.ask(
                 "/v1/models", None, lambda all_: {it["id"]: it.get("max_model_len") for it in all_["data"]}
             )
-            self.model = self._choose(list(reads), options.model)
+            self.model = self._choose(list(reads), wanted)
             self.reads = reads[self.model]
         logger.info("server: %s has %s", self.url, self.model)
 

@@ -15,17 +15,28 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.base.errors import EngineError, UsageError
 from rag_core.engines.canary import check_finite
 from rag_core.engines.embedding_prompt import EmbeddingPrompt, query_prompt
-from rag_core.engines.identity import declared_max_length, declared_prompt, llm_embedder, model_kind, takes_instruction
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
 from rag_core.engines.server import Server
 from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
-from rag_core.errors import EngineError
 
 _LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
+
+
+def connect(options: EngineOptions) -> Server:
+    """Ask a server what it has.
+
+    Raises:
+        UsageError: none is named.
+        EngineError: it does not answer, or has not the model.
+    """
+    if options.server is None:
+        raise UsageError("--engine server needs a server", "Pass --server_url http://host:port")
+    return Server(options.model.name, options.server, options.batch_size)
 
 
 def load(options: EngineOptions) -> PairScorer | TextEncoder:
@@ -34,8 +45,8 @@ def load(options: EngineOptions) -> PairScorer | TextEncoder:
     Raises:
         EngineError: it does not answer, or cannot run the model.
     """
-    server = Server(options)
-    kind, _ = model_kind(options.model)
+    server = connect(options)
+    kind = options.model.kind
     if kind == "bi-encoder":
         return ServerEncoder(server, options)
     return ServerYesNoScorer(server, options) if kind == "llm-reranker" else ServerCrossEncoder(server, options)
@@ -92,7 +103,7 @@ class ServerYesNoScorer(_ServerScorer):
             )
         self.truncated = 0
         self._server, self._prompt = server, YesNoPrompt.for_model(options)
-        _check_room(server, options.max_length, answer=1)
+        check_room(server, options.max_length, answer=1)
 
     def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
         return self._server.compute(tokenise_ahead(chunks, self._prompt.token_ids), self._ask)
@@ -113,7 +124,7 @@ class ServerYesNoScorer(_ServerScorer):
             },
             lambda answer: [
                 self._difference(choice["logprobs"]["top_logprobs"][0])
-                for choice in _in_order(answer["choices"], len(prompts))
+                for choice in in_order(answer["choices"], len(prompts))
             ],
         )
 
@@ -151,7 +162,7 @@ class ServerCrossEncoder(_ServerScorer):
         queries, passages = zip(*pairs, strict=True)
         body = {"model": self._server.model, "text_1": queries, "text_2": passages, "use_activation": False}
         return self._server.ask(
-            "/score", body | self._cut, lambda answer: [row["score"] for row in _in_order(answer["data"], len(pairs))]
+            "/score", body | self._cut, lambda answer: [row["score"] for row in in_order(answer["data"], len(pairs))]
         )
 
     def _ask_tei(self, pairs: Sequence[Pair]) -> list[float]:
@@ -159,7 +170,7 @@ class ServerCrossEncoder(_ServerScorer):
         for query, group in groupby(pairs, key=lambda pair: pair[0]):
             texts = [passage for _, passage in group]
             body = {"query": query, "texts": texts, "raw_scores": True}
-            rows = self._server.ask("/rerank", body | self._cut, partial(_in_order, count=len(texts)))
+            rows = self._server.ask("/rerank", body | self._cut, partial(in_order, count=len(texts)))
             scores += [row["score"] for row in rows]
         return scores
 
@@ -180,15 +191,15 @@ class ServerEncoder:
         self._cut: dict[str, Any] = {}
         self.truncated: int | None = None
         # TEI makes text of token ids, and tokens of that with another end token.
-        if llm_embedder(options.model)[0] and not server.is_tei:
+        if options.model.is_llm and not server.is_tei:
             self._prompt, self.truncated = EmbeddingPrompt.for_model(options), 0
-            _check_room(server, self._prompt.max_length)
+            check_room(server, self._prompt.max_length)
         else:
-            declared = declared_max_length(options.model) or options.max_length
+            declared = options.model.max_length or options.max_length
             self._cut = _cut(server, min(options.max_length, declared))
         roles: tuple[Role, ...] = ("query", "passage")
-        self._before = {role: declared_prompt(options.model, role) for role in roles}
-        if options.instruction and takes_instruction(options.model):
+        self._before = {role: options.model.prompt(role) for role in roles}
+        if options.instruction and options.model.takes_instruction:
             self._before["query"] = query_prompt(options.instruction)
         ((_, rows, _),) = self._compute([["text"]], "passage")
         self.dimensions = len(rows[0])
@@ -232,11 +243,16 @@ class ServerEncoder:
         return self._server.ask(
             "/v1/embeddings",
             body | self._cut,
-            lambda answer: _vectors([row["embedding"] for row in _in_order(answer["data"], len(rows))], len(rows)),
+            lambda answer: _vectors([row["embedding"] for row in in_order(answer["data"], len(rows))], len(rows)),
         )
 
 
-def _check_room(server: Server, tokens: int, *, answer: int = 0) -> None:
+def check_room(server: Server, tokens: int, *, answer: int = 0) -> None:
+    """See that a server reads so many tokens.
+
+    Raises:
+        EngineError: it reads fewer.
+    """
     if server.reads is not None and server.reads < tokens + answer:
         raise EngineError(
             f"the server {server.url} reads {server.reads} tokens, where --max_length {tokens} needs {tokens + answer}",
@@ -256,7 +272,7 @@ def _cut(server: Server, max_length: int) -> dict[str, Any]:
     return {"truncate": True}
 
 
-def _in_order(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def in_order(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Return rows by their index; `KeyError` where one is missing."""
     by_index = {row["index"]: row for row in found}
     return [by_index[index] for index in range(count)]

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_core.engines import query_prompt
+from rag_core.base.errors import EngineError
 from rag_core.engines.canary import check_finite
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
-from rag_core.engines.tokenizer import load_tokenizer, tokenise_ahead
+from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
-from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +37,9 @@ class _LastPositionModel(abc.ABC):
         import torch
 
         self.truncated: int | None = 0
-        self._batch_size, self._batch_tokens = options.batch_size, options.batch_tokens
+        self._batch_size, self._batch_tokens = options.batch_size, options.transformers.batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = _load(auto_class, options, self._device).eval()
+        self._model = load_transformers(auto_class, options, self._device).eval()
 
     def _run(self, prompts: Sequence[list[int]], *, width: int) -> Floats:
         """Return what `_read_last` gives for each prompt; shape (prompts, width), in the order given.
@@ -228,69 +227,32 @@ class LastTokenEncoder(_LastPositionModel):
         return normalised
 
 
-class TransformersQueryWriter:
-    """A `QueryWriter`: the most probable answer to `query_prompt`."""
+def load_transformers(auto_class: Any, options: EngineOptions, device: str) -> Any:
+    """Load a model with one of transformers' auto classes.
 
-    def __init__(self, options: EngineOptions) -> None:
-        """Load the model, on the GPU where there is one.
-
-        Raises:
-            EngineError: the model cannot be loaded.
-        """
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = _load(AutoModelForCausalLM, options, self._device).eval()
-        self._tokenizer = load_tokenizer(options.model)
-        self._room = options.max_length - query_prompt.MAX_NEW_TOKENS
-        self._batch_size = options.batch_size
-
-    def write(self, passages: Sequence[str]) -> list[str | None]:
-        """Return a query for each passage; `None` where the answer is none."""
-        import torch
-
-        prompts = query_prompt.token_ids(self._tokenizer, passages, self._room)
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        queries: list[str | None] = [None] * len(prompts)
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            longest = len(prompts[batch[0]])
-            rows = [[0] * (longest - len(prompts[index])) + prompts[index] for index in batch]  # padded on the left
-            mask = [[0] * (longest - len(prompts[index])) + [1] * len(prompts[index]) for index in batch]
-            with torch.inference_mode():
-                answers = self._model.generate(
-                    input_ids=torch.tensor(rows, device=self._device),
-                    attention_mask=torch.tensor(mask, device=self._device),
-                    max_new_tokens=query_prompt.MAX_NEW_TOKENS,
-                    do_sample=False,
-                    pad_token_id=self._tokenizer.eos_token_id,
-                )
-            for index, answer in zip(batch, answers[:, longest:], strict=True):
-                queries[index] = query_prompt.read_answer(self._tokenizer.decode(answer, skip_special_tokens=True))
-        return queries
-
-
-def _load(auto_class: Any, options: EngineOptions, device: str) -> Any:
+    Raises:
+        EngineError: it cannot be loaded, lacks weights, or reads less than `max_length`.
+    """
     try:
         model, loading = auto_class.from_pretrained(
-            options.model, dtype=resolve_dtype(options.dtype), device_map=device, output_loading_info=True
+            options.model.name, dtype=resolve_dtype(options.dtype), device_map=device, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise EngineError(
-            f"cannot load the teacher {options.model!r} ({' '.join(str(error).split())[:200]})",
+            f"cannot load the teacher {options.model.name!r} ({' '.join(str(error).split())[:200]})",
             "Check the name or folder, the network, and for gated models the access token (hf auth login)",
         ) from error
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise EngineError(
-            f"the weights of {options.model!r} lack {len(missing)} tensors ({missing[0]}, ...), which would be random",
+            f"the weights of {options.model.name!r} lack {len(missing)} tensors ({missing[0]}, ...), "
+            "which would be random",
             "Choose another model, such as Qwen/Qwen3-Reranker-0.6B or Qwen/Qwen3-Embedding-0.6B",
         )
     readable = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if readable is not None and options.max_length > readable:
         raise EngineError(
-            f"--max_length {options.max_length} is more than the {readable} tokens that {options.model} can read",
+            f"--max_length {options.max_length} is more than the {readable} tokens that {options.model.name} can read",
             f"Pass --max_length {readable} or less",
         )
     return model

@@ -2,7 +2,7 @@
 
 A reranker's score has two forms. `YesNoScorer` asks a language model for the log-probabilities of its two answers;
 `PoolingScorer` has vLLM keep only the difference of the two rows of the output head, as a classifier, which saves
-the vocabulary and the sampler. The first is exact by construction, so `load` holds the second against it.
+the vocabulary and the sampler. The first is exact by construction, so `load_reranker` holds the second against it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from rag_core.engines import query_prompt
+from rag_core.base.errors import EngineError
 from rag_core.engines.canary import check_finite, compare
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
+from rag_core.engines.identity import ModelInfo
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit
-from rag_core.engines.tokenizer import load_tokenizer, tokenise_ahead
+from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
-from rag_core.errors import EngineError
 
 # vLLM reads these when it is imported; what the user has set stays.
 _ENVIRONMENT = {
@@ -46,13 +46,13 @@ _CPU_BLOCK_SIZE = 32
 logger = logging.getLogger(__name__)
 
 
-def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
+def load_reranker(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
     """Load a reranker in the form asked for; the pooling form only when it scores the canary pairs as the exact one.
 
     Raises:
         EngineError: vLLM or the model cannot be loaded, or the two forms differ.
     """
-    if options.vllm_runner == "generate":
+    if options.vllm.vllm_runner == "generate":
         return YesNoScorer(options)
     _check_poolable(options.model)
     exact = YesNoScorer(options)
@@ -65,7 +65,9 @@ def load(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer:
     return fast
 
 
-class _VllmModel:
+class VllmModel:
+    """vLLM's engine with a model in it."""
+
     def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
         """Start the engine.
 
@@ -83,19 +85,19 @@ class _VllmModel:
             settings |= {"block_size": _CPU_BLOCK_SIZE, "enforce_eager": True}
         try:
             self._llm = self._vllm.LLM(
-                model=options.model,
+                model=options.model.name,
                 dtype=resolve_dtype(options.dtype),
-                quantization=options.quantization,
+                quantization=options.vllm.quantization,
                 max_model_len=max_model_len,
-                gpu_memory_utilization=options.gpu_memory_utilization,
-                tensor_parallel_size=options.tensor_parallel_size,
+                gpu_memory_utilization=options.vllm.gpu_memory_utilization,
+                tensor_parallel_size=options.vllm.tensor_parallel_size,
                 enable_prefix_caching=True,
                 use_tqdm_on_load=sys.stderr.isatty(),
                 **settings,
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
-                f"vLLM cannot load {options.model!r} ({' '.join(str(error).split())[:300]})",
+                f"vLLM cannot load {options.model.name!r} ({' '.join(str(error).split())[:300]})",
                 "If it lacks memory, lower --max_length or --gpu_memory_utilization; VLLM_LOGGING_LEVEL=INFO shows "
                 "more; --engine transformers does without vLLM",
             ) from error
@@ -113,14 +115,14 @@ class _VllmModel:
         cleanup_dist_env_and_memory()
 
 
-class _VllmScorer(_VllmModel, abc.ABC):
+class _VllmScorer(VllmModel, abc.ABC):
     score_unit: ScoreUnit = "log-odds"
 
     def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
         """Start the engine.
 
         Raises:
-            EngineError: as `_VllmModel`, or the model does not fit the prompt.
+            EngineError: as `VllmModel`, or the model does not fit the prompt.
         """
         self._prompt = YesNoPrompt.for_model(options)
         super().__init__(options, max_model_len=max_model_len, **settings)
@@ -203,7 +205,7 @@ class PoolingScorer(_VllmScorer):
         return [output.outputs.data.item() for output in outputs]
 
 
-class VllmEncoder(_VllmModel):
+class VllmEncoder(VllmModel):
     """The hidden state at the end token after text and prompt, of length 1."""
 
     score_unit: ScoreUnit = "cosine"
@@ -238,34 +240,10 @@ class VllmEncoder(_VllmModel):
             yield number, vectors
 
 
-class VllmQueryWriter(_VllmModel):
-    """A `QueryWriter`: the most probable answer to `query_prompt`."""
-
-    def __init__(self, options: EngineOptions) -> None:
-        """Start the engine.
-
-        Raises:
-            EngineError: vLLM is not installed or does not run, or the model cannot be loaded.
-        """
-        super().__init__(options, max_model_len=options.max_length)
-        self._sampling = self._vllm.SamplingParams(temperature=0, max_tokens=query_prompt.MAX_NEW_TOKENS)
-        self._tokenizer = load_tokenizer(options.model)
-        self._room = options.max_length - query_prompt.MAX_NEW_TOKENS
-
-    def write(self, passages: Sequence[str]) -> list[str | None]:
-        """Return a query for each passage; `None` where the answer is none."""
-        prompts = self._prompts(query_prompt.token_ids(self._tokenizer, passages, self._room))
-        outputs = self._llm.generate(prompts, self._sampling, use_tqdm=False)
-        return [query_prompt.read_answer(output.outputs[0].text) for output in outputs]
-
-
-def _check_poolable(model: str) -> None:
-    from transformers import AutoConfig
-
-    model_type = AutoConfig.from_pretrained(model).model_type
-    if model_type != "qwen3":
+def _check_poolable(model: ModelInfo) -> None:
+    if model.model_type != "qwen3":
         raise EngineError(
-            f"vLLM's pooling form is for Qwen3 rerankers, and {model} is of the type {model_type}",
+            f"vLLM's pooling form is for Qwen3 rerankers, and {model.name} is of the type {model.model_type}",
             "Pass --vllm_runner generate",
         )
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+from rag_core.base.errors import EngineError
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
 from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
-from rag_core.errors import EngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,7 +69,7 @@ class YesNoPrompt:
         Raises:
             EngineError: the tokenizer cannot be loaded, or as the constructor raises.
         """
-        tokenizer = load_tokenizer(options.model)
+        tokenizer = load_tokenizer(options.model.name)
         return cls(tokenizer, options.instruction or DEFAULT_INSTRUCTION, options.max_length)
 
     def token_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], int]:

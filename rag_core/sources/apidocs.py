@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from rag_core.errors import DataError
-from rag_core.records import RankingSample
-from rag_core.sources.bm25 import nearest_passages
-from rag_core.splits import Splits, duplicate_groups, similar_pairs, split_samples
+from rag_core.base.errors import DataError
+from rag_core.base.records import RankingSample
+from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.sources.splits import Splits, duplicate_groups, similar_pairs, split_samples
 
 IN_DOMAIN = ("numpy", "scipy", "pandas", "sklearn", "torch")
 OUT_OF_DOMAIN = ("transformers", "huggingface_hub", "datasets")

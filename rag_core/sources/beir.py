@@ -13,27 +13,14 @@ from typing import Annotated, TypeVar
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rag_core.errors import DataError
-from rag_core.jsonl import read_lines, read_records
-from rag_core.records import RankingSample, Text
-from rag_core.sources.bm25 import nearest_passages
-from rag_core.splits import Splits
+from rag_core.base.errors import DataError
+from rag_core.base.records import Document, RankingSample, Text, passage_text
+from rag_core.files.jsonl import read_lines, read_records
+from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.sources.splits import Splits
 
 _CONFIG = ConfigDict(strict=True, extra="ignore")
 _FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Document:
-    """A line of the corpus."""
-
-    key: Annotated[Text, Field(alias="_id")]
-    text: str
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if not passage_text(self.title, self.text):
-            raise ValueError("has neither a title nor a text")
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -96,14 +83,6 @@ class BeirFolder:
     def negatives_beside(self, positives: int) -> int:
         """Return how many negatives make `num_candidates` in all; at least one, or there is nothing to rank."""
         return max(self._num_candidates - positives, 1)
-
-
-def passage_text(title: str | None, text: str | None) -> str:
-    """Join title and text to one passage: `title. text`, with no second mark after a title that ends in one."""
-    title, text = (title or "").strip(), (text or "").strip()
-    if not (title and text):
-        return title or text
-    return f"{title} {text}" if title.endswith((".", "?", "!")) else f"{title}. {text}"
 
 
 def _sample(key: str, query: str, positive: list[str], ranked: list[str], folder: BeirFolder) -> RankingSample:

@@ -13,20 +13,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
 
-from rag_core.errors import DataError
-from rag_core.jsonl import read_records
-from rag_core.records import Query, RankingSample
-from rag_core.sources.beir import passage_text
-from rag_core.sources.bm25 import best_places, nearest_passages
-from rag_core.splits import Splits, split_samples
+from rag_core.base.errors import DataError
+from rag_core.base.records import Passage, Query, RankingSample, passage_text
+from rag_core.files.jsonl import read_records
+from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.retrieval.dense import nearest_vectors
+from rag_core.retrieval.fusion import take_turns
+from rag_core.sources.splits import Splits, split_samples
 
 QueryFrom = Literal["sentence", "title"]
 
@@ -34,19 +32,6 @@ _CONFIG = ConfigDict(strict=True, extra="ignore")
 _QUERY_WORDS = range(5, 41)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
 _MAX_LENGTH = 512  # tokens of a passage that the dense search reads
-_SEARCHED_AT_ONCE = 256  # queries
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Passage:
-    """A line of the corpus, as BEIR has it or with less."""
-
-    text: str
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if not passage_text(self.title, self.text):
-            raise ValueError("has neither a title nor a text")
 
 
 @plain_dataclass(frozen=True)
@@ -141,29 +126,24 @@ class Corpus:
         rankings = [nearest_passages(queries, passages, count)]
         if self._dense_model:
             rankings.append(self._nearest_vectors(self._dense_model, queries, passages, count))
-        # By turns, so that both have their best ones in; a passage that both found is there once.
-        return [
-            list(dict.fromkeys(place for place in chain.from_iterable(zip_longest(*found)) if place is not None))[
-                :count
-            ]
-            for found in zip(*rankings, strict=True)
-        ]
+        return [take_turns(found, count) for found in zip(*rankings, strict=True)]
 
     def _nearest_vectors(
         self, model: str, queries: Sequence[str], passages: Sequence[str], count: int
     ) -> list[list[int]]:
         """Return the places of the passages with the highest cosines; exact, all vectors in memory."""
-        from rag_core.engines import EngineOptions
-        from rag_core.scored_files import embed_for_training
+        from rag_core.engines.identity import describe_model
+        from rag_core.engines.options import EngineOptions
+        from rag_core.scoring.vectors import embed_for_training
 
         texts: dict[Literal["query", "passage"], set[str]] = {"query": set(queries), "passage": set(passages)}
-        vectors = embed_for_training(EngineOptions(model, max_length=_MAX_LENGTH), texts, self._vectors)
-        matrix = vectors.of([("passage", passage) for passage in passages])
-        found = []
-        for start in range(0, len(queries), _SEARCHED_AT_ONCE):
-            block = vectors.of([("query", query) for query in queries[start : start + _SEARCHED_AT_ONCE]])
-            found += [best_places(np.asarray(row), count) for row in block @ matrix.T]
-        return found
+        vectors = embed_for_training(EngineOptions(describe_model(model), max_length=_MAX_LENGTH), texts, self._vectors)
+        return nearest_vectors(
+            queries,
+            lambda block: vectors.of([("query", query) for query in block]),
+            vectors.of([("passage", passage) for passage in passages]),
+            count,
+        )
 
 
 def _take_query(document: Passage, query_from: QueryFrom, generator: random.Random) -> tuple[str, str] | None:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rag_core.errors import DataError
-from rag_core.records import RankingSample
-from rag_core.sources.beir import passage_text
-from rag_core.splits import Splits
+from rag_core.base.errors import DataError
+from rag_core.base.records import RankingSample, passage_text
+from rag_core.sources.splits import Splits
 
 Hub = Literal["huggingface", "modelscope"]
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rag_core.errors import DataError, UsageError
-from rag_core.jsonl import read_samples
-from rag_core.manifest import task_instruction
-from rag_core.splits import Splits, split_samples
+from rag_core.base.errors import DataError, UsageError
+from rag_core.files.jsonl import read_samples
+from rag_core.files.manifest import task_instruction
+from rag_core.sources.splits import Splits, split_samples
 
 
 class OwnFiles:

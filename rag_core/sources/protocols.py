@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rag_core.errors import DataError
-from rag_core.splits import Splits
+from rag_core.base.errors import DataError
+from rag_core.sources.splits import Splits
 
 
 class Source(Protocol):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from rag_core.base.errors import EngineError
 from rag_core.engines.canary import CANARY_PAIRS, TOLERANCE, check, compare
-from rag_core.errors import EngineError
 from tests.conftest import GivenScorer
 
 PAIRS = [("query", f"passage {i}") for i in range(30)]

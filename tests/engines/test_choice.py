@@ -4,13 +4,12 @@ import json
 
 import pytest
 
-from rag_core.engines import choose_engine
-from rag_core.engines.identity import declared_instruction, llm_embedder, model_identity, model_kind, takes_instruction
-from rag_core.errors import EngineError
-from rag_core.manifest import read_manifest
+from rag_core.base.errors import EngineError
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import choose_engine
+from rag_core.files.manifest import read_manifest
 from reranker_distillation import generate_logits
-
-from .conftest import DECLARED_INSTRUCTION
+from tests.tiny_qwen import DECLARED_INSTRUCTION
 
 LAST = {"pooling_mode": "lasttoken"}
 OLD_LAST = {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True, "include_prompt": True}
@@ -43,15 +42,16 @@ def embedder(tmp_path):
 
 
 def test_kinds_of_models(tiny_qwen, tiny_encoder, tiny_cross_encoder):
-    assert model_kind(str(tiny_qwen))[0] == "llm-reranker"
-    assert model_kind(tiny_encoder)[0] == "bi-encoder"
-    assert model_kind(tiny_cross_encoder)[0] == "cross-encoder"
+    assert describe_model(str(tiny_qwen)).kind == "llm-reranker"
+    assert describe_model(tiny_encoder).kind == "bi-encoder"
+    assert describe_model(tiny_cross_encoder).kind == "cross-encoder"
 
 
 def test_auto_says_what_it_picked_and_why(tiny_qwen, tiny_encoder, monkeypatch):
-    assert choose_engine(tiny_encoder, "auto")[0] == "sentence-transformers"
+    assert choose_engine(describe_model(tiny_encoder), "auto")[0] == "sentence-transformers"
+    reranker = describe_model(str(tiny_qwen))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    engine, reason = choose_engine(str(tiny_qwen), "auto")
+    engine, reason = choose_engine(reranker, "auto")
     assert engine == "transformers"
     assert reason == "config.json says Qwen3ForCausalLM: an LLM reranker; vLLM is not installed"
 
@@ -61,13 +61,15 @@ def test_auto_says_what_it_picked_and_why(tiny_qwen, tiny_encoder, monkeypatch):
 @pytest.mark.parametrize("prompts", [ASKS, {"query": ASKS["query"]}])
 def test_an_llm_embedder(embedder, pooling, architecture, prompts):
     model = embedder(QWEN | {"architectures": [architecture]}, pooling=pooling, prompts=prompts)
-    assert llm_embedder(model) == (True, f"modules.json has a pooling layer, config.json says {architecture}")
-    assert model_kind(model)[0] == "bi-encoder"
+    found = describe_model(model)
+    assert (found.kind, found.is_llm) == ("bi-encoder", True)
+    assert found.why == f"modules.json has a pooling layer, config.json says {architecture}"
 
 
 def test_an_llm_embedder_as_it_is_saved(tiny_llm_embedder):
-    assert llm_embedder(tiny_llm_embedder) == (True, "modules.json has a pooling layer, config.json says Qwen3Model")
-    assert declared_instruction(tiny_llm_embedder) == DECLARED_INSTRUCTION
+    found = describe_model(tiny_llm_embedder)
+    assert (found.is_llm, found.why) == (True, "modules.json has a pooling layer, config.json says Qwen3Model")
+    assert found.instruction == DECLARED_INSTRUCTION
 
 
 QWEN_SAYS = "modules.json has a pooling layer, config.json says Qwen3ForCausalLM"
@@ -95,26 +97,26 @@ PROMPTS_DIFFER = f"{QWEN_SAYS}, its prompts are not 'Instruct: ...\\nQuery:' and
     ],
 )
 def test_what_only_sentence_transformers_can_run(embedder, files, reason):
-    model = embedder(**files)
-    assert llm_embedder(model) == (False, reason)
+    model = describe_model(embedder(**files))
+    assert (model.is_llm, model.why) == (False, reason)
     assert choose_engine(model, "auto") == ("sentence-transformers", f"{reason}: a bi-encoder")
     for engine in ("vllm", "transformers"):
         with pytest.raises(EngineError) as caught:
             choose_engine(model, engine)
         assert str(caught.value) == (
-            f"the engine {engine} cannot run {model} ({reason}: it is a bi-encoder). "
+            f"the engine {engine} cannot run {model.name} ({reason}: it is a bi-encoder). "
             "Pass --engine sentence-transformers, or auto."
         )
 
 
 def test_other_models_are_no_llm_embedders(tiny_qwen, tiny_cross_encoder):
-    assert llm_embedder(tiny_qwen) == (False, "config.json says Qwen3ForCausalLM")
-    assert not llm_embedder(tiny_cross_encoder)[0]
+    assert describe_model(tiny_qwen).kind == "llm-reranker"
+    assert not describe_model(tiny_cross_encoder).is_llm
 
 
 @pytest.mark.parametrize("asked", ["vllm", "transformers", "sentence-transformers"])
 def test_an_llm_embedder_runs_on_every_engine(embedder, asked):
-    assert choose_engine(embedder(), asked) == (asked, "as asked")
+    assert choose_engine(describe_model(embedder()), asked) == (asked, "as asked")
 
 
 @pytest.mark.parametrize(
@@ -126,8 +128,7 @@ def test_an_llm_embedder_runs_on_every_engine(embedder, asked):
     ],
 )
 def test_auto_takes_vllm_for_an_llm_embedder_where_it_can(embedder, monkeypatch, installed, cuda, engine, reason):
-    model = embedder()
-    llm_embedder(model)  # what transformers imports on the way looks for specs, too
+    model = describe_model(embedder())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     assert choose_engine(model, "auto") == (
@@ -148,36 +149,36 @@ def test_auto_takes_vllm_for_an_llm_embedder_where_it_can(embedder, monkeypatch,
     ],
 )
 def test_an_embedder_takes_an_instruction_where_it_declares_one(embedder, files, expected):
-    model = embedder(**files)
-    assert takes_instruction(model) is expected
-    assert declared_instruction(model) == ("Find it" if expected else None)
+    model = describe_model(embedder(**files))
+    assert model.takes_instruction is expected
+    assert model.instruction == ("Find it" if expected else None)
 
 
 def test_rerankers_take_an_instruction_where_they_are_llms(tiny_qwen, tiny_encoder, tiny_cross_encoder):
-    assert takes_instruction(tiny_qwen)
-    assert not takes_instruction(tiny_encoder)
-    assert not takes_instruction(tiny_cross_encoder)
+    assert describe_model(tiny_qwen).takes_instruction
+    assert not describe_model(tiny_encoder).takes_instruction
+    assert not describe_model(tiny_cross_encoder).takes_instruction
 
 
 def test_an_engine_that_cannot_run_the_model(tiny_qwen, tiny_encoder, tiny_cross_encoder):
     with pytest.raises(EngineError, match=r"a pooling layer, not of the last token: it is a bi-encoder\)\. Pass --eng"):
-        choose_engine(tiny_encoder, "vllm")
+        choose_engine(describe_model(tiny_encoder), "vllm")
     with pytest.raises(EngineError, match=r"the engine transformers cannot run .* CrossEncoder: it is a cross-encoder"):
-        choose_engine(tiny_cross_encoder, "transformers")
+        choose_engine(describe_model(tiny_cross_encoder), "transformers")
     with pytest.raises(EngineError, match=r"an LLM reranker\)\. Pass --engine vllm or transformers, or auto"):
-        choose_engine(str(tiny_qwen), "sentence-transformers")
+        choose_engine(describe_model(str(tiny_qwen)), "sentence-transformers")
 
 
 def test_the_identity_of_a_folder_is_its_content(tiny_encoder, tmp_path):
     import shutil
 
     copy = shutil.copytree(tiny_encoder, tmp_path / "copy")
-    assert model_identity(str(copy))["sha256"] == model_identity(tiny_encoder)["sha256"]
+    assert describe_model(str(copy)).identity["sha256"] == describe_model(tiny_encoder).identity["sha256"]
     weights = copy / "model.safetensors"
     changed = tmp_path / "changed"
     shutil.copytree(copy, changed)
     (changed / "model.safetensors").write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert model_identity(str(changed))["sha256"] != model_identity(tiny_encoder)["sha256"]
+    assert describe_model(str(changed)).identity["sha256"] != describe_model(tiny_encoder).identity["sha256"]
 
 
 def test_a_model_that_is_not_there(tiny_data, capsys):
@@ -190,7 +191,7 @@ def test_a_model_that_is_not_there(tiny_data, capsys):
 def test_a_config_of_no_known_kind(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
     with pytest.raises(EngineError, match=r"its config\.json says BertModel"):
-        model_kind(str(tmp_path))
+        describe_model(str(tmp_path))
 
 
 def test_an_llm_reranker_through_the_stage(tiny_qwen, tiny_data, capsys):

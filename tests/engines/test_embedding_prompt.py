@@ -3,12 +3,12 @@ import shutil
 
 import pytest
 
-from rag_core.engines import EngineOptions
+from rag_core.base.errors import EngineError
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
+from rag_core.engines.identity import describe_model
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
-from rag_core.errors import EngineError
-
-from .conftest import DECLARED_INSTRUCTION, MAX_LENGTH
+from tests.tiny_qwen import DECLARED_INSTRUCTION, MAX_LENGTH
 
 END = 151643
 
@@ -139,9 +139,11 @@ def test_a_tokenizer_without_an_end_is_refused(bare_tokenizer, monkeypatch):
 def test_tokenizer_and_instruction_are_the_models(tiny_llm_embedder, embedder_tokenizer, pairs):
     queries = [query for query, _ in pairs]
     declared = EmbeddingPrompt(embedder_tokenizer, DECLARED_INSTRUCTION, MAX_LENGTH)
-    loaded = EmbeddingPrompt.for_model(EngineOptions(tiny_llm_embedder, max_length=MAX_LENGTH))
+    loaded = EmbeddingPrompt.for_model(EngineOptions(describe_model(tiny_llm_embedder), max_length=MAX_LENGTH))
     assert loaded.token_ids(queries, "query") == declared.token_ids(queries, "query")
-    asked = EmbeddingPrompt.for_model(EngineOptions(tiny_llm_embedder, "Find the proof", max_length=MAX_LENGTH))
+    asked = EmbeddingPrompt.for_model(
+        EngineOptions(describe_model(tiny_llm_embedder), "Find the proof", max_length=MAX_LENGTH)
+    )
     assert asked.token_ids(queries, "query") != declared.token_ids(queries, "query")
 
 
@@ -154,5 +156,7 @@ def test_a_text_is_cut_to_what_the_model_was_saved_to_read(tiny_llm_embedder, tm
     folder = shutil.copytree(tiny_llm_embedder, tmp_path / "short", ignore=shutil.ignore_patterns("*.safetensors"))
     config = json.loads((folder / file_name).read_text())
     (folder / file_name).write_text(json.dumps(config | {name: 50}))
-    (cut,), truncated = EmbeddingPrompt.for_model(EngineOptions(str(folder))).token_ids(["water " * 60], "passage")
+    (cut,), truncated = EmbeddingPrompt.for_model(EngineOptions(describe_model(str(folder)))).token_ids(
+        ["water " * 60], "passage"
+    )
     assert (len(cut), cut[-1], truncated) == (50, END, 1)

@@ -5,14 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rag_core.engines import EngineOptions, TextEncoder, load_model
+from rag_core.base.errors import EngineError
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import load_model
+from rag_core.engines.options import EngineOptions
+from rag_core.engines.protocols import TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.engines.transformers_engine import LastTokenEncoder
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
-from rag_core.errors import EngineError
-
-from .conftest import MAX_LENGTH
+from tests.tiny_qwen import MAX_LENGTH
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,7 +27,9 @@ def _one_tokenizer(embedder_tokenizer):
 
 @pytest.fixture(scope="module")
 def options(tiny_llm_embedder):
-    return EngineOptions(tiny_llm_embedder, DEFAULT_INSTRUCTION, max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+    return EngineOptions(
+        describe_model(tiny_llm_embedder), DEFAULT_INSTRUCTION, max_length=MAX_LENGTH, batch_size=8, dtype="float32"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def plain_vectors(options, tokenizer, texts, role):
     import torch
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(options.model, dtype="float32").eval()
+    model = AutoModel.from_pretrained(options.model.name, dtype="float32").eval()
     prompts, _ = EmbeddingPrompt(tokenizer, DEFAULT_INSTRUCTION, MAX_LENGTH).token_ids(texts, role)
     with torch.inference_mode():
         vectors = [model(torch.tensor([prompt])).last_hidden_state[0, -1].double().numpy() for prompt in prompts]
@@ -83,9 +87,9 @@ def test_a_text_has_two_vectors(encoder, plain_texts):
     assert differences.min() > 1e-2
 
 
-def test_a_prompt_of_another_form_stays(options, plain_texts, bi_encoder, monkeypatch):
+def test_a_prompt_of_another_form_stays(options, plain_texts, bi_encoder):
     """Told nothing, and told a task that it has no place for."""
-    monkeypatch.setattr("rag_core.engines.identity._prompts", lambda name: {"query": "query: "})
+    options = dataclasses.replace(options, model=dataclasses.replace(options.model, prompts={"query": "query: "}))
     vectors = []
     for instruction in (None, "Find the proof"):
         encoder = BiEncoder(dataclasses.replace(options, instruction=instruction))

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_core import engines
-from rag_core.engines import EngineOptions
-from rag_core.errors import EngineError
+from rag_core.base.errors import EngineError
+from rag_core.engines import loading
+from rag_core.engines.identity import ModelInfo, describe_model
+from rag_core.engines.loading import LOADERS, load_model
+from rag_core.engines.options import EngineOptions, VllmOptions
 from reranker_distillation import generate_logits
 from tests.conftest import GivenScorer
 
+PLAIN = ModelInfo("m", "llm-reranker", "test")
+QUANTISED = ModelInfo("m-awq", "llm-reranker", "test", quantization="awq")
 PAIRS = [("q", f"passage {i}") for i in range(20)]
 
 
@@ -24,43 +28,44 @@ def loaded(monkeypatch):
     found = []
     quantised = {"scores": np.arange(20) + 0.3}
 
-    def load(engine, options, pairs):
+    def load(options, pairs):
         found.append(options)
-        return GivenScorer(quantised["scores"] if options.quantization or options.model == "m-awq" else np.arange(20))
+        quantised_one = options.vllm.quantization or options.model == QUANTISED
+        return GivenScorer(quantised["scores"] if quantised_one else np.arange(20))
 
-    monkeypatch.setattr(engines, "_load", load)
-    monkeypatch.setattr(engines, "quantization", lambda model: "awq" if model == "m-awq" else None)
+    monkeypatch.setitem(LOADERS, "vllm", load)
+    monkeypatch.setattr(loading, "describe_model", lambda name: dataclasses.replace(PLAIN, name=name))
     found.append(quantised)
     return found
 
 
 def test_a_model_that_is_not_quantised_is_loaded_once(loaded):
-    engines.load_model("vllm", EngineOptions("m"), PAIRS)
-    assert loaded[1:] == [EngineOptions("m")]
+    load_model("vllm", EngineOptions(PLAIN), PAIRS)
+    assert loaded[1:] == [EngineOptions(PLAIN)]
 
 
 def test_a_quantised_form_is_compared_with_the_model_itself(loaded):
-    options = EngineOptions("m", quantization="fp8")
-    engines.load_model("vllm", options, PAIRS)
-    assert [(o.model, o.quantization) for o in loaded[1:]] == [("m", None), ("m", "fp8")]
+    options = EngineOptions(PLAIN, vllm=VllmOptions(quantization="fp8"))
+    load_model("vllm", options, PAIRS)
+    assert [(o.model.name, o.vllm.quantization) for o in loaded[1:]] == [("m", None), ("m", "fp8")]
 
 
 def test_a_saved_one_is_compared_with_the_one_named(loaded):
     with pytest.raises(EngineError, match=r"m-awq is quantised \(awq\), and nothing says how .* Pass --reference"):
-        engines.load_model("vllm", EngineOptions("m-awq"), PAIRS)
+        load_model("vllm", EngineOptions(QUANTISED), PAIRS)
     assert not loaded[1:]
-    engines.load_model("vllm", EngineOptions("m-awq", reference="m"), PAIRS)
-    assert [o.model for o in loaded[1:]] == ["m", "m-awq"]
+    load_model("vllm", EngineOptions(QUANTISED, reference="m"), PAIRS)
+    assert [o.model.name for o in loaded[1:]] == ["m", "m-awq"]
 
 
 def test_one_that_ranks_differently_is_refused(loaded):
     loaded[0]["scores"] = np.roll(np.arange(20), 3)
-    options = EngineOptions("m-awq", reference="m")
+    options = EngineOptions(QUANTISED, reference="m")
     with pytest.raises(
         EngineError, match=r"the quantised teacher ranks 20 pairs differently .*correlation 0\.\d+, larg"
     ):
-        engines.load_model("vllm", options, PAIRS)
-    engines.load_model("vllm", dataclasses.replace(options, reference="none"), PAIRS)
+        load_model("vllm", options, PAIRS)
+    load_model("vllm", dataclasses.replace(options, reference="none"), PAIRS)
 
 
 def test_the_flag_is_for_vllm(tiny_data, tiny_cross_encoder, capsys):
@@ -75,9 +80,9 @@ def test_the_flag_is_for_vllm(tiny_data, tiny_cross_encoder, capsys):
 def test_vllm_loads_weights_of_eight_bits(tiny_qwen, tmp_path, pairs, caplog, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     int8 = save_int8(Path(tiny_qwen), tmp_path / "int8")
-    options = EngineOptions(str(int8), max_length=256, dtype="bfloat16", reference=tiny_qwen)
+    options = EngineOptions(describe_model(str(int8)), max_length=256, dtype="bfloat16", reference=tiny_qwen)
     with caplog.at_level("INFO", logger="rag_core.engines"):
-        scorer = engines.load_model("vllm", options, pairs)
+        scorer = load_model("vllm", options, pairs)
     scorer.close()
     assert "quantised and unquantised scores of 20 pairs: rank correlation 0.9" in caplog.text
 

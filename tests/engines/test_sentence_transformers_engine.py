@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.sentence_transformers_engine import BiEncoder, CrossEncoderScorer
 
@@ -17,7 +18,7 @@ def padding_of(module):
 
 
 def test_a_cross_encoder(tiny_cross_encoder):
-    scorer = CrossEncoderScorer(EngineOptions(tiny_cross_encoder, batch_size=3, dtype="float32"))
+    scorer = CrossEncoderScorer(EngineOptions(describe_model(tiny_cross_encoder), batch_size=3, dtype="float32"))
     padding = padding_of(scorer._model[0])
     scores = scorer.score([("white", text) for text in TEXTS])
     assert padding() == 4  # 22 by characters
@@ -25,7 +26,7 @@ def test_a_cross_encoder(tiny_cross_encoder):
 
 
 def test_a_bi_encoder(tiny_encoder):
-    encoder = BiEncoder(EngineOptions(tiny_encoder, batch_size=3, dtype="float32"))
+    encoder = BiEncoder(EngineOptions(describe_model(tiny_encoder), batch_size=3, dtype="float32"))
     padding = padding_of(encoder._model[0])
     vectors = encoder.encode(TEXTS, "passage")
     assert padding() == 4  # 22 by characters

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import tenacity
 
-from rag_core.engines import EngineOptions, PairScorer, TextEncoder, choose_engine, load_model, server
-from rag_core.engines.protocols import ChunkPairScorer, ChunkTextEncoder
+from rag_core.base.errors import EngineError
+from rag_core.engines import server
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import choose_engine, load_model
+from rag_core.engines.options import EngineOptions, ServerOptions
+from rag_core.engines.protocols import ChunkPairScorer, ChunkTextEncoder, PairScorer, TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
-from rag_core.errors import EngineError
-from rag_core.manifest import read_manifest
+from rag_core.files.manifest import read_manifest
+from rag_core.scoring.settings import CHUNK_ROWS
 from reranker_distillation import generate_logits
-
-from .conftest import DECLARED_INSTRUCTION, MAX_LENGTH
+from tests.tiny_qwen import DECLARED_INSTRUCTION, MAX_LENGTH
 
 KEY = "sk-very-secret"
 
@@ -144,8 +147,11 @@ def vllm(fake):
     return fake
 
 
-def options(model, fake, **settings):
-    return EngineOptions(str(model), server_url=fake.url, **{"max_length": MAX_LENGTH, "batch_size": 4} | settings)
+def options(model, fake, *, concurrency=64, server_timeout=600.0, **settings):
+    server = ServerOptions(fake.url, concurrency, server_timeout)
+    return EngineOptions(
+        describe_model(str(model)), server=server, **{"max_length": MAX_LENGTH, "batch_size": 4} | settings
+    )
 
 
 @pytest.fixture
@@ -241,7 +247,7 @@ def test_a_server_that_stays_away(vllm, load, pairs, caplog):
 
 
 def test_no_server(tiny_qwen, pairs):
-    nowhere = EngineOptions(tiny_qwen, server_url="http://127.0.0.1:9", server_timeout=0.1)
+    nowhere = EngineOptions(describe_model(tiny_qwen), server=ServerOptions("http://127.0.0.1:9", timeout=0.1))
     with pytest.raises(EngineError, match=r"the server http://127\.0\.0\.1:9 gave no answer .*refused\)\. See that"):
         load_model("server", nowhere, pairs)
 
@@ -380,7 +386,7 @@ def test_other_embedders_get_the_prompts_that_sentence_transformers_puts(fake, t
     model = SentenceTransformer(tiny_encoder)
     model.prompts = prompts
     model.save(str(tmp_path), create_model_card=False)
-    local = BiEncoder(EngineOptions(str(tmp_path), dtype="float32"))
+    local = BiEncoder(EngineOptions(describe_model(str(tmp_path)), dtype="float32"))
     plain = SentenceTransformer(tiny_encoder)
 
     def embed(body):
@@ -434,8 +440,8 @@ def test_what_tei_cannot_do(fake, tiny_cross_encoder, tiny_qwen, pairs):
 
 
 def test_a_server_is_never_chosen_by_itself(tiny_encoder):
-    assert choose_engine(tiny_encoder, "server") == ("server", "as asked")
-    assert choose_engine(tiny_encoder, "auto")[0] == "sentence-transformers"
+    assert choose_engine(describe_model(tiny_encoder), "server") == ("server", "as asked")
+    assert choose_engine(describe_model(tiny_encoder), "auto")[0] == "sentence-transformers"
 
 
 @pytest.fixture
@@ -463,9 +469,7 @@ def test_the_stage_and_its_manifest(vllm, command, tiny_data, capsys, monkeypatc
 
 
 def test_a_run_that_gave_up_goes_on(vllm, command, tiny_data, capsys, monkeypatch):
-    from rag_core import scored_files
-
-    monkeypatch.setitem(scored_files._CHUNK_ROWS, "server", 4)
+    monkeypatch.setitem(CHUNK_ROWS, "server", 4)
     flags = ["--server_timeout", "0.2", "--concurrency", "1"]
     vllm.trouble = [None] * 5 + [failing(503)] * 10000
     assert generate_logits.main([*command, *flags]) == 1
@@ -497,7 +501,7 @@ def test_a_dry_run_asks_no_server(vllm, command, capsys):
         (["--reference", "a-model"], "--reference cannot be loaded on a server. Pass --reference none, and compare"),
         (["--server_url", "localhost:8000"], "--server_url is not of the form http://host:port. "),
         (["--server_url", f"http://user:{KEY}@localhost:8000"], "--server_url is not of the form http://host:port. "),
-        (["--concurrency", "0"], "--concurrency and --server_timeout must be above 0. Pass larger ones."),
+        (["--concurrency", "0"], "--concurrency and --server_timeout must be above 0. Pass --concurrency 1 or more"),
     ],
 )
 def test_flags_that_contradict_each_other(command, capsys, change, message):

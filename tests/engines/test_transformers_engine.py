@@ -3,12 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rag_core.engines import EngineOptions, PairScorer
+from rag_core.base.errors import EngineError
+from rag_core.engines.identity import ModelInfo, describe_model
+from rag_core.engines.options import EngineOptions, TransformersOptions
+from rag_core.engines.protocols import PairScorer
 from rag_core.engines.transformers_engine import YesNoScorer
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
-from rag_core.errors import EngineError
-
-from .conftest import MAX_LENGTH
+from tests.tiny_qwen import MAX_LENGTH
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,7 +22,7 @@ def _one_tokenizer(qwen_tokenizer):
 
 @pytest.fixture(scope="module")
 def options(tiny_qwen):
-    return EngineOptions(tiny_qwen, max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+    return EngineOptions(describe_model(tiny_qwen), max_length=MAX_LENGTH, batch_size=8, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_batch_does_not_change_its_pairs(scorer, options, pairs):
 
 def test_a_batch_holds_no_more_tokens_than_asked_for(options, pairs, monkeypatch):
     budget = 2 * MAX_LENGTH
-    scorer = YesNoScorer(dataclasses.replace(options, batch_size=1000, batch_tokens=budget))
+    scorer = YesNoScorer(dataclasses.replace(options, batch_size=1000, transformers=TransformersOptions(budget)))
     shapes = []
     read_last = scorer._read_last
     monkeypatch.setattr(
@@ -74,7 +75,7 @@ def test_a_batch_holds_no_more_tokens_than_asked_for(options, pairs, monkeypatch
     assert sum(rows for rows, _ in shapes) == len(pairs)
     assert all(rows * length <= budget for rows, length in shapes)
     assert max(rows for rows, _ in shapes) > min(rows for rows, _ in shapes)
-    one_a_batch = YesNoScorer(dataclasses.replace(options, batch_tokens=1))
+    one_a_batch = YesNoScorer(dataclasses.replace(options, transformers=TransformersOptions(1)))
     np.testing.assert_allclose(one_a_batch.score(pairs), scores, rtol=0, atol=1e-5)
 
 
@@ -134,7 +135,7 @@ def test_what_a_model_does_to_its_logits_is_done(family, qwen_tokenizer, tmp_pat
     )
     torch.manual_seed(0)
     getattr(transformers, f"{family}ForCausalLM")(config).save_pretrained(tmp_path)
-    scorer = YesNoScorer(EngineOptions(str(tmp_path), max_length=MAX_LENGTH, dtype="float32"))
+    scorer = YesNoScorer(EngineOptions(describe_model(str(tmp_path)), max_length=MAX_LENGTH, dtype="float32"))
     expected = plain_log_odds(tmp_path, qwen_tokenizer, pairs[:8])
     assert expected.std() > 0.01
     np.testing.assert_allclose(scorer.score(pairs[:8]), expected, rtol=0, atol=1e-5)
@@ -163,7 +164,7 @@ def test_short_memory_is_an_error(scorer, pairs, monkeypatch):
 
 def test_a_folder_without_a_model_is_an_error(options, tmp_path):
     with pytest.raises(EngineError, match=r"cannot load the teacher .* Check the name or folder"):
-        YesNoScorer(dataclasses.replace(options, model=str(tmp_path)))
+        YesNoScorer(dataclasses.replace(options, model=ModelInfo(str(tmp_path), "llm-reranker", "test")))
 
 
 def test_weights_without_a_head_are_an_error(options, tiny_qwen, tmp_path):
@@ -171,7 +172,7 @@ def test_weights_without_a_head_are_an_error(options, tiny_qwen, tmp_path):
 
     AutoModel.from_pretrained(tiny_qwen).save_pretrained(tmp_path)
     with pytest.raises(EngineError, match=r"lack 1 tensors \(lm_head.weight, ...\), which would be random"):
-        YesNoScorer(dataclasses.replace(options, model=str(tmp_path)))
+        YesNoScorer(dataclasses.replace(options, model=ModelInfo(str(tmp_path), "llm-reranker", "test")))
 
 
 def test_more_tokens_than_the_model_reads_are_an_error(options):

@@ -8,14 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_core.engines import EngineOptions, PairScorer, TextEncoder, load_model, vllm_engine
+from rag_core.base.errors import EngineError
+from rag_core.engines import vllm_engine
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import load_model
+from rag_core.engines.options import EngineOptions
+from rag_core.engines.protocols import PairScorer, TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.engines.transformers_engine import LastTokenEncoder
 from rag_core.engines.transformers_engine import YesNoScorer as TransformersScorer
-from rag_core.errors import EngineError
-from rag_core.parity import check_parity
-
-from .conftest import MAX_LENGTH
+from rag_core.scoring.parity import check_parity
+from tests.tiny_qwen import MAX_LENGTH
 
 pytestmark = [
     pytest.mark.vllm,
@@ -33,7 +36,7 @@ def _little_memory():
 
 @pytest.fixture(scope="module")
 def options(tiny_qwen):
-    return EngineOptions(tiny_qwen, max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+    return EngineOptions(describe_model(tiny_qwen), max_length=MAX_LENGTH, batch_size=8, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,9 @@ def pooling(options, pairs, generate):
 
 @pytest.fixture(scope="module")
 def embedding_options(tiny_llm_embedder):
-    return EngineOptions(tiny_llm_embedder, "Find the proof", max_length=MAX_LENGTH, batch_size=8, dtype="float32")
+    return EngineOptions(
+        describe_model(tiny_llm_embedder), "Find the proof", max_length=MAX_LENGTH, batch_size=8, dtype="float32"
+    )
 
 
 @pytest.fixture(scope="module")

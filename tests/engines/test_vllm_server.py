@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 import tenacity
 
-from rag_core import scored_files
-from rag_core.engines import EngineOptions, load_model, server
+from rag_core.base.records import RankingSample
+from rag_core.engines import server
+from rag_core.engines.identity import describe_model
+from rag_core.engines.loading import load_model
+from rag_core.engines.options import EngineOptions, ServerOptions
 from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
-from rag_core.jsonl import write_records
-from rag_core.manifest import read_manifest
-from rag_core.records import RankingSample
+from rag_core.files.jsonl import write_records
+from rag_core.files.manifest import read_manifest
+from rag_core.scoring.settings import CHUNK_ROWS
 from reranker_distillation import generate_logits
-
-from .conftest import MAX_LENGTH
+from tests.tiny_qwen import MAX_LENGTH
 
 pytestmark = [
     pytest.mark.vllm,
@@ -110,12 +112,14 @@ def _no_tokenizer_is_read(qwen_tokenizer, embedder_tokenizer, monkeypatch):
 
 
 def options(model, at, **settings):
-    return EngineOptions(model, max_length=MAX_LENGTH, server_url=at.url, **settings)
+    return EngineOptions(describe_model(model), max_length=MAX_LENGTH, server=ServerOptions(at.url), **settings)
 
 
 def test_scores_are_those_of_transformers(servers, tiny_qwen, pairs):
     """And so those of vLLM without a server, see test_vllm_engine."""
-    expected = YesNoScorer(EngineOptions(tiny_qwen, max_length=MAX_LENGTH, dtype="float32")).score(pairs)
+    expected = YesNoScorer(EngineOptions(describe_model(tiny_qwen), max_length=MAX_LENGTH, dtype="float32")).score(
+        pairs
+    )
     client = load_model("server", options(tiny_qwen, servers[0], batch_size=8), pairs[:20])
     client.truncated = 0
     scores = client.score(pairs)
@@ -126,7 +130,7 @@ def test_scores_are_those_of_transformers(servers, tiny_qwen, pairs):
 
 def test_vectors_are_those_of_transformers(servers, tiny_llm_embedder, texts, pairs):
     client = load_model("server", options(tiny_llm_embedder, servers[1], instruction="Find the proof"), pairs[:20])
-    local = EngineOptions(tiny_llm_embedder, "Find the proof", max_length=MAX_LENGTH, dtype="float32")
+    local = EngineOptions(describe_model(tiny_llm_embedder), "Find the proof", max_length=MAX_LENGTH, dtype="float32")
     assert client.dimensions == 64
     encoder = LastTokenEncoder(local)
     for role in ("query", "passage"):
@@ -138,7 +142,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(
     servers, tiny_qwen, pairs, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(server, "_BACKOFF", tenacity.wait_fixed(0.2))
-    monkeypatch.setitem(scored_files._CHUNK_ROWS, "server", 16)
+    monkeypatch.setitem(CHUNK_ROWS, "server", 16)
     passages = [passage for _, passage in pairs if passage]
     rows = [RankingSample(f"query {i}", candidates=passages[i % 40 : i % 40 + 8]) for i in range(60)]
     write_records(tmp_path / "in.jsonl", rows)

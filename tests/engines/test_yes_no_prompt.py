@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from rag_core.engines import EngineOptions
+from rag_core.base.errors import EngineError
+from rag_core.engines.identity import ModelInfo, describe_model
+from rag_core.engines.options import EngineOptions
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, PREFIX, SUFFIX, YesNoPrompt
-from rag_core.errors import EngineError
-
-from .conftest import MAX_LENGTH
+from tests.tiny_qwen import MAX_LENGTH
 
 IM_START, IM_END, THINK, END_THINK = 151644, 151645, 151667, 151668
 
@@ -102,10 +102,10 @@ def test_a_tokenizer_without_the_answers_is_refused():
 
 
 def test_the_tokenizer_is_the_models(prompt, tiny_qwen, pairs):
-    loaded = YesNoPrompt.for_model(EngineOptions(tiny_qwen, max_length=MAX_LENGTH))
+    loaded = YesNoPrompt.for_model(EngineOptions(describe_model(tiny_qwen), max_length=MAX_LENGTH))
     assert loaded.token_ids(pairs) == prompt.token_ids(pairs)
 
 
 def test_a_missing_tokenizer_is_an_error(tmp_path):
     with pytest.raises(EngineError, match=r"cannot load the tokenizer of .* Check the name or folder"):
-        YesNoPrompt.for_model(EngineOptions(str(tmp_path)))
+        YesNoPrompt.for_model(EngineOptions(ModelInfo(str(tmp_path), "llm-reranker", "test")))

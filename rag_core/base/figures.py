@@ -1,0 +1,43 @@
+"""Figures as SVG text: their colours, an empty figure, and what a screen reader says of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from typing import Any
+
+COLOURS: dict[str, str] = {"BM25": "#9aa5b1", "before": "#5b8def", "after": "#1f9d61", "teacher": "#d98a29"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An SVG element and what stands above it; a `wide` one has two parts side by side."""
+
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def new_figure(columns: int = 1) -> tuple[Any, Any]:
+    """Return an empty figure and its axes, or a row of axes where there are several columns."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4 * columns, 3.1), layout="constrained")
+    return figure, figure.subplots(ncols=columns)
+
+
+def svg(figure: Any, description: str) -> str:
+    """Return a figure as an SVG element that says what is on it to those who do not see it."""
+    from matplotlib import rc_context
+
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    # Equal figures give equal bytes, and no two of a page the same ids.
+    style = {"svg.hashsalt": description, "svg.fonttype": "none"}
+    metadata = {"Title": description, "Date": None, "Creator": None, "Format": None, "Type": None}
+    with rc_context(style):
+        figure.savefig(buffer, format="svg", metadata=metadata, dpi=200)
+    svg = re.sub(r"^.*?<svg ", '<svg role="img" ', buffer.getvalue(), flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*"', "<g", svg)  # numbered alike in every figure, and nothing refers to them

@@ -1,0 +1,146 @@
+"""The records that pass between stages: the only place where a field of the JSONL files is spelled.
+
+Each is one JSON object a line. Keys that a record does not know are ignored, so files that carry more
+(the MTEB reranking sets, one's own logs) work unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, FiniteFloat
+from pydantic.dataclasses import dataclass
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+Label = Literal[0, 1] | None
+
+_CONFIG = ConfigDict(strict=True, extra="ignore")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class RankingSample:
+    """A query and its candidates: labelled (`positive` and `negative`) or not (`candidates`).
+
+    `query_id` is the line number of the file where none is given. Two samples with the same query text
+    stay two samples.
+    """
+
+    query: Text
+    positive: list[Text] | None = None
+    negative: list[Text] | None = None
+    candidates: list[Text] | None = None
+    query_id: Text | None = None
+
+    def __post_init__(self) -> None:
+        if self.candidates is not None and (self.positive is not None or self.negative is not None):
+            raise ValueError("has both 'candidates' and 'positive'/'negative'; labelled or not, it cannot be both")
+        if self.candidates is None and (self.positive is None or self.negative is None):
+            raise ValueError("needs 'positive' and 'negative', or 'candidates'")
+        if not (self.positive or self.negative or self.candidates):
+            raise ValueError("has no candidates")
+
+    def passages(self) -> Iterator[tuple[str, Label]]:
+        """Yield each distinct passage once with its label, in file order; listed as both, it is a positive."""
+        labelled: dict[str, Label] = {}
+        for label, texts in ((1, self.positive), (0, self.negative), (None, self.candidates)):
+            for text in texts or ():
+                labelled.setdefault(text, label)  # type: ignore[arg-type]
+        yield from labelled.items()
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class ScoredPair:
+    """A teacher's score of one candidate: log-odds (LLM rerankers), logit (cross-encoders) or cosine (embedders)."""
+
+    query_id: Text
+    query: Text
+    passage: Text
+    score: FiniteFloat
+    label: Label = None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Triplet:
+    """Two candidates of a query; `score` is how much higher the teacher scores `positive` (its margin, > 0)."""
+
+    query_id: Text
+    query: Text
+    positive: Text
+    negative: Text
+    score: FiniteFloat
+
+    def __post_init__(self) -> None:
+        if self.score <= 0:
+            raise ValueError("has a margin ('score') that is not above 0")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class SoftLabels:
+    """All candidates of a query with the teacher's scores; `passages` and `scores` have the same length."""
+
+    query_id: Text
+    query: Text
+    passages: list[Text]
+    scores: list[FiniteFloat]
+
+    def __post_init__(self) -> None:
+        if len(self.passages) != len(self.scores):
+            raise ValueError(f"has {len(self.passages)} passages but {len(self.scores)} scores")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Query:
+    """A query and nothing else: a line of a log, with the key `query` or `text`."""
+
+    text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
+
+
+Record = RankingSample | ScoredPair | Triplet | SoftLabels | Query
+
+MADE_BY: dict[type[Record], str] = {
+    ScoredPair: "generate_logits",
+    Triplet: "create_triplets",
+    SoftLabels: "generate_scores",
+    RankingSample: "rag_core.prepare",
+}
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Passage:
+    """A line of the corpus, as BEIR has it or with less."""
+
+    text: str
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not passage_text(self.title, self.text):
+            raise ValueError("has neither a title nor a text")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Document:
+    """A line of the corpus."""
+
+    key: Annotated[Text, Field(alias="_id")]
+    text: str
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not passage_text(self.title, self.text):
+            raise ValueError("has neither a title nor a text")
+
+
+def passage_text(title: str | None, text: str | None) -> str:
+    """Join title and text to one passage: `title. text`, with no second mark after a title that ends in one."""
+    title, text = (title or "").strip(), (text or "").strip()
+    if not (title and text):
+        return title or text
+    return f"{title} {text}" if title.endswith((".", "?", "!")) else f"{title}. {text}"

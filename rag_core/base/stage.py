@@ -1,0 +1,165 @@
+"""The shell around every stage: flags from a dataclass, one log format, errors as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import logging
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from rag_core.base.errors import PipelineError
+from rag_core.base.flags import default_of, flag, flags_of
+from rag_core.base.processes import is_main_process
+
+A = TypeVar("A", bound="StageArgs")
+
+_FULL_OR_FORBIDDEN = {
+    errno.ENOSPC: "Make room, then run the same command again",
+    errno.EDQUOT: "Make room, then run the same command again",
+    errno.EACCES: "Check the permissions",
+    errno.EPERM: "Check the permissions",
+    errno.EROFS: "Choose another --output_dir",
+    errno.ENOTDIR: "Check the path",
+    errno.EEXIST: "Check the path",
+}
+
+_CHATTY = (
+    "httpx",
+    "httpx2",
+    "filelock",
+    "matplotlib",
+    "fsspec",
+    "sentence_transformers",
+    "bm25s",
+    "onnxscript",
+    "onnx_ir",
+)
+
+
+@dataclasses.dataclass(kw_only=True)
+class StageArgs:
+    """The flag that every stage has; what else a stage needs of `SeedArgs` and the others, it adds as a base class.
+
+    Attributes:
+        takes_further_flags: whether flags that are not fields go to `further_flags`, for `run` to parse, or
+            are errors.
+    """
+
+    takes_further_flags: ClassVar[bool] = False
+    further_flags: list[str] = dataclasses.field(default_factory=list, init=False)
+
+    log_level: Literal["debug", "info", "warning", "error"] = flag("how much is said on stderr", "info", decides=False)
+
+
+@dataclasses.dataclass(kw_only=True)
+class SeedArgs(StageArgs):
+    """Of a stage that draws anything at random."""
+
+    seed: int = flag("seed of everything random", 42)
+
+
+@dataclasses.dataclass(kw_only=True)
+class OverwriteArgs(StageArgs):
+    """Of a stage that leaves a finished output as it is."""
+
+    overwrite: bool = flag("replace existing output, and start unfinished work afresh", False, decides=False)
+
+
+@dataclasses.dataclass(kw_only=True)
+class BadRowsArgs(StageArgs):
+    """Of a stage that reads rows."""
+
+    skip_bad_rows: bool = flag("leave bad input rows out and count them in the manifest, instead of stopping", False)
+
+
+_COMMON = ("seed", "overwrite", "skip_bad_rows", "log_level")  # last in the help
+
+
+def make_parser(args_type: type[StageArgs], description: str) -> argparse.ArgumentParser:
+    """Build the parser of a stage: one `--flag` per field, its type and choices from the annotation."""
+    head, _, rest = description.partition("\n")
+    parser = argparse.ArgumentParser(
+        description=head,
+        epilog=rest.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    annotations = typing.get_type_hints(args_type)
+    for field in sorted(flags_of(args_type), key=lambda field: field.name in _COMMON):
+        options: dict[str, Any] = {"help": field.metadata["help"]}
+        default = default_of(field)
+        if default is dataclasses.MISSING:
+            options["required"] = True
+        else:
+            options["default"] = default
+        if default not in (dataclasses.MISSING, None, False, []):
+            options["help"] += " (default: %(default)s)"
+        options |= _argparse_type(annotations[field.name]) | field.metadata["argparse"]
+        parser.add_argument(f"--{field.name}", **options)
+    return parser
+
+
+def _argparse_type(annotation: Any) -> dict[str, Any]:
+    arguments = [argument for argument in typing.get_args(annotation) if argument is not type(None)]
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _argparse_type(arguments[0])
+    if origin is list:
+        return {"nargs": "+", "type": arguments[0], "metavar": arguments[0].__name__.upper()}
+    if origin is Literal:
+        return {"choices": arguments}
+    if annotation is bool:
+        return {"action": "store_true"}
+    return {"type": annotation, "metavar": annotation.__name__.upper()}
+
+
+def run_stage(
+    args_type: type[A],
+    run: Callable[[A], Path | Sequence[Path]],
+    description: str,
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse, run, and print the path of what was made; return the exit code (0 done, 1 data or files, 2 usage).
+
+    A `PipelineError` becomes `Error: path:line: what. What to do.` on stderr; any other exception is a bug
+    and keeps its traceback.
+    """
+    parser = make_parser(args_type, description)
+    namespace, rest = parser.parse_known_args(argv)
+    if rest and not args_type.takes_further_flags:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args = args_type(**vars(namespace))
+    args.further_flags = rest
+    level = args.log_level if is_main_process() else "warning"
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr, force=True)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
+    # Threads that wait by spinning make a machine that others use, too, several times slower for all.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        made = run(args)
+        if made and is_main_process():
+            print(*([made] if isinstance(made, Path) else made), sep="\n")
+    except PipelineError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _FULL_OR_FORBIDDEN:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror}. {_FULL_OR_FORBIDDEN[error.errno]}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0

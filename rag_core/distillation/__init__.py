@@ -1,0 +1,1 @@
+"""What both distillers share: students, losses, the trainer, and which weights are kept."""

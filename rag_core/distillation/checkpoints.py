@@ -1,0 +1,151 @@
+"""Which weights of a training are kept: the last, the best by dev files, or the mean of the last checkpoints.
+
+Mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv:1803.05407; Wortsman et al. 2022, "Model
+soups", arXiv:2203.05482 (uniform soup).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.base.evaluation import BaseEvaluator
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rag_core.base.errors import UsageError
+from rag_core.distillation.dev_set import DevSet
+
+PRIMARY = "dev"  # the trainer logs it as eval_dev
+
+_IN_METRIC_NAMES = {"MAP": "MAP", "Kendall's tau": "tau", "NDCG@10": "NDCG@10"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the flags ask for.
+
+    Attributes:
+        dev_sets: measured at each evaluation.
+        early_stopping_patience: after how many evaluations without a new best training ends, `None` for never.
+        average_checkpoints: of how many of the last checkpoints the mean is kept, `None` for none.
+    """
+
+    dev_sets: Sequence[DevSet] = ()
+    early_stopping_patience: int | None = None
+    average_checkpoints: int | None = None
+
+    def metric_names(self) -> list[str]:
+        """Return the names of what `DevEvaluator` measures."""
+        files = [f"{name}_{_IN_METRIC_NAMES[of]}" for name, dev_set in self._by_name() for of in dev_set.measures]
+        return [PRIMARY, *files] if files else []
+
+    def _by_name(self) -> list[tuple[str, DevSet]]:
+        return [(dev_set.path.name.partition(".")[0], dev_set) for dev_set in self.dev_sets]
+
+    def evaluator(self, batch_size: int) -> DevEvaluator | None:
+        """Return what measures the dev sets, `None` where there are none."""
+        return DevEvaluator(self, batch_size) if self.dev_sets else None
+
+    def check(self, arguments: TrainingArguments, *, eval_loss: bool) -> None:
+        """Refuse flags that contradict each other, before there are models.
+
+        Args:
+            eval_loss: whether the loss on unseen data is measured.
+
+        Raises:
+            UsageError: they do.
+        """
+        count, patience = self.average_checkpoints, self.early_stopping_patience
+        known = [*(["loss"] if eval_loss else []), *self.metric_names()]
+        if arguments.eval_strategy != "no" and not known:
+            what = f"--eval_strategy {arguments.eval_strategy.value} has nothing to evaluate"
+            raise UsageError(what, "Pass --dev_files or --eval_file")
+        if len(known) != len(set(known)):
+            raise UsageError("two dev files have the same name", "Rename one: their values are told apart by it")
+        metric = (arguments.metric_for_best_model or "").removeprefix("eval_")
+        if metric and metric not in known:
+            raise UsageError(f"--metric_for_best_model {metric} is not measured", f"Pass one of {', '.join(known)}")
+        if patience is not None and patience < 1:
+            raise UsageError(f"--early_stopping_patience is {patience}", "Pass 1 or more, or leave it out")
+        if patience is not None and not arguments.load_best_model_at_end:
+            raise UsageError("--early_stopping_patience keeps the best", "Leave out --load_best_model_at_end false")
+        saved = arguments.save_strategy
+        apart = saved == "steps" and arguments.save_steps != arguments.eval_steps
+        if arguments.load_best_model_at_end and apart:
+            raise UsageError("the best evaluation may have no checkpoint", "Pass --save_steps equal to --eval_steps")
+        if count is None:
+            return
+        if count < 2:
+            raise UsageError(f"--average_checkpoints is {count}", "Pass 2 or more, or leave it out")
+        if arguments.load_best_model_at_end:
+            raise UsageError("the best checkpoint is wanted, and the mean of the last ones", "Choose one of them")
+        if saved not in ("steps", "epoch"):
+            raise UsageError(f"--save_strategy {saved.value} has no last checkpoints", "Pass steps or epoch")
+
+
+NO_SELECTION = Selection()
+
+
+class DevEvaluator(BaseEvaluator):  # type: ignore[misc]  # untyped base
+    """Measure dev sets while training: `dev` is the mean over all queries of their `DevSet.measure`.
+
+    Beside it stand the means of each file by name, e.g. `dev_logits_MAP`.
+    """
+
+    def __init__(self, selection: Selection, batch_size: int) -> None:
+        super().__init__()
+        self.primary_metric = PRIMARY
+        self._selection = selection
+        self._batch_size = batch_size
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        measured = [dev_set.measured(model, self._batch_size) for dev_set in self._selection.dev_sets]
+        chosen = [by[dev_set.measure] for by, dev_set in zip(measured, self._selection.dev_sets, strict=True)]
+        means = [np.concatenate(chosen).mean(), *(values.mean() for by in measured for values in by.values())]
+        return dict(zip(self._selection.metric_names(), map(float, means), strict=True))
+
+
+class EnoughCheckpoints(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Refuse a training that will not save as many checkpoints as are to be averaged."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        epochs = args.save_strategy == "epoch"
+        saved = state.num_train_epochs if epochs else math.ceil(state.max_steps / state.save_steps)
+        if saved < self._count:
+            raise UsageError(
+                f"--average_checkpoints is {self._count}, and {saved} will be saved", "Save oftener (--save_steps)"
+            )
+
+
+def average_checkpoints(trainer: Trainer, folders: Sequence[Path]) -> None:
+    """Set the weights of a trainer's model to the mean of those of checkpoints; what is no float is the last one's."""
+    mean: dict[str, torch.Tensor] = {}
+    for number, folder in enumerate(folders, start=1):
+        trainer._load_from_checkpoint(str(folder))
+        for name, value in trainer.model.state_dict().items():
+            if name in mean and value.is_floating_point():
+                mean[name] += (value.float() - mean[name]) / number
+            else:
+                mean[name] = value.float().clone() if value.is_floating_point() else value.clone()
+    trainer.model.load_state_dict(mean)
+
+
+def dev_values(log: Sequence[dict[str, float]], names: Sequence[str]) -> list[dict[str, float]]:
+    """Return out of a trainer's log what `DevEvaluator` measured, a dict with its `step` an evaluation."""
+    return [
+        {"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}}
+        for entry in log
+        if f"eval_{PRIMARY}" in entry
+    ]

@@ -1,0 +1,204 @@
+"""The stage evaluate of both pipelines: the same flags, another student before training by default."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import flag
+from rag_core.base.stage import BadRowsArgs, SeedArgs
+from rag_core.files.manifest import Recipe, check_inputs, read_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from rag_core.base.records import RankingSample
+    from rag_core.engines.options import EngineOptions
+    from rag_core.evaluation.rankers import FileEvaluation, Ranker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvaluateArgs(SeedArgs, BadRowsArgs):
+    """Flags of the stage; each pipeline has its own default for `before`."""
+
+    before: str = flag("the student before training", decides=False)
+    after: str = flag("the trained student", decides=False)
+    teacher: str | None = flag("also score the files with this teacher", None, decides=False)
+    teacher_scores: list[Path] = flag(
+        "or take its scores: ScoredPair files, one for each file, in their order", [], decides=False
+    )
+    in_domain: list[Path] = flag("labelled samples of the domain that was trained on", decides=False)
+    out_of_domain: list[Path] = flag("labelled samples of other domains", [], decides=False)
+    trade_off: list[Path] = flag(
+        "further trained models, whose merge curves are drawn beside that of after", [], decides=False
+    )
+    output_dir: Path = flag("folder of report and scores", decides=False)
+    instruction: str | None = flag("the task, as told to an LLM teacher (default: as in generate_logits)", None)
+    batch_size: int = flag("pairs in a batch", 32, decides=False)
+    max_length: int = flag("tokens of query and passage together", 4096)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "auto")
+    latency: bool = flag("also measure time, size and memory of the models, and how deep reranking helps", False)
+    latency_queries: int = flag("how many queries are timed, at each number of candidates", 50)
+    also: list[str] = flag("further models for the page on latency: smaller files of after, say", [], decides=False)
+    expect: Path | None = flag(
+        "JSON list of expected figures; a deviation, up or down, is an error", None, decides=False
+    )
+
+
+def evaluate(args: EvaluateArgs, stage: str) -> Path:
+    """Write the report, print its table, and return the folder."""
+    files = [*args.in_domain, *args.out_of_domain]
+    _check_flags(args, files)
+    from rag_core.evaluation.expectation import compare, read_expectations
+    from rag_core.evaluation.rankers import evaluate_file, read_labelled
+    from rag_core.evaluation.report import format_table, make_report, warnings, write_report
+    from rag_core.evaluation.training_record import read_training
+
+    expectations = read_expectations(args.expect) if args.expect else []
+    training = read_training(Path(args.after), args.trade_off)
+    hashes = check_inputs([*files, *args.teacher_scores])
+    labelled = read_labelled(files, skip_bad_rows=args.skip_bad_rows)
+    if args.latency:
+        _check_latency(args, labelled[files[0]])
+    models = _models(args)
+    options = _options(args)
+    scores = _scores(args, options, files, stage)
+    evaluations = [
+        evaluate_file(
+            path,
+            "in-domain" if path in args.in_domain else "out-of-domain",
+            samples,
+            {ranker: by_file[path] for ranker, by_file in scores.items()},
+        )
+        for path, samples in labelled.items()
+    ]
+    report = make_report(evaluations, models, training, args.seed)
+    write_report(args.output_dir, report, evaluations, args.seed)
+    if args.latency:
+        _add_latency(args, options, report, evaluations, stage)
+        write_report(args.output_dir, report, evaluations, args.seed)
+    recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
+    write_manifest(args.output_dir / "report.json", recipe)
+    if read_manifest(Path(args.after)):  # trained here
+        _fill_card(args, report, stage)
+    print(format_table(report))  # noqa: T201  # the result of this stage
+    for warning in warnings(report):
+        logger.warning(warning)
+    for line in compare(expectations, report):
+        logger.info(line)
+    return args.output_dir
+
+
+def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
+    if len({path.name for path in files}) < len(files):
+        raise UsageError("two files have the same name", "Rename one: figures are told apart by the file's name")
+    if args.teacher and args.teacher_scores:
+        raise UsageError("both --teacher and --teacher_scores are given", "Pass one of them")
+    if args.teacher_scores and len(args.teacher_scores) != len(files):
+        raise UsageError(
+            f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
+            "Pass one for each of --in_domain and --out_of_domain, in their order",
+        )
+    if args.also and not args.latency:
+        raise UsageError("--also models stand on the page on latency only", "Pass --latency, too")
+    if args.latency and args.latency_queries < 2:
+        raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass at least 2")
+    if args.instruction and not args.teacher:
+        raise UsageError("--instruction is told to the teacher, and there is none", "Pass --teacher, or leave it out")
+
+
+def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
+    """See that what is measured after the scoring can be: the candidates of the first file, and further models."""
+    from rag_core.engines.identity import describe_model
+    from rag_core.engines.loading import choose_engine
+    from rag_core.evaluation.latency import DEPTHS
+
+    distinct = len({text for sample in samples for text, _ in sample.passages()})
+    if distinct < DEPTHS[0]:
+        raise DataError(
+            f"has {distinct} distinct passages, and latency takes {DEPTHS[0]}",
+            "Name a larger file first, or leave out --latency",
+            path=args.in_domain[0],
+        )
+    for model in args.also:
+        choose_engine(describe_model(model), "auto")
+
+
+def _models(args: EvaluateArgs) -> dict[Ranker, str]:
+    models: dict[Ranker, str] = {"before": args.before, "after": args.after}
+    if args.teacher:
+        models["teacher"] = args.teacher
+    if args.teacher_scores:
+        scored_by = read_manifest(args.teacher_scores[0]) or {}
+        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
+    return models
+
+
+def _scores(
+    args: EvaluateArgs, options: Mapping[Ranker, EngineOptions], files: list[Path], stage: str
+) -> dict[Ranker, dict[Path, Path]]:
+    """Return for each model the ScoredPair file of each file."""
+    from rag_core.evaluation.rankers import score_for_evaluation
+
+    scores: dict[Ranker, dict[Path, Path]] = {
+        ranker: score_for_evaluation(ranker, files, by_model, **_scoring(args, stage))
+        for ranker, by_model in options.items()
+    }
+    if args.teacher_scores:
+        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
+    return scores
+
+
+def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
+    """Return how each model is run that is not known by its scores only."""
+    from rag_core.engines.identity import describe_model
+    from rag_core.engines.options import EngineOptions
+
+    student = EngineOptions(
+        describe_model(args.after), max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
+    )
+    options: dict[Ranker, EngineOptions] = {
+        "before": dataclasses.replace(student, model=describe_model(args.before)),
+        "after": student,
+    }
+    if args.teacher:
+        options["teacher"] = dataclasses.replace(
+            student, model=describe_model(args.teacher), dtype="auto", instruction=args.instruction
+        )
+    return options
+
+
+def _scoring(args: EvaluateArgs, stage: str) -> dict[str, Any]:
+    return {"stage": stage, "output_dir": args.output_dir / "scores", "skip_bad_rows": args.skip_bad_rows}
+
+
+def _fill_card(args: EvaluateArgs, report: dict[str, Any], stage: str) -> None:
+    from rag_core.evaluation.report import format_table
+    from rag_core.release.model_card import shown_command, write_figures
+
+    # A card is passed on, folders are not.
+    shown = report | {"files": [file | {"path": Path(file["path"]).name} for file in report["files"]]}
+    if "latency" in report:
+        shown["latency"] = report["latency"] | {"path": Path(report["latency"]["path"]).name}
+    write_figures(Path(args.after), format_table(shown), shown_command(stage, args))
+
+
+def _add_latency(
+    args: EvaluateArgs,
+    options: Mapping[Ranker, EngineOptions],
+    report: dict[str, Any],
+    evaluations: list[FileEvaluation],
+    stage: str,
+) -> None:
+    from rag_core.engines.identity import describe_model
+    from rag_core.evaluation.latency import add_latency
+
+    also = [dataclasses.replace(options["after"], model=describe_model(model)) for model in args.also]
+    models = {str(ranker): by_model for ranker, by_model in options.items()}
+    add_latency(
+        report, evaluations, models, also, queries=args.latency_queries, seed=args.seed, **_scoring(args, stage)
+    )

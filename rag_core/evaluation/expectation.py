@@ -1,0 +1,73 @@
+"""Expected figures as a file: a two-sided check, so that a better score is a surprise, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from rag_core.base.errors import DataError, PipelineError
+from rag_core.metrics.ranking import MetricName
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Expectation:
+    """A ranker's mean on a file (by its name, without folder), and how far off it may be, in either direction."""
+
+    file: str
+    ranker: str
+    metric: MetricName
+    expected: float
+    tolerance: float
+
+
+def read_expectations(path: Path) -> list[Expectation]:
+    """Read a JSON list of expectations.
+
+    Raises:
+        DataError: the file is missing or not such a list.
+    """
+    try:
+        return TypeAdapter(list[Expectation]).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("no such file", "Check --expect", path=path) from error
+    except ValidationError as error:
+        what = error.errors()[0]
+        place = ".".join(map(str, what["loc"]))
+        raise DataError(
+            f"is not a list of expectations ({place}: {what['msg']})",
+            "Each needs file, ranker, metric, expected and tolerance",
+            path=path,
+        ) from error
+
+
+def compare(expectations: list[Expectation], report: dict[str, Any]) -> list[str]:
+    """Return a line an expectation: verdict, expected, actual, delta.
+
+    Raises:
+        PipelineError: one is missed or cannot be found in the report; its text has all the lines.
+    """
+    means = {Path(file["path"]).name: file["means"] for file in report["files"]}
+    lines, failed = [], 0
+    for item in expectations:
+        actual = means.get(item.file, {}).get(item.ranker, {}).get(item.metric)
+        name = f"{item.file} {item.ranker} {item.metric}"
+        if actual is None:
+            failed += 1
+            lines.append(f"FAIL {name}: expected {item.expected:.4f}, not in this report")
+            continue
+        delta = actual - item.expected
+        verdict = "PASS" if abs(delta) <= item.tolerance else "FAIL"
+        failed += verdict == "FAIL"
+        lines.append(
+            f"{verdict} {name}: expected {item.expected:.4f} +- {item.tolerance:.4f}, "
+            f"actual {actual:.4f}, delta {delta:+.4f}"
+        )
+    if failed:
+        raise PipelineError(
+            f"{failed} of {len(expectations)} figures are not as expected:\n" + "\n".join(lines) + "\n",
+            "Find out what changed; a figure that moved for a good reason gets a new expectation and a changelog line",
+        )
+    return lines

@@ -1,0 +1,247 @@
+"""How long a query takes, and what a model weighs: each model in a process of its own, one query after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_core.base.records import RankingSample
+from rag_core.engines.loading import choose_engine, load_model
+from rag_core.engines.options import EngineName, EngineOptions
+from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
+from rag_core.evaluation.depth import measure_depths
+from rag_core.evaluation.rankers import FileEvaluation, score_for_evaluation
+from rag_core.metrics.ranking import measure
+from rag_core.metrics.significance import mean_interval
+from rag_core.scoring.samples import spread_samples
+from rag_core.scoring.scored_files import scores_by_sample
+
+DEPTHS = (10, 30, 100)
+
+_WARM_UP = 2  # queries that nobody times
+_MOST_PASSAGES = 1000  # that are embedded to be timed
+
+logger = logging.getLogger(__name__)
+
+Requests = dict[int, list[tuple[str, list[str]]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RerankingTime:
+    """Of the queries with so many candidates each: how many a second, and milliseconds of one."""
+
+    queries_per_second: float
+    p50: float
+    p95: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """What a model costs.
+
+    Attributes:
+        embeds: whether it is an embedder: then its passages were embedded beforehand, and a query is embedded and
+            compared with their vectors.
+        threads: of a matrix product.
+        disk_bytes: of all files of the model.
+        peak_bytes: of the process's memory, with the libraries and the texts.
+        passages_per_second: that an embedder embeds; `None` of others.
+        reranking: by number of candidates.
+    """
+
+    embeds: bool
+    threads: int
+    disk_bytes: int
+    peak_bytes: int
+    passages_per_second: float | None
+    reranking: dict[int, RerankingTime]
+
+
+def make_requests(samples: Sequence[RankingSample], queries: int) -> Requests:
+    """Return queries with exactly as many passages as each of `DEPTHS` says, as far as the samples have so many.
+
+    A query's own candidates come first; where they are too few, other queries' fill up.
+    """
+    pool = list(dict.fromkeys(text for sample in samples for text, _ in sample.passages()))
+    chosen = list(spread_samples(samples, queries))
+    return {
+        depth: [
+            (sample.query, list(islice(dict.fromkeys(chain((text for text, _ in sample.passages()), pool)), depth)))
+            for sample in chosen
+        ]
+        for depth in DEPTHS
+        if depth <= len(pool)
+    }
+
+
+def measure_apart(options: EngineOptions, requests: Requests) -> Latency:
+    """Measure a model in a new process, whose peak memory is of this model alone.
+
+    Raises:
+        EngineError: as `load_model`.
+    """
+    engine, _ = choose_engine(options.model, "auto")  # an error here is one of this process
+    logger.info("latency: %s (%s)", options.model.name, engine)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure_latency, options, requests).result()
+
+
+def measure_latency(options: EngineOptions, requests: Requests) -> Latency:
+    """Measure a model in this process."""
+    engine, _ = choose_engine(options.model, "auto")
+    pairs = [(query, text) for query, texts in next(iter(requests.values())) for text in texts]
+    model = load_model(engine, options, pairs[:20])
+    speed = None
+    if isinstance(model, TextEncoder):
+        vectors, speed = _embed(model, requests)
+        reranking = {depth: _time_embedder(model, rows, vectors) for depth, rows in requests.items()}
+    else:
+        reranking = {depth: _time_scorer(model, rows) for depth, rows in requests.items()}
+    return Latency(
+        embeds=speed is not None,
+        threads=_threads(engine),
+        disk_bytes=_disk_bytes(options.model.name),
+        peak_bytes=_peak_bytes(),
+        passages_per_second=speed,
+        reranking=reranking,
+    )
+
+
+def _threads(engine: EngineName) -> int:
+    if engine == "exported":  # without torch, whose memory would be counted as the export's
+        from rag_core.engines.exported_engine import threads
+
+        return threads() or os.cpu_count() or 1
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _time_scorer(model: PairScorer, rows: Sequence[tuple[str, list[str]]]) -> RerankingTime:
+    def rerank(query: str, texts: list[str]) -> None:
+        pairs: list[Pair] = [(query, text) for text in texts]
+        np.argsort(-model.score(pairs))
+
+    return _time(rerank, rows)
+
+
+def _time_embedder(
+    model: TextEncoder, rows: Sequence[tuple[str, list[str]]], vectors: dict[str, Floats]
+) -> RerankingTime:
+    stored = {query: np.stack([vectors[text] for text in texts]) for query, texts in rows}
+
+    def rerank(query: str, _: list[str]) -> None:
+        np.argsort(-(stored[query] @ model.encode([query], "query")[0]))
+
+    return _time(rerank, rows)
+
+
+def _embed(model: TextEncoder, requests: Requests) -> tuple[dict[str, Floats], float]:
+    """Return the vectors of all passages, and how many were embedded a second."""
+    texts = list(dict.fromkeys(text for rows in requests.values() for _, passages in rows for text in passages))
+    model.encode(texts[:_WARM_UP], "passage")
+    started = time.perf_counter()
+    vectors = model.encode(texts[:_MOST_PASSAGES], "passage")
+    speed = len(vectors) / (time.perf_counter() - started)
+    if len(texts) > _MOST_PASSAGES:
+        vectors = np.concatenate([vectors, model.encode(texts[_MOST_PASSAGES:], "passage")])
+    return dict(zip(texts, vectors, strict=True)), speed
+
+
+def _time(rerank: Callable[[str, list[str]], None], rows: Sequence[tuple[str, list[str]]]) -> RerankingTime:
+    for query, texts in rows[:_WARM_UP]:
+        rerank(query, texts)
+    seconds = []
+    for query, texts in rows:
+        started = time.perf_counter()
+        rerank(query, texts)
+        seconds.append(time.perf_counter() - started)
+    p50, p95 = np.quantile(seconds, (0.5, 0.95)) * 1000
+    return RerankingTime(len(seconds) / sum(seconds), float(p50), float(p95))
+
+
+def _disk_bytes(model: str) -> int:
+    folder = Path(model)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(model, local_files_only=True))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _peak_bytes() -> int:
+    """Return the peak of this process's own memory; `ru_maxrss` would begin with that of the process it came from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS gives bytes
+
+
+def add_latency(
+    report: dict[str, Any],
+    evaluations: Sequence[FileEvaluation],
+    models: Mapping[str, EngineOptions],
+    also: Sequence[EngineOptions],
+    *,
+    queries: int,
+    seed: int,
+    **scoring: Any,
+) -> None:
+    """Measure models on the first file and depths on every file; add both to the report.
+
+    Args:
+        models: by role, those that were evaluated.
+        also: further ones, which are evaluated on the first file.
+        scoring: for `score_for_evaluation`, of the further ones.
+
+    Raises:
+        EngineError: as `measure_apart`.
+    """
+    first = evaluations[0]
+    requests = make_requests(first.samples, queries)
+    values = {role: first.values[role]["MAP"] for role in models}  # type: ignore[index]
+    rows = dict(models)
+    for number, options in enumerate(also, start=1):
+        name = Path(options.model.name).name
+        name = name if name not in rows else f"{name} ({number})"
+        (path,) = score_for_evaluation(f"also_{number}", [first.path], options, **scoring).values()
+        values[name] = measure(first.samples, scores_by_sample(path, first.samples))["MAP"]
+        rows[name] = options
+    measured = {name: measure_apart(options, requests) for name, options in rows.items()}
+    report["latency"] = {
+        "path": str(first.path),
+        "queries": min(queries, len(first.samples)),
+        "untimed": sorted(set(first.values) - set(models) - {"BM25"}),
+        "threads": max(latency.threads for latency in measured.values()),
+        "depths": list(requests),
+        "rows": [
+            {
+                "name": name,
+                "model": rows[name].model.name,
+                "dtype": rows[name].model.export_precision or resolve_dtype(rows[name].dtype),
+                "max_length": rows[name].max_length,
+                "MAP": float(np.nanmean(values[name])),
+                "interval": mean_interval(values[name], seed),
+                **dataclasses.asdict(latency),
+                "reranking": {str(depth): dataclasses.asdict(row) for depth, row in latency.reranking.items()},
+            }
+            for name, latency in measured.items()
+        ],
+    }
+    for file, evaluation in zip(report["files"], evaluations, strict=True):
+        depths = measure_depths(evaluation, seed)
+        file["depth"] = {ranker: [dataclasses.asdict(row) for row in found] for ranker, found in depths.items()}

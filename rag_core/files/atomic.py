@@ -1,0 +1,56 @@
+"""Files that are there whole or not at all, also after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rag_core.base.errors import StaleError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    The bytes are on disk (fsync) before the rename, so a crash leaves the old file or the new one, whole;
+    at most a `.<name>.tmp` stays behind, which the next run takes over. A `.gz` path is compressed, without
+    time stamp, so that equal content gives equal bytes.
+
+    Raises:
+        StaleError: another process is writing the same file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as raw:
+        try:
+            fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StaleError("another process is writing it", "Wait, or choose another output", path=path) from error
+        try:
+            raw.truncate(0)
+            if path.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+                    yield file  # type: ignore[misc]
+            else:
+                yield raw
+            raw.flush()
+            os.fsync(raw.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new files in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

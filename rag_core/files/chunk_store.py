@@ -1,0 +1,123 @@
+"""Computed rows on disk, found by what they were computed from: one file a finished chunk, never a half one.
+
+A row is a score or a vector. Its key is the hash of all that determines it (`row_key`), so that a killed run goes on
+where it stopped, and files that share pairs or texts share their rows. A chunk is computed as a whole or not at all:
+a run that was stopped computes exactly the batches that an uninterrupted one computes, and the result is the same to
+the bit (on hardware whose arithmetic is repeatable).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rag_core.files.atomic import atomic_write
+
+Floats = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+
+class ChunkStore:
+    """Rows of float32, all of one shape, in the chunk files of some folders; new ones go to the first folder.
+
+    A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced (fsync)
+    and renamed. In memory are 24 bytes a row, its key and its place; values are read through a memory map that is
+    closed again, so that they do not stay.
+    """
+
+    def __init__(self, folders: Sequence[Path], kind: str) -> None:
+        """Find the chunks of a kind of rows, e.g. "pair"."""
+        self._folder = folders[0]
+        self._kind = kind
+        self._paths: list[Path] = []
+        self._ends = [0]  # of each chunk, in the count of all rows
+        self._runs: list[_Run] = []  # sorted by key, each less than half as long as the one before it
+        for folder in folders:
+            for path in sorted(folder.glob(f"{kind}-*.npy")):
+                try:
+                    self._add(path)
+                except (OSError, ValueError):  # damaged by something other than this program
+                    logger.warning("%s cannot be read: its rows are computed again", path)
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the places of the keys that have no row."""
+        return [int(place) for place in np.flatnonzero(self._find(keys) < 0)]
+
+    def write(self, keys: Sequence[bytes], values: Floats) -> None:
+        """Keep a chunk for good; it is on disk when this returns."""
+        chunk = np.empty(len(keys), dtype=[("key", _KEY), ("value", "<f4", values.shape[1:])])
+        chunk["key"] = keys
+        chunk["value"] = values
+        path = self._folder / f"{self._kind}-{_digest(b''.join(keys)).hex()}.npy"
+        with atomic_write(path) as file:
+            np.save(file, chunk)
+        self._add(path)
+
+    def read(self, keys: Sequence[bytes]) -> Floats:
+        """Return the rows of keys, in their order; shape (keys, ...).
+
+        Raises:
+            KeyError: one has no row.
+        """
+        places = self._find(keys)
+        if (places < 0).any():
+            raise KeyError(keys[int(np.argmin(places))])
+        chunk_of = np.searchsorted(self._ends, places, side="right") - 1
+        values: Floats | None = None
+        for number in np.unique(chunk_of):
+            mine = chunk_of == number
+            chunk = np.load(self._paths[number], mmap_mode="r")
+            rows = chunk["value"][places[mine] - self._ends[number]]
+            if values is None:
+                values = np.empty((len(keys), *rows.shape[1:]), dtype=np.float32)
+            values[mine] = rows
+        return np.empty(0, dtype=np.float32) if values is None else values
+
+    def _add(self, path: Path) -> None:
+        keys = np.load(path, mmap_mode="r")["key"]
+        if keys.dtype != _KEY:
+            raise ValueError(f"keys of {keys.dtype}")
+        run = _sorted_run(keys, self._ends[-1] + np.arange(len(keys)))
+        self._paths.append(path)
+        self._ends.append(self._ends[-1] + len(keys))
+        # Merged like the digits of a binary counter, so that a row is sorted a logarithmic number of times; not beyond
+        # a length, since a merge holds both runs twice.
+        while self._runs and len(self._runs[-1][0]) <= min(2 * len(run[0]), _LONGEST_MERGED):
+            longer = self._runs.pop()
+            run = _sorted_run(np.concatenate([longer[0], run[0]]), np.concatenate([longer[1], run[1]]))
+        self._runs.append(run)
+
+    def _find(self, keys: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """Return each key's place among all rows, -1 where it has none."""
+        wanted = np.array(keys, dtype=_KEY)
+        found = np.full(len(keys), -1, dtype=np.int64)
+        for known, places in self._runs:
+            near = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            found = np.where(known[near] == wanted, places[near], found)
+        return found
+
+
+def row_key(*parts: str) -> bytes:
+    """Return the key of a row: 128 bits of a hash of all that determines it."""
+    lengths = " ".join([str(len(part)) for part in parts])  # so that ("a", "bc") is not ("ab", "c")
+    return _digest(f"{lengths}:{''.join(parts)}".encode())
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_KEY.itemsize).digest()
+
+
+_KEY = np.dtype("S16")
+_LONGEST_MERGED = 2**18
+_Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]
+
+
+def _sorted_run(keys: npt.NDArray[np.bytes_], places: npt.NDArray[np.int64]) -> _Run:
+    order = np.argsort(keys, kind="stable")
+    return keys[order], places[order]

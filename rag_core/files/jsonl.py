@@ -1,0 +1,199 @@
+"""Read and write JSONL records (`.jsonl` or `.jsonl.gz`): errors name file and line, writes are atomic."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rag_core.base.errors import DataError
+from rag_core.base.records import MADE_BY, RankingSample, Record, ScoredPair, SoftLabels, Triplet
+from rag_core.files.atomic import atomic_write
+
+R = TypeVar("R")
+G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
+
+_FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
+    if record_type not in _ADAPTERS:
+        _ADAPTERS[record_type] = TypeAdapter(record_type)
+    return _ADAPTERS[record_type]
+
+
+def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] | None = None) -> Iterator[R]:
+    """Yield the records of a file in order; a sample without `query_id` gets its line number as one.
+
+    Args:
+        skipped: where given, a bad row is appended here as its error and left out, instead of raised.
+
+    Raises:
+        DataError: the file is missing, unreadable, without any record, or (unless `skipped`) a row is bad.
+    """
+    rows = 0
+    for number, line in read_lines(path):
+        try:
+            record = _parse(line, record_type, path, number)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+            continue
+        if isinstance(record, RankingSample) and record.query_id is None:
+            object.__setattr__(record, "query_id", str(number))  # a copy would check every passage again
+        rows += 1
+        yield record
+    if rows == 0:
+        bad = f" (all of its {len(skipped)} rows are bad; the first: {skipped[0]})" if skipped else ""
+        raise DataError(
+            f"holds no {record_type.__name__} records{bad}",
+            f"Check the path, or run the stage again that makes such files ({_made_by(record_type)})",
+            path=path,
+        )
+
+
+def read_samples(path: Path, *, skipped: list[DataError] | None = None) -> list[RankingSample]:
+    """Read all samples of a file; each `query_id` must be its own.
+
+    Raises:
+        DataError: as `read_records`, and where two rows carry the same `query_id`.
+    """
+    return list(iterate_samples(path, skipped=skipped))
+
+
+def iterate_samples(path: Path, *, skipped: list[DataError] | None = None) -> Iterator[RankingSample]:
+    """Yield what `read_samples` reads, one by one; of all samples, only the `query_id` stays in memory."""
+    seen: set[str] = set()
+    for sample in read_records(path, RankingSample, skipped=skipped):
+        assert sample.query_id is not None  # read_records fills it in
+        if sample.query_id in seen:
+            raise DataError(
+                f"query_id {sample.query_id!r} stands in more than one row",
+                "Give each row its own query_id, or leave the key out (the line number is taken)",
+                path=path,
+            )
+        seen.add(sample.query_id)
+        yield sample
+
+
+def read_groups(path: Path, record_type: type[G], *, skipped: list[DataError] | None = None) -> list[list[G]]:
+    """Read a file's records query by query (by `query_id`, wherever its rows stand), in order of appearance.
+
+    Raises:
+        DataError: as `read_records`, and where one `query_id` stands for two query texts, or for the same
+            passage twice in ScoredPair records.
+    """
+    groups: dict[str, list[G]] = {}
+    seen: set[tuple[str, str]] = set()
+    for record in read_records(path, record_type, skipped=skipped):
+        group = groups.setdefault(record.query_id, [])
+        if group and group[0].query != record.query:
+            raise DataError(
+                f"query_id {record.query_id!r} stands for two queries ({group[0].query[:40]!r}, {record.query[:40]!r})",
+                "Files that number their queries alike cannot be joined: run the stage for each by itself",
+                path=path,
+            )
+        if isinstance(record, ScoredPair):
+            if (record.query_id, record.passage) in seen:
+                raise DataError(
+                    f"query_id {record.query_id!r} has the passage {record.passage[:40]!r} twice",
+                    "Keep one score of each pair",
+                    path=path,
+                )
+            seen.add((record.query_id, record.passage))
+        group.append(record)
+    return list(groups.values())
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines that are not blank."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                if line.strip():
+                    yield number, line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is not UTF-8 ({error.reason})", "Convert the file, e.g. with iconv -t utf-8", path=path, line=number
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"the gzip file is damaged or cut off after line {number} ({error})",
+            "Copy or make the file again",
+            path=path,
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError("no such file", "Check the path", path=path) from error
+    except IsADirectoryError as error:
+        raise DataError("is a directory", "Name a .jsonl or .jsonl.gz file in it", path=path) from error
+
+
+def _parse(line: str, record_type: type[R], path: Path, number: int) -> R:
+    try:
+        record: R = _adapter(record_type).validate_json(line)
+        return record
+    except ValidationError as error:
+        first = error.errors()[0]
+    for other in MADE_BY:
+        if other is not record_type and first["type"] != "json_invalid" and _is_record(line, other):
+            raise DataError(
+                f"is a {other.__name__} (made by {MADE_BY[other]}), where a {record_type.__name__} is needed",
+                f"Pass a file made by {_made_by(record_type)}",
+                path=path,
+                line=number,
+            )
+    field = "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "json_invalid":
+        what = f"is not JSON ({message.removeprefix('Invalid JSON: ').partition(' at line')[0]})"
+    elif first["type"] == "dataclass_type":
+        what = "is not a JSON object"
+    elif first["type"] == "missing":
+        what = f"a {record_type.__name__} needs '{field}', which is missing"
+    elif field:
+        what = f"'{field}' {message}"
+    else:
+        what = f"the {record_type.__name__} {message}"
+    raise DataError(what, _FIX_ROW, path=path, line=number)
+
+
+def _is_record(line: str, record_type: type[Record]) -> bool:
+    try:
+        _adapter(record_type).validate_json(line)
+    except ValidationError:
+        return False
+    return True
+
+
+def _made_by(record_type: type[object]) -> str:
+    return next((stage for known, stage in MADE_BY.items() if known is record_type), "your own export")
+
+
+def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], None] = lambda: None) -> int:
+    """Write records, one a line, atomically; return their number. What is `None` in a sample is left out.
+
+    Args:
+        check: called before the file takes its place; when it raises, the file does not.
+    """
+    rows = 0
+    with atomic_write(path) as file:
+        for record in records:
+            adapter = _adapter(type(record))
+            file.write(adapter.dump_json(record, exclude_none=isinstance(record, RankingSample)) + b"\n")
+            rows += 1
+        check()
+    return rows
+
+
+def output_path(path: Path, suffix: str, directory: Path | None) -> Path:
+    """Return `<stem of path><suffix>.jsonl`, beside `path` or in `directory`."""
+    stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return (directory or path.parent) / f"{stem}{suffix}.jsonl"

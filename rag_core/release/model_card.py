@@ -1,0 +1,220 @@
+"""The README of a distilled model's folder: what it is, what taught it, and how to make it again. No training text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rag_core.base.flags import default_of, flags_of
+from rag_core.base.stage import StageArgs
+from rag_core.files.atomic import atomic_write
+from rag_core.files.manifest import read_manifest
+
+CALIBRATION, RELIABILITY = "calibration.json", "reliability.svg"  # beside the card of a calibrated model
+
+StudentKind = Literal["cross-encoder", "bi-encoder"]
+
+_CARD = """\
+---
+library_name: sentence-transformers
+pipeline_tag: {task}
+base_model: {base_model}
+tags: [sentence-transformers, {kind}, distillation]
+---
+
+# {name}
+
+A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels were used in training.
+
+| | |
+|---|---|
+| teacher | {teacher} |
+| training data | {data} |
+| training | {steps} steps, {seconds:.0f} seconds |
+| settings | {settings} |
+
+```python
+{snippet}
+```
+
+{meaning} How well it ranks is for `evaluate` to say. It was trained by:
+
+```bash
+{command}
+```
+"""
+
+_PARTS: dict[StudentKind, dict[str, str]] = {
+    "cross-encoder": {
+        "task": "text-ranking",
+        "learned": "it learned how a teacher scores the passages of a query beside each other",
+        "snippet": (
+            "from sentence_transformers import CrossEncoder\n\n"
+            'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
+        ),
+        "meaning": "Scores compare passages of one query; they are probabilities where a calibration stands below.",
+    },
+    "bi-encoder": {
+        "task": "sentence-similarity",
+        "learned": "it learned how a teacher distributes its scores over the passages of a query",
+        "snippet": (
+            "from sentence_transformers import SentenceTransformer\n\n"
+            'model = SentenceTransformer("{name}")\n'
+            'cosines = model.similarity(model.encode_query(["a query"]), model.encode_document(["a passage"]))'
+        ),
+        "meaning": "Its weights are {alpha:g} of the way from those of `{base_model}` to the trained ones.",
+    },
+}
+
+_EXPORT = """\
+## Export
+
+A graph for {runtime} in {precision}, with pooling and head in it; sentence-transformers does not load it. `export.json`
+says what goes in, what comes out, and which prompts stand before an embedder's texts; `tokenizer.json` cuts and pads.
+
+```bash
+python -m rag_core.rank --model {name} --query "a query" --passages passages.txt
+```
+
+Against its source:
+
+{proof}
+"""
+
+_DATA = {
+    "triplets": "{queries} queries, {triplets} pairs of passages with the teacher's margin",
+    "pairs": "{queries} queries, {pairs} pairs with the teacher's score",
+}
+
+
+def shown_command(module: str, args: StageArgs) -> str:
+    """Return the command of a stage: the flags that are not at their defaults, and of paths the last part."""
+    words = ["python", "-m", module]
+    for field in flags_of(type(args)):
+        value = getattr(args, field.name)
+        if value == default_of(field) or field.name in ("overwrite", "log_level"):
+            continue
+        given = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{field.name}", *(one.name if isinstance(one, Path) else _shown(str(one)) for one in given)]
+    return shlex.join([*words, *args.further_flags])
+
+
+def write_model_card(
+    folder: Path,
+    *,
+    command: str,
+    kind: StudentKind,
+    base_model: str,
+    teacher: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write `README.md` into a model's folder.
+
+    Args:
+        command: that trained it.
+        facts: `queries`, `steps` and `seconds` of the training; `triplets` or `pairs`, what it learned from; `alpha` of
+            a bi-encoder.
+    """
+    known = {
+        "kind": kind,
+        "name": folder.name,
+        "base_model": _shown(base_model),
+        "command": command,
+        **facts,
+    }
+    parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
+    parts = {name: text.format(**known) for name, text in parts.items()}
+    card = _CARD.format(
+        teacher=" + ".join(_members(teacher)) or "unknown (the scores came without manifest)",
+        settings=" ".join(
+            f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+            for name, value in settings.items()
+        ),
+        **known,
+        **parts,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_export_card(folder: Path, source: Path, *, name: str, form: str, precision: str, proof: str) -> None:
+    """Write the card of a source model into the folder of its export, with how that one is used.
+
+    Args:
+        name: of the export, as its user will know it.
+        proof: table of how far the export is from its source.
+    """
+    card = (source / "README.md").read_text(encoding="utf-8") if (source / "README.md").is_file() else f"# {name}\n"
+    runtime = "onnxruntime" if form == "onnx" else "openvino"
+    card = re.sub(r"^library_name: .*$", f"library_name: {runtime}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(r"^# .*$", f"# {name}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(r"```python\nfrom sentence_transformers .*?```\n+", "", card, count=1, flags=re.DOTALL)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    section = _EXPORT.format(runtime=runtime, precision=precision, name=name, proof=proof)
+    calibration = folder / CALIBRATION
+    if calibration.is_file():
+        found = json.loads(calibration.read_text(encoding="utf-8"))
+        scaled = "output" if found["folded"] else f"{found['slope']:.6g} * cosine + {found['intercept']:.6g}"
+        section += f"\nA probability is `1 / (1 + exp(-({scaled})))`; the graph does not compute it.\n"
+    write_section(folder, "export", section.rstrip())
+
+
+def write_figures(folder: Path, table: str, command: str) -> None:
+    """Put measured figures into the card of a model's folder, with the licences that its parents declare.
+
+    Args:
+        table: metrics with their intervals, by model, and times where they were measured.
+        command: that measured it.
+    """
+    made = read_manifest(folder) or {}
+    parents = {"student": made.get("recipe", {}).get("model"), "teacher": made.get("teacher")}
+    lines = ["## Measured", "", f"```text\n{table}\n```", ""]
+    lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
+    for role, model in parents.items():
+        for shown, name in (_members(model) or {"unknown": "unknown"}).items():
+            lines.append(f"- {role} {shown}: {declared_license(name) or 'none declared, or out of reach'}")
+    write_section(folder, "evaluate", "\n".join(lines))
+
+
+def _members(model: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the names of a model, or of those that a merged teacher consists of, as they are shown."""
+    members = (model or {}).get("members", [model] if model else [])
+    return {_shown(member["name"]): member["name"] for member in members}
+
+
+def _shown(name: str) -> str:
+    """Return a model's name without the folder that it stands in, or once stood in."""
+    return Path(name).name if Path(name).is_dir() or Path(name).is_absolute() else name
+
+
+def declared_license(name: str) -> str | None:
+    """Return the licence in the front matter of a model's card; `None` where there is none, or the card is not here."""
+    from huggingface_hub import ModelCard, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = Path(name) / "README.md" if Path(name).is_dir() else try_to_load_from_cache(name, "README.md")
+    except HFValidationError:  # a folder that is no longer there
+        return None
+    if not isinstance(path, (str, Path)) or not Path(path).exists():
+        return None
+    found: str | None = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")
+    return found
+
+
+def write_section(folder: Path, name: str, text: str) -> None:
+    """Put a section into the card of a model's folder, in the place of the one of that name where there is one.
+
+    What stands outside the section's marks stays as it is.
+    """
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.name}\n"
+    section = f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->\n"
+    marked = re.compile(rf"<!-- {name}: begin -->\n.*?<!-- {name}: end -->\n?", re.DOTALL)
+    new = marked.sub(lambda _: section, card, count=1) if marked.search(card) else f"{card.rstrip()}\n\n{section}"
+    with atomic_write(path) as file:
+        file.write(new.encode())

@@ -1,0 +1,40 @@
+"""Several rankings of a query made into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+import numpy.typing as npt
+
+# How much the first places count in rank fusion, beside the others; the value of the paper.
+_RANK_CONSTANT = 60
+
+
+def take_turns(rankings: Sequence[Sequence[int]], count: int) -> list[int]:
+    """Return the first `count` places of rankings that take turns, each place once: all have their best ones in."""
+    merged = dict.fromkeys(place for place in chain.from_iterable(zip_longest(*rankings)) if place is not None)
+    return list(merged)[:count]
+
+
+def reciprocal_ranks(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return 1 / (60 + rank) of each score, ranks from 1 for the highest, ties sharing their mean rank.
+
+    Their sum over rankings is reciprocal rank fusion. Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion
+    outperforms Condorcet and individual Rank Learning Methods".
+    """
+    from scipy.stats import rankdata
+
+    shares: npt.NDArray[np.float64] = 1 / (_RANK_CONSTANT + rankdata(-np.asarray(scores, dtype=np.float64)))
+    return shares
+
+
+def standardise(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the scores of one query with mean 0 and standard deviation 1; zeros where all are equal."""
+    values = np.asarray(scores, dtype=np.float64)
+    if (values == values[0]).all():
+        return np.zeros_like(values)
+    centred = values - values.mean()
+    standardised: npt.NDArray[np.float64] = centred / centred.std()
+    return standardised

@@ -1,0 +1,1 @@
+"""A model over files: scores and vectors in chunks that survive a kill."""

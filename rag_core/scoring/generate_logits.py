@@ -1,0 +1,174 @@
+"""The stage generate_logits of both pipelines: the same flags, another teacher by default."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rag_core.base.errors import UsageError
+from rag_core.base.flags import flag
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs
+from rag_core.files.jsonl import output_path
+
+if TYPE_CHECKING:
+    from rag_core.engines.identity import ModelInfo
+    from rag_core.engines.options import EngineOptions
+
+
+@dataclasses.dataclass(kw_only=True)
+class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs):
+    """Flags of the stage; each pipeline has its own default `teacher`."""
+
+    input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)", decides=False)
+    teacher: str = flag("model that scores: LLM reranker, cross-encoder or embedder", decides=False)
+    engine: Literal["auto", "vllm", "transformers", "sentence-transformers", "server", "ray"] = flag(
+        "what runs the teacher; ray is what auto chooses, in the workers of a Ray cluster", "auto", decides=False
+    )
+    num_workers: int = flag("ray: workers, each with a copy of the teacher", 1, decides=False)
+    gpus_per_worker: float | None = flag(
+        "ray: GPUs of each, 0.5 where two share one (default: --tensor_parallel_size where there are GPUs, else 0)",
+        None,
+        decides=False,
+    )
+    ray_address: str | None = flag(
+        "ray: the cluster, as auto or ray://host:10001 (default: RAY_ADDRESS, else this machine)", None, decides=False
+    )
+    server_url: str | None = flag("server engine: http://host:port of vLLM's server or of TEI", None, decides=False)
+    concurrency: int = flag("server engine: requests at once, each of --batch_size sequences", 64, decides=False)
+    server_timeout: float = flag(
+        "server engine: seconds without an answer after which the run stops", 600, decides=False
+    )
+    vllm_runner: Literal["generate", "pooling"] = flag(
+        "vLLM's way with a reranker: generate is exact; pooling is faster, and must agree with generate on 20 pairs "
+        "first",
+        "generate",
+    )
+    output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_logits", decides=False)
+    output_dir: Path | None = flag("folder of the output (default: beside the input)", None, decides=False)
+    score_store: Path | None = flag(
+        "folder where scores (of an embedder: vectors) are kept for other files and runs with the same teacher",
+        None,
+        decides=False,
+    )
+    batch_size: int = flag(
+        "sequences in a batch, or a request to a server, at most (vLLM makes its own batches)", 32, decides=False
+    )
+    batch_tokens: int = flag(
+        "tokens in a batch of the transformers engine, with the padding, at most", 16384, decides=False
+    )
+    max_length: int = flag(
+        "tokens that a reranker reads of prompt, query and passage together, an embedder of a text; the rest is cut",
+        4096,
+    )
+    instruction: str | None = flag(
+        "the task, as told to an LLM (default: the data set's own where known, else the model's, else web search)", None
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the teacher", "auto")
+    gpu_memory_utilization: float = flag("share of the GPU memory that vLLM takes", 0.9, decides=False)
+    tensor_parallel_size: int = flag("GPUs that share one copy of the teacher in vLLM", 1, decides=False)
+    dry_run: bool = flag("say what the run would compute and what it would take, and do nothing", False, decides=False)
+    gpu: Literal["A10", "A100", "H100", "H200", "B200", "L4", "L40S", "RTX4090", "cpu"] = flag(
+        "dry_run: the hardware to reckon with; cpu is this machine, measured", "H100", decides=False
+    )
+    gpu_price: float | None = flag("dry_run: what an hour of that costs", None, decides=False)
+    quantization: str | None = flag(
+        "vLLM's name of a way to load the teacher with fewer bits, e.g. fp8; first it must rank 20 pairs as without",
+        None,
+    )
+    reference: str | None = flag(
+        "the model that a teacher saved with fewer bits (AWQ, GPTQ, ...) was made from, to compare them on 20 pairs; "
+        "none goes without",
+        None,
+        decides=False,
+    )
+    parity: int = flag("first score so many pairs with every engine that is installed, and compare", 0, decides=False)
+
+
+def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
+    """Score each input file; return the outputs.
+
+    Raises:
+        PipelineError: as `scored_files.prepare_run` and `ScoringRun.score`.
+    """
+    if args.gpu_price is not None and not args.dry_run:
+        raise UsageError("--gpu_price is for --dry_run", "Pass both or neither")
+    if args.parity < 0 or args.parity == 1:
+        raise UsageError(f"--parity is {args.parity}", "Pass at least 2 pairs, or leave it out")
+    _check_workers(args)
+    _check_server(args)
+    from rag_core.engines.identity import describe_model
+    from rag_core.scoring.parity import check_parity
+    from rag_core.scoring.plan import make_plan
+    from rag_core.scoring.samples import spread_pairs
+    from rag_core.scoring.scored_files import prepare_run, read_sources
+
+    outputs = {path: output_path(path, args.output_suffix, args.output_dir) for path in args.input_files}
+    sources = read_sources(outputs, skip_bad_rows=args.skip_bad_rows)  # what is wrong with them is told first
+    run = prepare_run(
+        sources,
+        outputs,
+        stage=stage,
+        engine="auto" if args.engine == "ray" else args.engine,
+        options=_engine_options(args, describe_model(args.teacher)),
+        overwrite=args.overwrite,
+        skip_bad_rows=args.skip_bad_rows,
+        score_store=args.score_store,
+    )
+    if args.dry_run:
+        if run.todo:
+            plan = make_plan(run.sources, run.options, run.folders, run.scope, args.gpu)
+            print("\n".join(plan.lines(args.gpu_price)))  # noqa: T201  # the result asked for
+        return []
+    if args.parity and run.todo:
+        check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))
+    run.score()
+    return list(outputs.values())
+
+
+def _engine_options(args: GenerateLogitsArgs, model: ModelInfo) -> EngineOptions:
+    from rag_core.engines.options import EngineOptions, RayOptions, ServerOptions, TransformersOptions, VllmOptions
+
+    return EngineOptions(
+        model=model,
+        instruction=args.instruction,
+        max_length=args.max_length,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        reference=args.reference,
+        transformers=TransformersOptions(args.batch_tokens),
+        vllm=VllmOptions(args.vllm_runner, args.quantization, args.gpu_memory_utilization, args.tensor_parallel_size),
+        server=ServerOptions(args.server_url, args.concurrency, args.server_timeout) if args.server_url else None,
+        ray=RayOptions(args.num_workers, args.gpus_per_worker, args.ray_address) if args.engine == "ray" else None,
+    )
+
+
+def _check_workers(args: GenerateLogitsArgs) -> None:
+    gpus = args.gpus_per_worker
+    if args.engine != "ray" and (args.num_workers, gpus, args.ray_address) != (1, None, None):
+        raise UsageError("--num_workers, --gpus_per_worker and --ray_address are for workers", "Pass --engine ray, too")
+    if args.num_workers < 1:
+        raise UsageError(f"--num_workers is {args.num_workers}", "Pass at least 1")
+    if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
+        raise UsageError(f"--gpus_per_worker is {gpus:g}", "Pass a part of one GPU, or a whole number")
+    if gpus is not None and args.tensor_parallel_size > max(gpus, 1):
+        raise UsageError(
+            f"--tensor_parallel_size {args.tensor_parallel_size} is more than --gpus_per_worker {gpus:g}",
+            "A worker holds a whole copy of the teacher: give it as many GPUs",
+        )
+
+
+def _check_server(args: GenerateLogitsArgs) -> None:
+    from rag_core.engines.options import check_server_flags
+
+    check_server_flags(args.engine, args.server_url, args.dtype)
+    if args.server_url is None:
+        return
+    if args.reference not in (None, "none"):
+        raise UsageError(
+            "--reference cannot be loaded on a server", "Pass --reference none, and compare by --parity 64"
+        )
+    if args.concurrency < 1 or args.server_timeout <= 0:
+        raise UsageError(
+            "--concurrency and --server_timeout must be above 0", "Pass --concurrency 1 or more, and seconds above 0"
+        )

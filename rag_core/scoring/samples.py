@@ -1,0 +1,78 @@
+"""A file of samples that is too large to be held: checked once, then read anew whenever its samples are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rag_core.base.errors import DataError, StaleError
+from rag_core.base.records import RankingSample
+from rag_core.engines.protocols import Pair
+from rag_core.files.jsonl import iterate_samples, read_records
+from rag_core.files.manifest import sha256
+
+
+class SampleFile:
+    """The RankingSample records of a file.
+
+    Attributes:
+        queries, pairs: how many samples, and distinct candidates of theirs.
+        bad_rows: rows that are left out, with `skip_bad_rows`.
+    """
+
+    def __init__(self, path: Path, hash_found: str, *, skip_bad_rows: bool) -> None:
+        """Go through the file once.
+
+        Args:
+            hash_found: its SHA-256 now.
+
+        Raises:
+            DataError: as `jsonl.read_samples`.
+        """
+        self.path = path
+        self.sha256 = hash_found
+        self.bad_rows: list[DataError] = []
+        self._skips = skip_bad_rows
+        self.queries = self.pairs = 0
+        for sample in iterate_samples(path, skipped=self.bad_rows if skip_bad_rows else None):
+            self.queries += 1
+            self.pairs += sum(1 for _ in sample.passages())
+
+    def __iter__(self) -> Iterator[RankingSample]:
+        yield from read_records(self.path, RankingSample, skipped=[] if self._skips else None)
+
+    def check_unchanged(self) -> None:
+        """See that every pass over the file read the same.
+
+        Raises:
+            StaleError: the file is another than it was.
+        """
+        if sha256(self.path) != self.sha256:
+            raise StaleError(
+                "has changed while it was being scored",
+                "Run the same command again; scores of texts that are still in it are kept with --score_store only",
+                path=self.path,
+            )
+
+
+def spread_samples(samples: Iterable[RankingSample], count: int) -> list[RankingSample]:
+    """Return up to `count` samples from all over, evenly spread."""
+    kept: list[RankingSample] = []
+    step = 1  # every step-th sample is kept, and every other dropped again when they become too many
+    for number, sample in enumerate(samples):
+        if number % step == 0:
+            kept.append(sample)
+            if len(kept) > 4 * count:
+                kept, step = kept[::2], 2 * step
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, num=min(len(kept), count)).astype(int)]
+
+
+def spread_pairs(samples: Iterable[RankingSample], count: int) -> list[Pair]:
+    """Return up to `count` distinct pairs from all over the samples: first and last candidate of evenly chosen ones."""
+    chosen: dict[Pair, None] = {}
+    for sample in spread_samples(samples, (count + 1) // 2):
+        passages = [passage for passage, _ in sample.passages()]
+        chosen |= {(sample.query, passage): None for passage in (passages[0], passages[-1])}
+    return list(chosen)[:count]

@@ -1,0 +1,250 @@
+"""A model over files: from samples on disk to `ScoredPair` files with manifests, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_core.base.errors import DataError, StaleError, UsageError
+from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.engines.canary import CANARY_PAIRS
+from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
+from rag_core.engines.protocols import TextEncoder
+from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
+from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
+from rag_core.scoring.chunks import Work
+from rag_core.scoring.samples import SampleFile, spread_pairs
+from rag_core.scoring.scores import score_samples
+from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle, what_scores
+from rag_core.scoring.vectors import embed_samples
+
+# Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
+_CHUNKS_A_WORKER = 16
+_LEAST_ROWS = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Item:
+    source: SampleFile
+    output: Path
+    recipe: Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringRun:
+    """Files that are to be scored, checked and settled, with no model loaded yet.
+
+    Attributes:
+        engine: that was chosen.
+        options: with precision and instruction.
+        scope: hash of all that determines a score beside the texts.
+        folders: where computed rows are found; new ones go to the first.
+        todo: the files that are not finished.
+    """
+
+    engine: EngineName
+    options: EngineOptions
+    scope: str
+    folders: list[Path]
+    todo: list[_Item]
+    _partial: list[Path]
+    _take_over: bool  # of unfinished work of other settings
+
+    @property
+    def sources(self) -> list[SampleFile]:
+        """Return the inputs that are not finished."""
+        return [item.source for item in self.todo]
+
+    def score(self) -> None:
+        """Load the model, and make the files that are not finished.
+
+        Raises:
+            PipelineError: as engine and canary raise, or a file changes meanwhile.
+        """
+        if not self.todo:
+            self._clean_up()  # a kill may have come right before it
+            return
+        model = load(self.engine, self.options, spread_pairs(self.sources[0], CANARY_PAIRS))
+        with ExitStack() as stack:
+            for item in self.todo:
+                stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=self._take_over))
+            if self.folders[0] not in self._partial:
+                describe_store(self.folders[0], self.engine, self.options)
+            work = Work(model, self.scope, self.folders, self._chunk_rows())
+            if isinstance(model, TextEncoder):
+                embed_samples(_Joined(self.sources), work, pairs=sum(source.pairs for source in self.sources))
+            for item in self.todo:
+                _score_file(item, work, self.options)
+            if model.truncated:
+                logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        for folder in filter(Path.exists, self._partial):
+            shutil.rmtree(folder)
+
+    def _chunk_rows(self) -> int:
+        rows = CHUNK_ROWS[self.engine]
+        if self.options.ray is None:
+            return rows
+        pairs = sum(source.pairs for source in self.sources)
+        return min(rows, max(_LEAST_ROWS, pairs // (self.options.ray.num_workers * _CHUNKS_A_WORKER)))
+
+
+def read_sources(outputs: Mapping[Path, Path], *, skip_bad_rows: bool) -> list[SampleFile]:
+    """Go through all inputs once, and see that each has an output of its own.
+
+    Args:
+        outputs: input path -> output path.
+
+    Raises:
+        UsageError: two inputs have one output.
+        DataError: as `read_samples`.
+        StaleError: as `check_inputs`.
+    """
+    if len(set(outputs.values())) < len(outputs):
+        raise UsageError("two input files have the same name and would have the same output", "Score them one by one")
+    return [_read(Path(path), found, skip_bad_rows) for path, found in check_inputs(list(outputs)).items()]
+
+
+def prepare_run(
+    sources: Sequence[SampleFile],
+    outputs: Mapping[Path, Path],
+    *,
+    stage: str,
+    engine: EngineChoice,
+    options: EngineOptions,
+    overwrite: bool = False,
+    skip_bad_rows: bool = False,
+    replace_stale: bool = False,
+    score_store: Path | None = None,
+) -> ScoringRun:
+    """Check all outputs, and settle what was left open.
+
+    Args:
+        sources: of `read_sources`.
+        outputs: input path -> output path.
+        overwrite: score again even what is finished.
+        replace_stale: an output of another recipe is replaced, where without it stands in the way.
+        score_store: folder where scores (or vectors) are kept for good, for other runs with the same model.
+
+    Raises:
+        PipelineError: as `manifest.is_made` and the choice of an engine raise.
+    """
+    name, options = settle(engine, options, list(outputs))
+    todo = []
+    for source in sources:
+        item = _Item(source, outputs[source.path], _recipe(source, stage, name, options, skip_bad_rows))
+        if not overwrite and _is_made(item.output, item.recipe, replace_stale):
+            logger.info("%s is finished already", item.output)
+        else:
+            todo.append(item)
+    # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
+    partial = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
+    scope = scope_of(name, options)
+    stores = [score_store / scope] if score_store else []
+    folders = list(dict.fromkeys([*stores, *partial]))
+    return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale)
+
+
+def score_files(outputs: Mapping[Path, Path], *, skip_bad_rows: bool = False, **settings: Any) -> None:
+    """Score each input file into its output; what is finished stays, what was begun goes on. See `prepare_run`."""
+    sources = read_sources(outputs, skip_bad_rows=skip_bad_rows)
+    prepare_run(sources, outputs, skip_bad_rows=skip_bad_rows, **settings).score()
+
+
+def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
+    values: list[PerQuery] = []
+    scored = score_samples(item.source, work, pairs=item.source.pairs)
+    rows = write_records(item.output, _measuring(scored, values), check=item.source.check_unchanged)
+    write_manifest(
+        item.output,
+        item.recipe,
+        rows=rows,
+        score_unit=work.model.score_unit,
+        skipped={"bad_rows": len(item.source.bad_rows)},
+        batch_size=options.batch_size,
+    )
+    logger.info("%s: %d queries, %d pairs", item.output, item.source.queries, rows)
+    ranking = {metric: np.concatenate([block[metric] for block in values]) for metric in METRICS}
+    if measured(ranking):
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
+        logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
+
+
+def _measuring(
+    scored: Iterator[tuple[RankingSample, list[ScoredPair]]], values: list[PerQuery]
+) -> Iterator[ScoredPair]:
+    """Yield the pairs as they come, and measure their ranking on the way."""
+    while block := list(islice(scored, _MEASURED_AT_ONCE)):
+        for _, pairs in block:
+            yield from pairs
+        values.append(measure([sample for sample, _ in block], [[pair.score for pair in pairs] for _, pairs in block]))
+
+
+class _Joined:
+    """Samples of several files, one file after another, as often as they are asked for."""
+
+    def __init__(self, sources: Sequence[SampleFile]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[RankingSample]:
+        return chain.from_iterable(self._sources)
+
+
+def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
+    try:
+        return is_made(output, recipe)
+    except StaleError:
+        if not replace_stale:
+            raise
+        return False
+
+
+def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
+    source = SampleFile(path, found, skip_bad_rows=skip_bad_rows)
+    for error in source.bad_rows:
+        logger.warning("left out: %s", error)
+    return source
+
+
+def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions, skip_bad_rows: bool) -> Recipe:
+    flags, model = what_scores(engine, options)
+    return Recipe(
+        stage=stage,
+        flags={**flags, "skip_bad_rows": skip_bad_rows},
+        inputs={str(source.path): source.sha256},
+        model=model,
+    )
+
+
+_MEASURED_AT_ONCE = 1000  # queries
+
+
+def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[float]]:
+    """Read a ScoredPair file as the scores of each sample's `passages()`, in their order.
+
+    Raises:
+        DataError: the file lacks a pair of the samples.
+    """
+    score_of = {(pair.query_id, pair.passage): pair.score for pair in read_records(path, ScoredPair)}
+    try:
+        return [[score_of[sample.query_id or "", passage] for passage, _ in sample.passages()] for sample in samples]
+    except KeyError as error:
+        raise DataError(
+            f"has no score for query_id {error.args[0][0]!r} and passage {error.args[0][1][:60]!r}",
+            "Score the evaluated file itself (generate_logits), with the same query_id values",
+            path=path,
+        ) from error

@@ -1,0 +1,80 @@
+"""An embedder over texts: each is embedded once, and its vector kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rag_core.base.errors import EngineError
+from rag_core.base.records import RankingSample
+from rag_core.engines.canary import CANARY_PAIRS
+from rag_core.engines.options import EngineOptions
+from rag_core.engines.protocols import ChunkTextEncoder, Floats, Role, TextEncoder
+from rag_core.files.chunk_store import ChunkStore, row_key
+from rag_core.scoring.chunks import Chunks, Work, compute
+from rag_core.scoring.samples import spread_pairs
+from rag_core.scoring.settings import CHUNK_ROWS, load, scope_of, settle
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """Vectors of texts by role, each of length 1, read from disk when they are asked for."""
+
+    stores: Mapping[Role, ChunkStore]
+    scope: str
+    dimensions: int
+
+    def of(self, texts: Sequence[tuple[Role, str]]) -> Floats:
+        """Return the vectors of (role, text) pairs; shape (texts, dimensions)."""
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        for role, store in self.stores.items():
+            mine = [i for i, (of, _) in enumerate(texts) if of == role]
+            if mine:
+                vectors[mine] = store.read([row_key(self.scope, role, texts[i][1]) for i in mine])
+        return vectors
+
+
+def embed_samples(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> dict[Role, ChunkStore]:
+    """Embed all queries and passages of samples, which are gone through twice; return where their vectors are.
+
+    Of several files at once: a text that stands in two is embedded once, and long texts share their batches.
+    """
+    queries = embed_texts((sample.query for sample in samples), "query", work)
+    passages = (passage for sample in samples for passage, _ in sample.passages())
+    return {"query": queries, "passage": embed_texts(passages, "passage", work, total=pairs)}
+
+
+def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | None = None) -> ChunkStore:
+    """Embed texts of a role, each once, the longest of a window first; return the store of their vectors.
+
+    Its keys are `row_key(scope, role, text)`.
+    """
+    assert isinstance(work.model, TextEncoder)
+    model, store = work.model, ChunkStore(work.folders, role)
+    chunks = Chunks(texts, lambda text: row_key(work.scope, role, text), store, work.chunk_rows, by_length=True)
+    if isinstance(model, ChunkTextEncoder):
+        values = model.encode_chunks(chunks, role)
+    else:
+        values = ((number, model.encode(chunk, role)) for number, chunk in enumerate(chunks))
+    compute(chunks, values, f"{role}s", total)
+    return store
+
+
+def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], folder: Path) -> TextVectors:
+    """Embed texts by role with an embedder; what is in `folder` from an earlier run is taken from there.
+
+    Raises:
+        EngineError: the model is no embedder, or as the engine raises.
+    """
+    name, options = settle("sentence-transformers", options, [])  # vLLM would keep the GPU memory
+    query, passages = min(texts["query"] or texts["passage"]), sorted(texts["passage"])
+    tried = [RankingSample(query, candidates=[text]) for text in passages[:: max(1, len(passages) // CANARY_PAIRS)]]
+    model = load(name, options, spread_pairs(tried, CANARY_PAIRS))
+    if not isinstance(model, TextEncoder):
+        raise EngineError(f"{options.model.name} gives no vectors", "Pass an embedder")
+    folder.mkdir(exist_ok=True)
+    work = Work(model, scope_of(name, options), [folder], CHUNK_ROWS[name])
+    return TextVectors({role: embed_texts(texts[role], role, work) for role in texts}, work.scope, model.dimensions)

@@ -1,0 +1,204 @@
+"""Splitting by query without leakage, and finding leakage between files that exist already.
+
+Two queries are duplicates when they are equal after lower-casing and stripping punctuation (exact), or when
+the sets of their character 4-grams have a Jaccard similarity of at least 0.8 (near). All pairs at or above
+the threshold are found, none by chance: the index is the prefix filter of Chaudhuri et al. 2006, not a hash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.records import RankingSample
+
+NEAR = 0.8
+_GRAM = 4
+
+Splits = dict[str, list[RankingSample]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leak:
+    """What two splits share.
+
+    Attributes:
+        exact: positions in `split` of queries that stand in `other`, too.
+        near: positions in `split` of queries that have a near duplicate, but no exact one, in `other`.
+        passages: how many distinct passages stand in both.
+    """
+
+    split: str
+    other: str
+    exact: list[int]
+    near: list[int]
+    passages: int
+
+    @property
+    def queries(self) -> list[int]:
+        """The positions of both kinds of duplicates."""
+        return self.exact + self.near
+
+    def counts(self) -> dict[str, str | int]:
+        """Return the numbers for a manifest."""
+        return {
+            "between": f"{self.split} and {self.other}",
+            "queries_exact": len(self.exact),
+            "queries_near": len(self.near),
+            "passages": self.passages,
+        }
+
+
+def parse_fractions(words: Sequence[str]) -> dict[str, float]:
+    """Read `train=0.8 dev=0.1 test=0.1`.
+
+    Raises:
+        UsageError: a word is malformed, a name comes twice, or the fractions do not sum to 1.
+    """
+    fractions: dict[str, float] = {}
+    for word in words:
+        match = re.fullmatch(r"([A-Za-z]\w*)=(0?\.\d+|1(?:\.0*)?)", word)
+        if match is None or float(match[2]) == 0:
+            raise UsageError(f"--splits {word!r} is not name=fraction", "Write e.g. train=0.8 dev=0.1 test=0.1")
+        if match[1] in fractions:
+            raise UsageError(f"--splits names {match[1]!r} twice", "Give each split a name of its own")
+        fractions[match[1]] = float(match[2])
+    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
+        raise UsageError(f"the --splits fractions sum to {sum(fractions.values()):g}", "Make them sum to 1")
+    return fractions
+
+
+def split_samples(samples: Sequence[RankingSample], fractions: Mapping[str, float], seed: int) -> Splits:
+    """Split in input order within each split; duplicate queries, and duplicates of those, stay together.
+
+    Raises:
+        DataError: a split would get no query.
+    """
+    names = assign_splits([sample.query for sample in samples], fractions, seed)
+    splits: Splits = {name: [] for name in fractions}
+    for sample, name in zip(samples, names, strict=True):
+        splits[name].append(sample)
+    for name, part in splits.items():
+        if not part:
+            raise DataError(
+                f"{len(samples)} queries are too few for --splits {name}={fractions[name]:g}: it would be empty",
+                "Leave that split out, raise its fraction, or add queries",
+            )
+    return splits
+
+
+def assign_splits(queries: Sequence[str], fractions: Mapping[str, float], seed: int) -> list[str]:
+    """Return the split of each query: the groups in random order, each to the split that lacks most queries."""
+    groups = duplicate_groups(queries)
+    random.Random(seed).shuffle(groups)
+    lacking = {name: fraction * len(queries) for name, fraction in fractions.items()}
+    names = [""] * len(queries)
+    for group in groups:
+        name = max(lacking, key=lambda name: lacking[name])
+        lacking[name] -= len(group)
+        for i in group:
+            names[i] = name
+    return names
+
+
+def duplicate_groups(queries: Sequence[str]) -> list[list[int]]:
+    """Return the connected components of the duplicate relation, as ascending positions, by first position."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = _first_positions(queries)
+    pairs = [(first[left], first[right]) for left, right in _near_keys(list(first))]
+    pairs += [(i, first[normalize(query)]) for i, query in enumerate(queries)]
+    if not pairs:
+        return []
+    rows, columns = zip(*pairs, strict=True)
+    edges = coo_array(([True] * len(pairs), (rows, columns)), shape=(len(queries), len(queries)))
+    groups: dict[int, list[int]] = {}
+    for i, label in enumerate(connected_components(edges, directed=False)[1]):
+        groups.setdefault(int(label), []).append(i)
+    return list(groups.values())
+
+
+def find_leaks(splits: Splits) -> list[Leak]:
+    """Compare every two splits, the training split (see `is_training`) as the first of its pairs."""
+    names = sorted(splits, key=lambda name: not is_training(name))
+    keys = {name: [normalize(sample.query) for sample in splits[name]] for name in names}
+    near: dict[str, set[str]] = defaultdict(set)
+    for left, right in _near_keys(list(dict.fromkeys(key for name in names for key in keys[name]))):
+        near[left].add(right)
+        near[right].add(left)
+    passages = {name: {text for sample in splits[name] for text, _ in sample.passages()} for name in names}
+    leaks = []
+    for position, name in enumerate(names):
+        for other in names[position + 1 :]:
+            there = set(keys[other])
+            leaks.append(
+                Leak(
+                    split=name,
+                    other=other,
+                    exact=[i for i, key in enumerate(keys[name]) if key in there],
+                    near=[
+                        i for i, key in enumerate(keys[name]) if key not in there and not near[key].isdisjoint(there)
+                    ],
+                    passages=len(passages[name] & passages[other]),
+                )
+            )
+    return leaks
+
+
+def without_leaks(splits: Splits, leaks: Sequence[Leak]) -> Splits:
+    """Take the queries out of the training splits that duplicate a query of a split that is none.
+
+    Shared passages stay: splits share a corpus wherever one corpus is searched, and what must not be known
+    before the test is which of them answers a query.
+    """
+    kept = dict(splits)
+    for split in filter(is_training, splits):
+        leaking = {i for leak in leaks if leak.split == split and not is_training(leak.other) for i in leak.queries}
+        kept[split] = [sample for i, sample in enumerate(splits[split]) if i not in leaking]
+    return kept
+
+
+def is_training(name: str) -> bool:
+    """Tell whether a split of this name is one to train on: `train`, `train_2016`, `my-train`."""
+    return "train" in re.split(r"[^a-z]+", name.lower())
+
+
+def normalize(query: str) -> str:
+    """Return the words of a query in lower case, or the query where it has none (`???`)."""
+    return " ".join(re.findall(r"\w+", query.lower())) or query.strip()
+
+
+def similar_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """Yield every (i, j), i < j, of non-empty sets with a Jaccard similarity of at least `threshold`.
+
+    Two such sets share one of their `|x| - ceil(threshold |x|) + 1` rarest elements, so only these are indexed.
+    """
+    frequency = Counter(element for elements in sets for element in elements)
+    index: dict[str, list[int]] = defaultdict(list)
+    for j, elements in enumerate(sets):
+        rarest = sorted(elements, key=lambda element: (frequency[element], element))
+        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest) - 1e-9) + 1]
+        for i in sorted({i for element in prefix for i in index[element]}):
+            shared = len(sets[i] & elements)
+            if shared >= threshold * (len(sets[i]) + len(elements) - shared) - 1e-9:
+                yield i, j
+        for element in prefix:
+            index[element].append(j)
+
+
+def _first_positions(queries: Sequence[str]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for i, query in enumerate(queries):
+        first.setdefault(normalize(query), i)
+    return first
+
+
+def _near_keys(keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    grams = [frozenset(key[i : i + _GRAM] for i in range(max(1, len(key) - _GRAM + 1))) for key in keys]
+    return ((keys[i], keys[j]) for i, j in similar_pairs(grams, NEAR))

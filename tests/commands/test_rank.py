@@ -1,0 +1,89 @@
+"""The table of a ranking: by hand, and what the stage prints for tiny models."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_core import rank
+from rag_core.base.tables import format_ranking
+from rag_core.scoring.ranking_table import ranking_rows
+from tests.conftest import TINY
+
+PASSAGES = [("first  in\nthe file", 0), ("second", 1), ("third", 0)]
+
+
+def test_the_rows_by_hand():
+    assert ranking_rows(PASSAGES, np.array([0.1, 0.9, 0.5]), np.array([3.0, 1.0, 2.0])) == [
+        ["rank", "before", "moved", "score", "score before", "label", "passage"],
+        ["1", "3", "+2", "0.9000", "1.0000", "relevant", "second"],
+        ["2", "2", "", "0.5000", "2.0000", "", "third"],
+        ["3", "1", "-2", "0.1000", "3.0000", "", "first in the file"],
+    ]
+    unlabelled = [(text, None) for text, _ in PASSAGES]
+    assert ranking_rows(unlabelled, [1, 2, 3], None)[:2] == [["rank", "score", "passage"], ["1", "3.0000", "third"]]
+
+
+def test_passages_are_cut_to_the_width():
+    rows = [["rank", "passage"], ["1", "a" * 100], ["2", "漢" * 50], ["3", "e\u0301" * 30 + "\x1b[31m"]]
+    lines = format_ranking(rows, 40).splitlines()
+    assert lines[1] == "   1  " + "a" * 33 + "…"
+    assert lines[2] == "   2  " + "漢" * 16 + "…"  # each takes two columns
+    assert lines[3] == "   3  " + "e\u0301" * 30 + "[31m"  # no combining character takes one, no control is printed
+    assert format_ranking([["rank", "passage"], ["1", "short"]], 40) == "rank  passage\n   1  short"
+
+
+def test_two_models_side_by_side(tiny_cross_encoder, tiny_encoder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = str(TINY / "test.jsonl")
+    assert rank.main(["--model", tiny_cross_encoder, "--before", tiny_encoder, "--passages", path]) == 0
+    query, blank, head, *lines = capsys.readouterr().out.splitlines()
+    sample = json.loads((TINY / "test.jsonl").read_text().splitlines()[0])
+    assert (query, blank) == (sample["query"], "")
+    assert head.split() == ["rank", "before", "moved", "score", "score", "before", "label", "passage"]
+    assert len(lines) == len(sample["positive"]) + len(sample["negative"])
+    assert all(len(line) <= 80 for line in lines)
+    assert sum("relevant" in line for line in lines) == len(sample["positive"])
+    scores = [float(line[20:].split()[0]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_lines_of_text(tiny_encoder, tmp_path, capsys):
+    passages = tmp_path / "passages.txt"
+    passages.write_text("sort a list\n\nopen a file\nsort a list\n", encoding="utf-8")
+    model = ["--model", tiny_encoder, "--passages", str(passages)]
+    assert rank.main([*model, "--query", "sort a list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["rank", "score", "passage"]
+    assert [line.split(maxsplit=2)[2] for line in lines[3:]] == ["sort a list", "open a file"]
+    assert rank.main(model) == 2
+    assert capsys.readouterr().err == "Error: lines of text have no query. Pass --query.\n"
+    passages.write_text(" \n")
+    assert rank.main([*model, "--query", "q"]) == 1
+    assert capsys.readouterr().err == f"Error: {passages}: holds no passages. Write one a line.\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--query_id", "none"], "has no query_id 'none'. Leave out --query_id for the first."),
+        (["--query", " "], "--query is empty. Write a query, or leave it out."),
+    ],
+)
+def test_errors_come_before_any_model(flags, message, capsys):
+    assert rank.main(["--model", "no/model", "--passages", str(TINY / "test.jsonl"), *flags]) != 0
+    assert capsys.readouterr().err.endswith(message + "\n")
+
+
+def test_a_model_that_is_nowhere_or_cut_off(tmp_path, tiny_cross_encoder, capsys):
+    passages = tmp_path / "passages.txt"
+    passages.write_text("a cave\na fence\n")
+    broken = Path(shutil.copytree(tiny_cross_encoder, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])
+    for model in (tmp_path / "none", broken):
+        assert rank.main(["--model", str(model), "--query", "caves", "--passages", str(passages)]) == 1
+        assert f"Error: cannot load the model '{model}' (" in capsys.readouterr().err
+    assert rank.main(["--model", "m", "--query", "caves", "--passages", "rows.json"]) == 2
+    assert "rows.json is neither .jsonl nor lines of text" in capsys.readouterr().err

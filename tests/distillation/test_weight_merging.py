@@ -1,0 +1,132 @@
+"""Which point between before and after is chosen."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rag_core.base.errors import DataError
+from rag_core.base.records import ScoredPair
+from rag_core.distillation import weight_merging
+from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.weight_merging import BETWEEN, BEYOND
+from rag_core.files.jsonl import write_records
+
+
+def curve(mean, spread=0.0, queries=8):
+    """Values whose mean at alpha is `mean(alpha)`, and whose differences between two alphas vary by `spread`."""
+    sign = np.resize([1, -1], queries)
+    return np.array([mean(alpha) + spread * alpha * sign for alpha in BETWEEN])
+
+
+def decide(inside, outside):
+    return weight_merging.decide(BETWEEN, inside, outside)
+
+
+def arch(top):
+    return curve(lambda alpha: alpha * (top - alpha))  # above its start until `top`
+
+
+def test_the_best_point_at_which_nothing_falls():
+    rising = curve(lambda alpha: alpha)
+    assert decide([rising], [])[0] == 1
+    alpha, reason = decide([rising], [arch(0.65)])
+    assert alpha == 0.5
+    assert reason == (
+        "nearest to 1 within a standard error of the best on the in-domain dev files, "
+        "of 3 of 5 at which no out-of-domain dev file falls by more than a standard error"
+    )
+    assert decide([rising], [arch(0.65), curve(lambda alpha: -alpha)])[0] == 0
+
+
+def test_what_the_dev_file_cannot_tell_from_the_best_is_decided_for_the_trained_weights():
+    assert decide([curve(lambda alpha: -abs(alpha - 0.25))], [])[0] == 0.25
+    # The shortfall at 1, of 0.75, is within 0.75 * 3 / sqrt(8).
+    assert decide([curve(lambda alpha: -abs(alpha - 0.25), spread=3.0)], [])[0] == 1
+    several = [curve(lambda alpha: -abs(alpha - 0.25), spread=3.0, queries=8)]
+    assert decide([*several, curve(lambda alpha: -abs(alpha - 0.25), 0.0, 92)], [])[0] == 0.25
+
+
+def test_a_fall_that_a_dev_file_cannot_tell_from_none_is_no_fall():
+    rising = curve(lambda alpha: alpha)
+
+    def falling(spread):
+        return curve(lambda alpha: -0.1 * alpha, spread)
+
+    assert decide([rising], [falling(spread=0.3)])[0] == 1  # 0.3 / sqrt(8) is 0.106
+    assert decide([rising], [falling(spread=0.2)])[0] == 0
+    assert decide([rising], [falling(spread=0.3), falling(spread=0.2)])[0] == 0
+
+
+def test_without_an_in_domain_file_half_or_less():
+    assert decide([], [curve(lambda alpha: 0.0)])[0] == 0.5
+    assert decide([], [arch(0.4)])[0] == 0.25
+
+
+def test_beyond_the_trained_one_as_far_as_nothing_falls():
+    alphas = BETWEEN + BEYOND
+    rising, falling_from_two = np.array(alphas), np.array([2.2 - alpha if alpha > 2 else 0.0 for alpha in alphas])
+    assert weight_merging.decide(alphas, [np.tile(rising, (8, 1)).T], [np.tile(falling_from_two, (8, 1)).T])[0] == 2
+    flat_from_two = np.minimum(rising, 2)
+    assert weight_merging.decide(alphas, [np.tile(flat_from_two, (8, 1)).T], [])[0] == 2
+
+
+class Dev:
+    """A file whose values follow a curve; counts how often it is measured."""
+
+    path, groups, measure = Path("dev.jsonl"), [0] * 8, "MAP"
+
+    def __init__(self, line, mean):
+        self._line, self._mean, self.asked = line, mean, []
+
+    def values(self, model, batch_size):
+        self.asked.append(self._line.alpha)
+        return np.full(8, self._mean(self._line.alpha))
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "measured"),
+    [
+        (lambda alpha: alpha, lambda alpha: 0.0, [*BETWEEN, *BEYOND]),
+        (lambda alpha: -abs(alpha - 1.5), lambda alpha: 0.0, [*BETWEEN, 1.5, 2.0]),
+        (lambda alpha: alpha, lambda alpha: 0.9 - alpha if alpha else 0.0, [*BETWEEN]),
+        (lambda alpha: alpha, None, [*BETWEEN]),
+        (None, lambda alpha: 0.0, [*BETWEEN]),
+    ],
+    ids=["rising", "until the top", "until the guard says no", "without a guard", "without an in-domain file"],
+)
+def test_how_far_it_is_measured(inside, outside, measured, monkeypatch):
+    line = SimpleNamespace()
+    monkeypatch.setattr(
+        weight_merging, "interpolate", lambda model, before, after, alpha: setattr(line, "alpha", alpha)
+    )
+    curves = {"in-domain": inside, "out-of-domain": outside}
+    devs = [(domain, Dev(line, mean)) for domain, mean in curves.items() if mean]
+    merge = weight_merging.choose_alpha(None, {}, {}, devs, 8)
+    assert merge.alphas == measured
+    assert all(
+        dev.asked == measured and len(curve.values) == len(measured)
+        for (_, dev), curve in zip(devs, merge.files, strict=True)
+    )
+
+
+def rows(*candidates):
+    return [ScoredPair("1", "q", f"p{i}", score, label) for i, (score, label) in enumerate(candidates)]
+
+
+def read(path, pairs):
+    write_records(path, pairs)
+    return DevSet.read(path, skipped=None)
+
+
+def test_labels_are_measured_where_there_are_any(tmp_path):
+    assert read(tmp_path / "a", rows((0.1, 1), (0.2, 0))).measure == "MAP"
+    assert read(tmp_path / "b", rows((0.1, 1), (0.2, 1))).measure == "Kendall's tau"
+    assert read(tmp_path / "c", rows((0.1, None), (0.2, None))).measure == "Kendall's tau"
+
+
+@pytest.mark.parametrize("pairs", [rows((0.1, 1)), rows((0.1, None), (0.1, None))])
+def test_a_file_that_compares_nothing_is_refused(tmp_path, pairs):
+    with pytest.raises(DataError, match="no query with two candidates that differ in label or score"):
+        read(tmp_path / "a", pairs)

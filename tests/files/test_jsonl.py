@@ -1,0 +1,201 @@
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_core.base.errors import DataError, StaleError
+from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.files.atomic import atomic_write
+from rag_core.files.jsonl import output_path, read_groups, read_records, read_samples, write_records
+
+text = st.text(min_size=1).filter(str.strip)
+
+
+@given(
+    st.lists(
+        st.builds(
+            ScoredPair,
+            text,
+            text,
+            text,
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.sampled_from([0, 1, None]),
+        ),
+        min_size=1,
+    ),
+    st.sampled_from([".jsonl", ".jsonl.gz"]),
+)
+def test_what_is_written_is_read(tmp_path_factory, records, suffix):
+    path = tmp_path_factory.mktemp("x") / f"a{suffix}"
+    assert write_records(path, records) == len(records)
+    assert list(read_records(path, ScoredPair)) == records
+
+
+def test_equal_content_gives_equal_gzip_bytes(tmp_path):
+    record = Triplet("1", "q", "p", "n", 0.5)
+    for name in ("a", "b"):
+        write_records(tmp_path / f"{name}.jsonl.gz", [record])
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+def test_a_sample_without_id_gets_its_line_number(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n{"query": "a", "candidates": ["x"]}\n\n{"query": "a", "candidates": ["x"]}\n')
+    assert [sample.query_id for sample in read_samples(path)] == ["2", "4"]
+
+
+def test_a_passage_in_both_lists_is_a_positive_and_stands_once():
+    sample = RankingSample("q", positive=["a", "b", "a"], negative=["c", "a"])
+    assert list(sample.passages()) == [("a", 1), ("b", 1), ("c", 0)]
+
+
+def test_keys_of_others_are_ignored_and_a_byte_order_mark_too(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"query": "a", "positive": ["x"], "negative": ["y"], "source": {"k": 1}}\r\n')
+    assert read_samples(path)[0].positive == ["x"]
+
+
+BAD = [
+    (RankingSample, b"{", "is not JSON (EOF while parsing an object)"),
+    (RankingSample, b"[1]", "is not a JSON object"),
+    (RankingSample, b'{"query": " ", "positive": ["x"], "negative": []}', "'query' is empty"),
+    (RankingSample, b'{"query": 3, "positive": ["x"], "negative": []}', "'query' should be a valid string"),
+    (RankingSample, b'{"query": "a", "positive": ["x"], "negative": ["y", ""]}', "'negative[1]' is empty"),
+    (RankingSample, b'{"query": "a", "positive": "x", "negative": ["y"]}', "'positive' should be a valid array"),
+    (RankingSample, b'{"query": "a"}', "the RankingSample needs 'positive' and 'negative', or 'candidates'"),
+    (RankingSample, b'{"query": "a", "positive": [], "negative": []}', "the RankingSample has no candidates"),
+    (RankingSample, b'{"positive": ["a"], "negative": ["b"]}', "a RankingSample needs 'query', which is missing"),
+    (
+        RankingSample,
+        b'{"query": "a", "positive": ["b"], "negative": [], "candidates": ["c"]}',
+        "the RankingSample has both 'candidates' and 'positive'/'negative'",
+    ),
+    (ScoredPair, b'{"query_id": "1", "query": "a", "passage": "b", "score": NaN}', "'score' should be a finite number"),
+    (ScoredPair, b'{"query_id": "1", "query": "a", "passage": "b", "score": "1"}', "'score' should be a valid number"),
+    (
+        ScoredPair,
+        b'{"query_id": "1", "query": "a", "passage": "b", "score": 1, "label": 2}',
+        "'label' should be 0 or 1",
+    ),
+    (
+        Triplet,
+        b'{"query_id": "1", "query": "a", "positive": "b", "negative": "c", "score": 0}',
+        "the Triplet has a margin ('score') that is not above 0",
+    ),
+    (
+        SoftLabels,
+        b'{"query_id": "1", "query": "a", "passages": ["b"], "scores": [1, 2]}',
+        "the SoftLabels has 1 passages but 2 scores",
+    ),
+    (
+        ScoredPair,
+        b'{"query_id": "1", "query": "a", "positive": "b", "negative": "c", "score": 1}',
+        "is a Triplet (made by create_triplets), where a ScoredPair is needed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("record_type", "line", "what"), BAD, ids=[what[:40] for _, _, what in BAD])
+def test_a_bad_row_is_named_with_file_and_line(tmp_path, record_type, line, what):
+    path = tmp_path / "a.jsonl"
+    good = {
+        RankingSample: b'{"query": "a", "candidates": ["b"]}',
+        ScoredPair: b'{"query_id": "0", "query": "a", "passage": "b", "score": 1}',
+        Triplet: b'{"query_id": "0", "query": "a", "positive": "b", "negative": "c", "score": 1}',
+        SoftLabels: b'{"query_id": "0", "query": "a", "passages": ["b"], "scores": [1]}',
+    }[record_type]
+    path.write_bytes(good + b"\n" + line + b"\n")
+    with pytest.raises(DataError) as error:
+        list(read_records(path, record_type))
+    assert str(error.value).startswith(f"{path}:2: {what}")
+    skipped = []
+    assert len(list(read_records(path, record_type, skipped=skipped))) == 1
+    assert len(skipped) == 1
+
+
+def test_two_rows_with_one_query_id(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"query": "a", "candidates": ["x"], "query_id": "7"}\n' * 2)
+    with pytest.raises(DataError, match="query_id '7' stands in more than one row"):
+        read_samples(path)
+
+
+def test_groups_are_by_query_id_wherever_the_rows_stand(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [ScoredPair(i, "same text", f"{i}{j}", 0.0) for j in range(2) for i in ("1", "2")]
+    write_records(path, rows)
+    assert [[pair.passage for pair in group] for group in read_groups(path, ScoredPair)] == [["10", "11"], ["20", "21"]]
+
+
+@pytest.mark.parametrize(
+    ("second", "what"),
+    [
+        (ScoredPair("1", "other", "b", 0.0), "query_id '1' stands for two queries ('q', 'other')"),
+        (ScoredPair("1", "q", "a", 1.0), "query_id '1' has the passage 'a' twice"),
+    ],
+)
+def test_groups_that_contradict_themselves(tmp_path, second, what):
+    path = tmp_path / "a.jsonl"
+    write_records(path, [ScoredPair("1", "q", "a", 0.0), second])
+    with pytest.raises(DataError) as error:
+        read_groups(path, ScoredPair)
+    assert what in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(gzip.compress(b'{"query": "a", "candidates": ["x"]}\n' * 9999)[:-20])
+    plain = tmp_path / "plain.jsonl.gz"
+    plain.write_bytes(b"{}\n")
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes(b'{"query": "caf\xe9", "candidates": ["x"]}\n')
+    empty = tmp_path / "empty.jsonl"
+    empty.write_bytes(b"\n")
+    for path, what in [
+        (cut, "the gzip file is damaged or cut off after line"),
+        (plain, "the gzip file is damaged or cut off after line 0"),
+        (latin, "1: is not UTF-8"),
+        (empty, "holds no RankingSample records"),
+        (tmp_path / "none.jsonl", "no such file"),
+        (tmp_path, "is a directory"),
+    ]:
+        with pytest.raises(DataError) as error:
+            read_samples(path)
+        assert str(error.value).startswith(f"{path}:")
+        assert what in str(error.value)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("old")
+
+    def records():
+        yield Triplet("1", "q", "p", "n", 0.5)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_records(path, records())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    assert path.read_text() == "old"
+
+
+def test_two_writers_of_one_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with atomic_write(path) as file:
+        file.write(b"first")
+        with pytest.raises(StaleError, match="another process is writing it"), atomic_write(path):
+            pass
+    assert path.read_text() == "first"
+
+
+def test_a_temporary_file_of_a_killed_run_is_taken_over(tmp_path):
+    (tmp_path / ".a.jsonl.tmp").write_text("a long rest of a run that was killed in the middle of its writing")
+    write_records(tmp_path / "a.jsonl", [Triplet("1", "q", "p", "n", 0.5)])
+    assert len(list(read_records(tmp_path / "a.jsonl", Triplet))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_output_path(tmp_path):
+    assert output_path(tmp_path / "a.b.jsonl.gz", "_logits", None) == tmp_path / "a.b_logits.jsonl"
+    assert output_path(tmp_path / "a.jsonl", "_x", tmp_path / "o") == tmp_path / "o" / "a_x.jsonl"
