@@ -2,7 +2,8 @@
 
 python benchmarks/tables.py [--store NAME report.json] [--check]
 
-`--store` only keeps a report under a name; `--check` writes nothing and exits 1 where a page is stale.
+A table stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. `--store` only keeps a report under a name.
+`--check` writes nothing, and exits with 1 where a page is stale or a table stands on no page.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "RESULTS.md")
 # Files of results whose rows stand in the tables of speed.
 PERFORMANCE = ("scoring", "training", "evaluation")
 EXPORT = ("export-cross-encoder", "export-embedder")
+# The two halves of the quickstart, and the students that they train.
+QUICKSTART = {"embedder": "quickstart-embedding", "cross-encoder": "quickstart-reranker"}
 _BOOTSTRAP_SEED = 0
 
 Values = npt.NDArray[np.float64]
@@ -44,13 +47,16 @@ def main() -> int:
         store(args.store[0], Path(args.store[1]))
         return 0
     stale = False
-    for page in PAGES:
-        current = page.read_text(encoding="utf-8")
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for page, current in pages.items():
         fresh = fill(current)
         stale |= fresh != current
         if not args.check:
             page.write_text(fresh, encoding="utf-8")
-    return int(args.check and stale)
+    homeless = [name for name in TABLES if not any(_marks(name).search(current) for current in pages.values())]
+    if homeless:
+        print(f"on no page: {', '.join(homeless)}", file=sys.stderr)  # noqa: T201
+    return int(bool(homeless) or (args.check and stale))
 
 
 def store(name: str, report: Path) -> None:
@@ -77,26 +83,36 @@ def store(name: str, report: Path) -> None:
 
 def fill(page: str) -> str:
     """Return a page with the tables between its markers made anew."""
-    tables: dict[str, Callable[[], str]] = {
-        "quickstart": quickstart,
-        "summary": summary,
-        "embedding": lambda: quality("embedding"),
-        "reranker": lambda: quality("reranker"),
-        "performance": lambda: performance(PERFORMANCE),
-        "export": lambda: performance(EXPORT),
-    }
-    for name, table in tables.items():
-        pattern = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if pattern.search(page):
+    for name, table in TABLES.items():
+        if _marks(name).search(page):
             content = table()
-            page = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
+            page = _marks(name).sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
     return page
 
 
+def _marks(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+
+
 def quickstart() -> str:
+    """Return one row per student and test file of the quickstart: MAP, and how long training took."""
+    rows = [["student", "test file", "BM25", "before", "after", "teacher", "after - before [95 %]", "training"]]
+    for student, name in QUICKSTART.items():
+        report = _load(name)
+        for number, file in enumerate(report["files"]):
+            means = [f"{file['means'][ranker]['MAP']:.3f}" for ranker in ("BM25", "before", "after", "teacher")]
+            change = file["change_to_after"]["before"]["MAP"]
+            interval = f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+            seconds = f"{report['training']['seconds']:.0f} s" if number == 0 else ""
+            rows.append([student if number == 0 else "", file["domain"], *means, interval, seconds])
+    return format_rows(rows)
+
+
+def quickstart_tables() -> str:
     """Return what the two halves of the quickstart print."""
-    halves = {"Embedder": "quickstart-embedding", "Reranker": "quickstart-reranker"}
-    return "\n\n".join(f"{title}:\n\n```text\n{format_table(_load(name))}\n```" for title, name in halves.items())
+    return "\n\n".join(
+        f"{student.capitalize()}:\n\n```text\n{format_table(_load(name))}\n```" for student, name in QUICKSTART.items()
+    )
 
 
 def summary() -> str:
@@ -105,7 +121,7 @@ def summary() -> str:
     for name, run in RUNS.items():
         reports = _reports(name)
         if len(reports) > 1:
-            link = f"[{_short(name)}](docs/RESULTS.md#{name})"
+            link = f"[{_short(name)}](#{name})"
             means = [f"{_values(reports, ranker).mean():.4f}" for ranker in ("BM25", "before", "after", "teacher")]
             student = "embedder" if run.pipeline == "embedding" else "cross-encoder"
             rows.append([student, link, *means, _change(reports), _elsewhere(reports)])
@@ -211,6 +227,17 @@ def performance_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _load(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "quickstart": quickstart,
+    "quickstart tables": quickstart_tables,
+    "summary": summary,
+    "embedding": lambda: quality("embedding"),
+    "reranker": lambda: quality("reranker"),
+    "performance": lambda: performance(PERFORMANCE),
+    "export": lambda: performance(EXPORT),
+}
 
 
 if __name__ == "__main__":
