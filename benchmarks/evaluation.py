@@ -28,6 +28,7 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.evaluation.evaluate import EvaluateArgs
 from rag_core.evaluation.rankers import evaluate_file, read_labelled, score_for_evaluation
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples, write_records
 from reranker_distillation.training import load_student
 
@@ -89,7 +90,7 @@ def theirs(model: Path, labelled: Path, kind: str) -> dict[str, float]:
 
 def ours(model: Path, labelled: Path, dtype: str) -> dict[str, float]:
     """Return the metrics as the stage evaluate has them."""
-    (samples,) = read_labelled([labelled], skip_bad_rows=False).values()
+    (samples,) = read_labelled([labelled], BadRows(skip=False)).values()
     options = EngineOptions(
         describe_model(str(model)), max_length=DEFAULTS["max_length"], batch_size=DEFAULTS["batch_size"], dtype=dtype
     )

@@ -20,14 +20,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_core.base.errors import DataError, UsageError
+from rag_core.base.errors import UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import is_main_process
 from rag_core.base.stage import run_stage
 from rag_core.distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.distillation.train_args import TrainArgs
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
-from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_inputs,
+    check_output_folder,
+    is_made,
+    read_manifest,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.release.model_card import shown_command, write_model_card
 
@@ -114,14 +123,13 @@ def run(args: Args) -> Path:
             *args.out_of_domain_dev_files,
         ]
     )
-    bad_rows: list[DataError] = []
-    skipped = bad_rows if args.skip_bad_rows else None
-    groups = read_soft_labels(args.train_file, skipped)
-    eval_groups = read_soft_labels(args.eval_file, skipped) if args.eval_file else None
-    anchor_samples = [sample for path in args.anchor_files for sample in read_samples(path, skipped=skipped)]
-    source = read_manifest(args.train_file) or {}
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    groups = read_soft_labels(args.train_file, bad_rows)
+    eval_groups = read_soft_labels(args.eval_file, bad_rows) if args.eval_file else None
+    anchor_samples = [sample for path in args.anchor_files for sample in read_samples(path, bad_rows=bad_rows)]
+    source = read_manifest(args.train_file) or UNKNOWN
     asked = args.teacher_temperature or args.temperature
-    unit = source.get("score_unit", "unknown unit")
+    unit = source.score_unit or "unknown unit"
     distribution = args.loss.startswith("kl")
     temperature = choose_temperature(groups, asked, unit, args.train_file, as_distribution=distribution)
 
@@ -137,7 +145,7 @@ def run(args: Args) -> Path:
 
     domain_of: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
     domain_of |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
-    dev_sets = [(domain, DevSet.read(path, skipped=skipped)) for path, domain in domain_of.items()]
+    dev_sets = [(domain, DevSet.read(path, bad_rows=bad_rows)) for path, domain in domain_of.items()]
     selection = Selection(
         [dev_set for domain, dev_set in dev_sets if domain == "in-domain"],
         args.early_stopping_patience,
@@ -188,7 +196,7 @@ def run(args: Args) -> Path:
             output_dir=args.output_dir,
         )
         if is_main_process():
-            teacher = source.get("teacher")
+            teacher = source.teacher
             settings = _named(loss) | card_settings(training_arguments)
             write_model_card(
                 args.output_dir,

@@ -20,13 +20,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rag_core.base.errors import DataError, EngineError, UsageError
+from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.files.atomic import atomic_write
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups, write_records
-from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_inputs,
+    check_output_folder,
+    is_made,
+    read_manifest,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
@@ -65,13 +74,9 @@ def run(args: Args) -> Path:
     check_output_folder(args.output_dir, [*hashes, args.model])
     from rag_core.release.calibration_data import read_calibration_data
 
-    bad_rows: list[DataError] = []
-    groups = [
-        group
-        for path in args.input_files
-        for group in read_groups(path, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
-    ]
-    units = {(read_manifest(path) or {}).get("score_unit") for path in args.input_files}
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    groups = [group for path in args.input_files for group in read_groups(path, ScoredPair, bad_rows=bad_rows)]
+    units = {(read_manifest(path) or UNKNOWN).score_unit for path in args.input_files}
     data = read_calibration_data(groups, units, args.target, args.old_scores)
     from rag_core.engines.identity import describe_model
     from rag_core.files.unfinished import save_whole
@@ -91,11 +96,11 @@ def run(args: Args) -> Path:
             scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"
         )
         save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, content, data.pairs))
-        source = read_manifest(Path(args.model)) or {}
+        source = read_manifest(Path(args.model)) or UNKNOWN
         write_manifest(
             args.output_dir,
             recipe,
-            teacher=source.get("teacher"),
+            teacher=source.teacher,
             skipped={"bad_rows": len(bad_rows)},
             source=args.model,
         )

@@ -24,8 +24,9 @@ from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage
 from rag_core.files.atomic import atomic_write
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_samples, write_records
-from rag_core.files.manifest import Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from rag_core.metrics.ranking import MetricName, PerQuery
@@ -158,8 +159,8 @@ def _conclude(
 def _sample(args: Args, folder: Path) -> tuple[Path, list[RankingSample]]:
     """Draw the queries, and keep them in a file."""
     hashes = check_inputs([args.dataset])
-    bad_rows: list[DataError] = []
-    samples = read_samples(args.dataset, skipped=bad_rows if args.skip_bad_rows else None)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    samples = read_samples(args.dataset, bad_rows=bad_rows)
     usable = [sample for sample in samples if sample.positive and sample.negative]
     if len(usable) < 2:
         raise DataError(
@@ -172,7 +173,7 @@ def _sample(args: Args, folder: Path) -> tuple[Path, list[RankingSample]]:
     path = folder / "sample.jsonl"
     write_records(path, drawn)
     recipe = Recipe(stage=STAGE, flags=decisive(args), inputs=hashes)
-    instruction = (read_manifest(args.dataset) or {}).get("instruction")
+    instruction = (read_manifest(args.dataset) or UNKNOWN).instruction
     write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(bad_rows)})
     return path, drawn
 

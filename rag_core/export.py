@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
 from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
@@ -69,12 +70,11 @@ def run(args: Args) -> Path:
     if args.calibration_pairs < 1 or args.max_map_drop < 0:
         raise UsageError("--calibration_pairs must be above 0, --max_map_drop not below", "Pass larger ones")
     hashes = check_inputs([args.dataset, *filter(None, [args.calibration_file])])
-    bad_rows: list[DataError] = []
-    skipped = bad_rows if args.skip_bad_rows else None
-    samples = read_samples(args.dataset, skipped=skipped)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    samples = read_samples(args.dataset, bad_rows=bad_rows)
     if all(len(list(sample.passages())) < 2 for sample in samples):
         raise DataError("has no query with two candidates, so nothing is ranked", "Pass others", path=args.dataset)
-    calibration = read_samples(args.calibration_file, skipped=skipped) if args.calibration_file else []
+    calibration = read_samples(args.calibration_file, bad_rows=bad_rows) if args.calibration_file else []
     from rag_core.base.tables import format_rows
     from rag_core.engines.identity import describe_model
     from rag_core.files.unfinished import save_whole

@@ -22,8 +22,9 @@ from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.distillation.teachers import SCORE_UNITS, Method, merge
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups, write_records
-from rag_core.files.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,8 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_made(args.output_file, recipe):
         logger.info("%s is finished already", args.output_file)
         return args.output_file
-    bad_rows: list[DataError] = []
-    skipped = bad_rows if args.skip_bad_rows else None
-    groups, *others = (read_groups(path, ScoredPair, skipped=skipped) for path in args.input_files)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    groups, *others = (read_groups(path, ScoredPair, bad_rows=bad_rows) for path in args.input_files)
     scores = [_scores(groups)]
     for path, other in zip(args.input_files[1:], others, strict=True):
         scores.append(_aligned(groups, other, path, args.input_files[0]))
@@ -93,8 +93,8 @@ def run(args: Args) -> Path:
 
 
 def _teacher(args: Args) -> dict[str, Any]:
-    manifests = [read_manifest(path) or {} for path in args.input_files]
-    models = [manifest.get("recipe", {}).get("model") or {"name": "unknown"} for manifest in manifests]
+    manifests = [read_manifest(path) or UNKNOWN for path in args.input_files]
+    models = [manifest.model or {"name": "unknown"} for manifest in manifests]
     models += [{"name": "BM25"}] if args.bm25 else []
     return {"name": " + ".join(model["name"] for model in models), "members": models}
 

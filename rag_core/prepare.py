@@ -21,6 +21,7 @@ from rag_core.base.errors import DataError, PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
 from rag_core.base.tables import counts_table, listed
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
@@ -162,8 +163,8 @@ def _read(source: Source, args: Args, limits: Mapping[str, int]) -> _Prepared:
         EngineError: the dense model cannot be used.
     """
     dropped: Counter[str] = Counter()
-    bad_rows: list[DataError] = []
-    splits = source.read(dropped, bad_rows if args.skip_bad_rows else None)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    splits = source.read(dropped, bad_rows)
     splits = {
         split: draw_samples(clean_samples(samples, dropped), limits.get(split), args.seed)
         for split, samples in splits.items()
@@ -228,9 +229,7 @@ def _open(args: Args) -> Source:
     return files
 
 
-def _report(
-    counts: dict[str, dict[str, int]], leaks: Sequence[Leak], dropped: Counter[str], bad_rows: Sequence[DataError]
-) -> None:
+def _report(counts: dict[str, dict[str, int]], leaks: Sequence[Leak], dropped: Counter[str], bad_rows: BadRows) -> None:
     logger.info("%s", counts_table(counts))
     for leak in leaks:
         logger.log(
@@ -240,7 +239,7 @@ def _report(
         )
     logger.info("Left out: %s", listed(dropped))
     if bad_rows:
-        logger.warning("Left out %d bad rows, the first: %s", len(bad_rows), bad_rows[0])
+        logger.warning("Left out %d bad rows, the first: %s", len(bad_rows), bad_rows.errors[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, run_stage
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_lines, read_samples
 from rag_core.files.manifest import check_inputs
 
@@ -74,7 +75,7 @@ def _sample(args: Args) -> RankingSample:
         return RankingSample(args.query, candidates=_read_lines(args.passages))
     if args.query is not None and not args.query.strip():
         raise UsageError("--query is empty", "Write a query, or leave it out")
-    samples = read_samples(args.passages, skipped=[] if args.skip_bad_rows else None)
+    samples = read_samples(args.passages, bad_rows=BadRows(skip=args.skip_bad_rows))
     chosen = [sample for sample in samples if args.query_id in (None, sample.query_id)]
     if not chosen:
         raise DataError(f"has no query_id {args.query_id!r}", "Leave out --query_id for the first", path=args.passages)

@@ -21,6 +21,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import Passage, Query, passage_text
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
@@ -60,8 +61,8 @@ def run(args: Args) -> Path:
 
     check_server_flags(args.engine, args.server_url, args.dtype)
     hashes = check_inputs([args.input])
-    bad_rows: list[DataError] = []
-    passages = _draw(args, bad_rows if args.skip_bad_rows else None)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    passages = _draw(args, bad_rows)
     model = describe_model(args.model)
     recipe = Recipe(
         stage="rag_core.write_queries",
@@ -98,8 +99,8 @@ def run(args: Args) -> Path:
     return args.output
 
 
-def _draw(args: Args, bad_rows: list[DataError] | None) -> list[str]:
-    read = read_records(args.input, Passage, skipped=bad_rows)
+def _draw(args: Args, bad_rows: BadRows) -> list[str]:
+    read = read_records(args.input, Passage, bad_rows=bad_rows)
     texts = list(dict.fromkeys(passage_text(passage.title, passage.text) for passage in read))
     if not texts:
         raise DataError("has no passages", "Pass a file with some", path=args.input)

@@ -7,11 +7,12 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_core.base.errors import DataError, UsageError
+from rag_core.base.errors import UsageError
 from rag_core.base.flags import flag
 from rag_core.base.records import SoftLabels, Triplet
 from rag_core.distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.distillation.train_args import TrainArgs
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 from rag_core.retrieval.fusion import standardise
 
@@ -104,15 +105,15 @@ def check_loss_flags(args: LossArgs) -> None:
             )
 
 
-def read_training_data(path: Path, args: LossArgs, skipped: list[DataError] | None) -> Groups:
+def read_training_data(path: Path, args: LossArgs, bad_rows: BadRows) -> Groups:
     """Read what the loss learns from: Triplet records query by query, or SoftLabels, a query a row.
 
     Raises:
         DataError: as `read_groups` and `read_soft_labels`; the records are of the other kind.
     """
     if args.loss in PAIRWISE:
-        return read_groups(path, Triplet, skipped=skipped)
-    groups = read_soft_labels(path, skipped)
+        return read_groups(path, Triplet, bad_rows=bad_rows)
+    groups = read_soft_labels(path, bad_rows)
     if args.score_scaling == "standardise":
         return [dataclasses.replace(group, scores=standardise(group.scores).tolist()) for group in groups]
     return groups

@@ -17,11 +17,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rag_core.base.errors import DataError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import is_main_process
 from rag_core.base.stage import run_stage
-from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, read_manifest, write_manifest
+from rag_core.files.bad_rows import BadRows
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_inputs,
+    check_output_folder,
+    is_made,
+    read_manifest,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.release.model_card import shown_command, write_model_card
 from reranker_distillation.loss_settings import LossArgs, check_loss_flags, read_training_data, settle_loss
@@ -56,10 +64,9 @@ def run(args: Args) -> Path:
     """Train the student; return its folder."""
     check_loss_flags(args)
     hashes = check_inputs([args.train_file, *filter(None, [args.eval_file]), *args.dev_files])
-    bad_rows: list[DataError] = []
-    skipped = bad_rows if args.skip_bad_rows else None
-    groups = read_training_data(args.train_file, args, skipped)
-    eval_groups = read_training_data(args.eval_file, args, skipped) if args.eval_file else None
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    groups = read_training_data(args.train_file, args, bad_rows)
+    eval_groups = read_training_data(args.eval_file, args, bad_rows) if args.eval_file else None
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
     from rag_core.distillation.checkpoints import Selection
@@ -69,7 +76,7 @@ def run(args: Args) -> Path:
     from reranker_distillation.training import train
 
     lora = args.lora()
-    dev_sets = [DevSet.read(path, skipped=skipped) for path in args.dev_files]
+    dev_sets = [DevSet.read(path, bad_rows=bad_rows) for path in args.dev_files]
     selection = Selection(dev_sets, args.early_stopping_patience, args.average_checkpoints)
     training_arguments = parse_training_arguments(
         CrossEncoderTrainingArguments,
@@ -79,8 +86,8 @@ def run(args: Args) -> Path:
         evaluates=args.eval_file is not None,
         selection=selection,
     )
-    source = read_manifest(args.train_file) or {}
-    loss = settle_loss(args, groups, args.train_file, source.get("score_unit"))
+    source = read_manifest(args.train_file) or UNKNOWN
+    loss = settle_loss(args, groups, args.train_file, source.score_unit)
     recipe = Recipe(
         stage="reranker_distillation.train",
         flags=decisive(args) | loss.own() | decisive_settings(training_arguments, selection),
@@ -113,12 +120,12 @@ def run(args: Args) -> Path:
                 command=shown_command("reranker_distillation.train", args),
                 kind="cross-encoder",
                 base_model=args.student,
-                teacher=source.get("teacher"),
+                teacher=source.teacher,
                 settings=loss.own() | card_settings(training_arguments),
                 facts=facts,
             )
             write_manifest(
-                args.output_dir, recipe, teacher=source.get("teacher"), skipped={"bad_rows": len(bad_rows)}, **facts
+                args.output_dir, recipe, teacher=source.teacher, skipped={"bad_rows": len(bad_rows)}, **facts
             )
             work.remove()
     return args.output_dir

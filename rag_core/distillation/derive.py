@@ -13,8 +13,9 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import Record, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_groups, write_records
-from rag_core.files.manifest import Recipe, check_inputs, is_made, read_manifest, write_manifest
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,8 @@ def derive_files(
         if not args.overwrite and is_made(output, recipe):
             logger.info("%s is finished already", output)
             continue
-        bad_rows: list[DataError] = []
-        groups = read_groups(source, ScoredPair, skipped=bad_rows if args.skip_bad_rows else None)
+        bad_rows = BadRows(skip=args.skip_bad_rows)
+        groups = read_groups(source, ScoredPair, bad_rows=bad_rows)
         spread = [group for group in groups if np.std([pair.score for pair in group]) >= args.min_spread]
         if not spread:
             raise DataError(
@@ -84,15 +85,15 @@ def derive_files(
                 path=source,
             )
         derived = derive(spread, source)
-        scored_by = read_manifest(source) or {}
+        scored_by = read_manifest(source) or UNKNOWN
         with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
             rows = write_records(output, derived.records)
             write_manifest(
                 output,
                 recipe,
                 rows=rows,
-                teacher=scored_by.get("recipe", {}).get("model"),
-                score_unit=scored_by.get("score_unit"),
+                teacher=scored_by.model,
+                score_unit=scored_by.score_unit,
                 skipped={
                     "bad_rows": len(bad_rows),
                     "queries_below_min_spread": len(groups) - len(spread),

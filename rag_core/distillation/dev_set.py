@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 from rag_core.metrics.ranking import measure, rank
 
@@ -42,13 +43,13 @@ class DevSet:
         return ("MAP",) if self.measure == "MAP" else (self.measure, "NDCG@10")
 
     @classmethod
-    def read(cls, path: Path, *, skipped: list[DataError] | None) -> DevSet:
+    def read(cls, path: Path, *, bad_rows: BadRows | None = None) -> DevSet:
         """Read a ScoredPair file.
 
         Raises:
             DataError: as `read_groups`, or no query has two candidates that can be compared.
         """
-        groups = [group for group in read_groups(path, ScoredPair, skipped=skipped) if len(group) > 1]
+        groups = [group for group in read_groups(path, ScoredPair, bad_rows=bad_rows) if len(group) > 1]
         labelled = [group for group in groups if {1, 0} <= {pair.label for pair in group}]
         groups = labelled or [group for group in groups if len({pair.score for pair in group}) > 1]
         if not groups:

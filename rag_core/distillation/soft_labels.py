@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import ScoredPair, SoftLabels
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 
 # The teacher's default temperature, as a share of how far its scores of one query spread: that spread is what differs
@@ -44,14 +45,14 @@ def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> S
     )
 
 
-def read_soft_labels(path: Path, skipped: list[DataError] | None) -> list[SoftLabels]:
+def read_soft_labels(path: Path, bad_rows: BadRows | None = None) -> list[SoftLabels]:
     """Read soft labels, one row a query.
 
     Raises:
         DataError: as `read_groups`, or a query has one candidate, or two rows.
     """
     groups = []
-    for rows in read_groups(path, SoftLabels, skipped=skipped):
+    for rows in read_groups(path, SoftLabels, bad_rows=bad_rows):
         if len(rows) > 1 or len(rows[0].passages) < 2:
             what = "two rows" if len(rows) > 1 else "one candidate, which has nothing to be compared with"
             raise DataError(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, SeedArgs
-from rag_core.files.manifest import Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.files.bad_rows import BadRows
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from rag_core.base.records import RankingSample
@@ -61,7 +62,8 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     expectations = read_expectations(args.expect) if args.expect else []
     training = read_training(Path(args.after), args.trade_off)
     hashes = check_inputs([*files, *args.teacher_scores])
-    labelled = read_labelled(files, skip_bad_rows=args.skip_bad_rows)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    labelled = read_labelled(files, bad_rows)
     if args.latency:
         _check_latency(args, labelled[files[0]])
     models = _models(args)
@@ -82,7 +84,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         _add_latency(args, options, report, evaluations, stage)
         write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
-    write_manifest(args.output_dir / "report.json", recipe)
+    write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
     if read_manifest(Path(args.after)):  # trained here
         _fill_card(args, report, stage)
     print(format_table(report))  # noqa: T201  # the result of this stage
@@ -133,8 +135,8 @@ def _models(args: EvaluateArgs) -> dict[Ranker, str]:
     if args.teacher:
         models["teacher"] = args.teacher
     if args.teacher_scores:
-        scored_by = read_manifest(args.teacher_scores[0]) or {}
-        models["teacher"] = scored_by.get("recipe", {}).get("model", {}).get("name", args.teacher_scores[0].name)
+        scored_by = read_manifest(args.teacher_scores[0]) or UNKNOWN
+        models["teacher"] = (scored_by.model or {}).get("name", args.teacher_scores[0].name)
     return models
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample
 from rag_core.engines.options import EngineOptions
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_samples
 from rag_core.metrics.ranking import METRICS, MetricName, PerQuery, means, measure, measured, rank
 from rag_core.metrics.significance import Change, paired_change
@@ -107,13 +108,13 @@ def _example(evaluation: FileEvaluation, i: int, change: float) -> Example:
     )
 
 
-def read_labelled(paths: Sequence[Path], *, skip_bad_rows: bool) -> dict[Path, list[RankingSample]]:
+def read_labelled(paths: Sequence[Path], bad_rows: BadRows) -> dict[Path, list[RankingSample]]:
     """Read files to be measured on.
 
     Raises:
         DataError: as `read_samples`, and where fewer than 2 queries have a positive and a negative.
     """
-    files = {path: read_samples(path, skipped=[] if skip_bad_rows else None) for path in paths}
+    files = {path: read_samples(path, bad_rows=bad_rows) for path in paths}
     for path, samples in files.items():
         usable = sum(bool(sample.positive and sample.negative) for sample in samples)
         if usable < 2:

@@ -59,11 +59,11 @@ def _read_facts(model: Path) -> dict[str, Any] | None:
     manifest = read_manifest(model)
     if manifest is None:
         return None
-    flags = manifest["recipe"].get("flags", {})
+    flags = manifest.flags
     return {
-        "teacher": (manifest.get("teacher") or {}).get("name"),
+        "teacher": (manifest.teacher or {}).get("name"),
         **{name: flags[name] for name in _SHOWN_SETTINGS if name in flags},
-        **{name: manifest[name] for name in _SHOWN_FACTS if name in manifest},
+        **{name: manifest.facts[name] for name in _SHOWN_FACTS if name in manifest.facts},
     }
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rag_core.base.errors import DataError
 from rag_core.base.records import MADE_BY, RankingSample, Record, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
+from rag_core.files.bad_rows import BadRows
 
 R = TypeVar("R")
 G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
@@ -27,30 +28,31 @@ def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
     return _ADAPTERS[record_type]
 
 
-def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] | None = None) -> Iterator[R]:
+def read_records(path: Path, record_type: type[R], *, bad_rows: BadRows | None = None) -> Iterator[R]:
     """Yield the records of a file in order; a sample without `query_id` gets its line number as one.
 
     Args:
-        skipped: where given, a bad row is appended here as its error and left out, instead of raised.
+        bad_rows: where given, it decides what becomes of a bad row.
 
     Raises:
-        DataError: the file is missing, unreadable, without any record, or (unless `skipped`) a row is bad.
+        DataError: the file is missing, unreadable, without any record, or a row is bad and not left out.
     """
-    rows = 0
+    rows, before = 0, len(bad_rows or ())
     for number, line in read_lines(path):
         try:
             record = _parse(line, record_type, path, number)
         except DataError as error:
-            if skipped is None:
+            if bad_rows is None:
                 raise
-            skipped.append(error)
+            bad_rows.add(error)
             continue
         if isinstance(record, RankingSample) and record.query_id is None:
             object.__setattr__(record, "query_id", str(number))  # a copy would check every passage again
         rows += 1
         yield record
     if rows == 0:
-        bad = f" (all of its {len(skipped)} rows are bad; the first: {skipped[0]})" if skipped else ""
+        mine = bad_rows.errors[before:] if bad_rows else []
+        bad = f" (all of its {len(mine)} rows are bad; the first: {mine[0]})" if mine else ""
         raise DataError(
             f"holds no {record_type.__name__} records{bad}",
             f"Check the path, or run the stage again that makes such files ({_made_by(record_type)})",
@@ -58,19 +60,19 @@ def read_records(path: Path, record_type: type[R], *, skipped: list[DataError] |
         )
 
 
-def read_samples(path: Path, *, skipped: list[DataError] | None = None) -> list[RankingSample]:
+def read_samples(path: Path, *, bad_rows: BadRows | None = None) -> list[RankingSample]:
     """Read all samples of a file; each `query_id` must be its own.
 
     Raises:
         DataError: as `read_records`, and where two rows carry the same `query_id`.
     """
-    return list(iterate_samples(path, skipped=skipped))
+    return list(iterate_samples(path, bad_rows=bad_rows))
 
 
-def iterate_samples(path: Path, *, skipped: list[DataError] | None = None) -> Iterator[RankingSample]:
+def iterate_samples(path: Path, *, bad_rows: BadRows | None = None) -> Iterator[RankingSample]:
     """Yield what `read_samples` reads, one by one; of all samples, only the `query_id` stays in memory."""
     seen: set[str] = set()
-    for sample in read_records(path, RankingSample, skipped=skipped):
+    for sample in read_records(path, RankingSample, bad_rows=bad_rows):
         assert sample.query_id is not None  # read_records fills it in
         if sample.query_id in seen:
             raise DataError(
@@ -82,7 +84,7 @@ def iterate_samples(path: Path, *, skipped: list[DataError] | None = None) -> It
         yield sample
 
 
-def read_groups(path: Path, record_type: type[G], *, skipped: list[DataError] | None = None) -> list[list[G]]:
+def read_groups(path: Path, record_type: type[G], *, bad_rows: BadRows | None = None) -> list[list[G]]:
     """Read a file's records query by query (by `query_id`, wherever its rows stand), in order of appearance.
 
     Raises:
@@ -91,7 +93,7 @@ def read_groups(path: Path, record_type: type[G], *, skipped: list[DataError] | 
     """
     groups: dict[str, list[G]] = {}
     seen: set[tuple[str, str]] = set()
-    for record in read_records(path, record_type, skipped=skipped):
+    for record in read_records(path, record_type, bad_rows=bad_rows):
         group = groups.setdefault(record.query_id, [])
         if group and group[0].query != record.query:
             raise DataError(

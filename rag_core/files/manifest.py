@@ -57,6 +57,62 @@ class Recipe:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What is written beside an output.
+
+    Attributes:
+        recipe: as it was stored, see `Recipe`.
+        output: path, and SHA-256 of a file or sizes of a folder's files.
+        command: that made it.
+        facts: what the stage says of it besides: counts, settings without effect.
+    """
+
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    output: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def flags(self) -> Mapping[str, Any]:
+        """The flags that decided the output."""
+        return self.recipe.get("flags") or {}
+
+    @property
+    def model(self) -> Mapping[str, Any] | None:
+        """The identity of the model that was used; `None` where there was none."""
+        return self.recipe.get("model") or None
+
+    @property
+    def teacher(self) -> Mapping[str, Any] | None:
+        """The identity of the teacher of what was made, `None` where nobody knows."""
+        return self.facts.get("teacher")
+
+    @property
+    def score_unit(self) -> str | None:
+        """The unit of the scores in a file."""
+        return self.facts.get("score_unit")
+
+    @property
+    def instruction(self) -> str | None:
+        """The task of a file's queries, in the words of a teacher's prompt."""
+        return self.facts.get("instruction")
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows."""
+        return self.facts.get("rows")
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """What was left out, by reason."""
+        return self.facts.get("skipped") or {}
+
+
+UNKNOWN = Manifest()
+"""Stands for the manifest of a file from elsewhere."""
+
+
 def manifest_path(output: Path) -> Path:
     """Return where the manifest of a file or a model folder stands."""
     return output.with_name(output.name + ".manifest.json")
@@ -93,8 +149,8 @@ def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def read_manifest(output: Path) -> dict[str, Any] | None:
-    """Return the manifest of a file, `None` where there is none.
+def read_manifest(output: Path) -> Manifest | None:
+    """Return the manifest of a file or a model folder, `None` where there is none.
 
     Raises:
         DataError: the manifest is not a JSON object.
@@ -108,7 +164,8 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
         raise DataError(f"is not JSON ({error})", _TAKE_AS_FOREIGN, path=path) from error
     if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
         raise DataError("is not a manifest", _TAKE_AS_FOREIGN, path=path)
-    return content
+    known = {name: content.pop(name, default) for name, default in (("recipe", {}), ("output", {}), ("command", ""))}
+    return Manifest(**known, facts=content)
 
 
 def task_instruction(sources: Sequence[Path]) -> str | None:
@@ -117,7 +174,7 @@ def task_instruction(sources: Sequence[Path]) -> str | None:
     Raises:
         UsageError: they carry different ones.
     """
-    found = {(read_manifest(source) or {}).get("instruction") for source in sources} or {None}
+    found = {(read_manifest(source) or UNKNOWN).instruction for source in sources} or {None}
     if len(found) > 1:
         raise UsageError(
             f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
@@ -137,10 +194,10 @@ def check_inputs(paths: Sequence[Path]) -> dict[str, str]:
     for path in paths:
         found = sha256(path)
         manifest = read_manifest(path)
-        if manifest is not None and manifest["output"].get("sha256") != found:
+        if manifest is not None and manifest.output.get("sha256") != found:
             raise StaleError(
                 "has changed since its manifest was written",
-                f"Make it again ({manifest['command']} --overwrite), "
+                f"Make it again ({manifest.command} --overwrite), "
                 f"or delete {manifest_path(path).name} to use the file as it is",
                 path=path,
             )
@@ -185,10 +242,10 @@ def is_made(output: Path, recipe: Recipe) -> bool:
         if unfinished_differences(output, recipe) == []:
             return False  # stopped between the output and its manifest
         raise StaleError("exists already, and no manifest tells what made it", _ELSEWHERE, path=output)
-    differences = recipe.differences(manifest["recipe"])
+    differences = recipe.differences(manifest.recipe)
     if differences:
         raise StaleError(f"exists already, made with other settings: {'; '.join(differences)}", _ELSEWHERE, path=output)
-    written, found = manifest["output"], _content(output)
+    written, found = manifest.output, _content(output)
     if (
         written.get("sha256") != found.get("sha256")
         or written.get("files", {}).items() - found.get("files", {}).items()

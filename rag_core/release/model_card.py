@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rag_core.base.flags import default_of, flags_of
 from rag_core.base.stage import StageArgs
 from rag_core.files.atomic import atomic_write
-from rag_core.files.manifest import read_manifest
+from rag_core.files.manifest import UNKNOWN, read_manifest
 
 CALIBRATION, RELIABILITY = "calibration.json", "reliability.svg"  # beside the card of a calibrated model
 
@@ -170,8 +170,8 @@ def write_figures(folder: Path, table: str, command: str) -> None:
         table: metrics with their intervals, by model, and times where they were measured.
         command: that measured it.
     """
-    made = read_manifest(folder) or {}
-    parents = {"student": made.get("recipe", {}).get("model"), "teacher": made.get("teacher")}
+    made = read_manifest(folder) or UNKNOWN
+    parents = {"student": made.model, "teacher": made.teacher}
     lines = ["## Measured", "", f"```text\n{table}\n```", ""]
     lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
     for role, model in parents.items():

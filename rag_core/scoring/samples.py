@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rag_core.base.errors import DataError, StaleError
+from rag_core.base.errors import StaleError
 from rag_core.base.records import RankingSample
 from rag_core.engines.protocols import Pair
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import iterate_samples, read_records
 from rag_core.files.manifest import sha256
 
@@ -19,29 +20,29 @@ class SampleFile:
 
     Attributes:
         queries, pairs: how many samples, and distinct candidates of theirs.
-        bad_rows: rows that are left out, with `skip_bad_rows`.
+        bad_rows: those of this file that are left out.
     """
 
-    def __init__(self, path: Path, hash_found: str, *, skip_bad_rows: bool) -> None:
+    def __init__(self, path: Path, hash_found: str, bad_rows: BadRows) -> None:
         """Go through the file once.
 
         Args:
             hash_found: its SHA-256 now.
+            bad_rows: empty; it decides what becomes of a bad row.
 
         Raises:
             DataError: as `jsonl.read_samples`.
         """
         self.path = path
         self.sha256 = hash_found
-        self.bad_rows: list[DataError] = []
-        self._skips = skip_bad_rows
+        self.bad_rows = bad_rows
         self.queries = self.pairs = 0
-        for sample in iterate_samples(path, skipped=self.bad_rows if skip_bad_rows else None):
+        for sample in iterate_samples(path, bad_rows=bad_rows):
             self.queries += 1
             self.pairs += sum(1 for _ in sample.passages())
 
     def __iter__(self) -> Iterator[RankingSample]:
-        yield from read_records(self.path, RankingSample, skipped=[] if self._skips else None)
+        yield from read_records(self.path, RankingSample, bad_rows=self.bad_rows.again())
 
     def check_unchanged(self) -> None:
         """See that every pass over the file read the same.

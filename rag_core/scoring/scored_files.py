@@ -18,6 +18,7 @@ from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import TextEncoder
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
@@ -214,8 +215,8 @@ def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
 
 
 def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
-    source = SampleFile(path, found, skip_bad_rows=skip_bad_rows)
-    for error in source.bad_rows:
+    source = SampleFile(path, found, BadRows(skip=skip_bad_rows))
+    for error in source.bad_rows.errors:
         logger.warning("left out: %s", error)
     return source
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample
+from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.bm25 import nearest_passages
 from rag_core.sources.splits import Splits, duplicate_groups, similar_pairs, split_samples
 
@@ -60,7 +61,7 @@ class ApiDocs:
         versions = {package: _version(package) for package in (*IN_DOMAIN, *OUT_OF_DOMAIN)}
         self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "packages": versions}
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Make the samples of both domains."""
         domains = ((IN_DOMAIN, self._fractions), (OUT_OF_DOMAIN, OUT_OF_DOMAIN_SPLITS))
         splits: Splits = {}

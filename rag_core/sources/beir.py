@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import Document, RankingSample, Text, passage_text
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_lines, read_records
 from rag_core.retrieval.bm25 import nearest_passages
 from rag_core.sources.splits import Splits
@@ -49,7 +50,7 @@ class BeirFolder:
         self.splits = list(self._qrels)
         self.inputs = [self._corpus, self._queries, *self._qrels.values()]
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read the folder and mine the negatives.
 
         Raises:
@@ -100,9 +101,9 @@ def _find(folder: Path, name: str) -> Path:
     raise DataError(f"holds no {name}.jsonl or {name}.jsonl.gz", "Pass a folder in the BEIR layout", path=folder)
 
 
-def _by_key(path: Path, record_type: type[R], bad_rows: list[DataError] | None) -> dict[str, R]:
+def _by_key(path: Path, record_type: type[R], bad_rows: BadRows) -> dict[str, R]:
     found: dict[str, R] = {}
-    for record in read_records(path, record_type, skipped=bad_rows):
+    for record in read_records(path, record_type, bad_rows=bad_rows):
         if record.key in found:
             raise DataError(f"_id {record.key!r} stands in more than one row", "Keep one of them", path=path)
         found[record.key] = record
@@ -110,7 +111,7 @@ def _by_key(path: Path, record_type: type[R], bad_rows: list[DataError] | None) 
 
 
 def _read_qrels(
-    path: Path, queries: dict[str, Query], passages: dict[str, str], bad_rows: list[DataError] | None
+    path: Path, queries: dict[str, Query], passages: dict[str, str], bad_rows: BadRows
 ) -> dict[str, dict[str, int]]:
     """Return query id -> passage -> score, in file order."""
     qrels: dict[str, dict[str, int]] = {}
@@ -123,9 +124,7 @@ def _read_qrels(
                 if key not in known:
                     raise DataError(f"{key!r} is not in {where}", _FIX_ROW, path=path, line=number)
         except DataError as error:
-            if bad_rows is None:
-                raise
-            bad_rows.append(error)
+            bad_rows.add(error)
             continue
         scores = qrels.setdefault(query, {})
         scores[passages[document]] = max(score, scores.get(passages[document], score))

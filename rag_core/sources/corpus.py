@@ -20,6 +20,7 @@ from pydantic import ConfigDict
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import Passage, Query, RankingSample, passage_text
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.retrieval.bm25 import nearest_passages
 from rag_core.retrieval.dense import nearest_vectors
@@ -75,7 +76,7 @@ class Corpus:
         made = {} if queries else {"query_from": query_from, "num_queries": num_queries}
         self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "dense_model": dense_model} | made
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read the passages, make the queries where there are none, and mine their candidates.
 
         Raises:
@@ -83,11 +84,11 @@ class Corpus:
             EngineError: the dense model cannot be loaded, or is no embedder.
         """
         documents = list(
-            {passage_text(d.title, d.text): d for d in read_records(self._passages, Passage, skipped=bad_rows)}.items()
+            {passage_text(d.title, d.text): d for d in read_records(self._passages, Passage, bad_rows=bad_rows)}.items()
         )
         texts = [text for text, _ in documents]
         if self._queries:
-            asked = dict.fromkeys(query.text for query in read_records(self._queries, Query, skipped=bad_rows))
+            asked = dict.fromkeys(query.text for query in read_records(self._queries, Query, bad_rows=bad_rows))
             made = [_Made(query, -1, "") for query in asked]
         else:
             made = self._make_queries([document for _, document in documents], dropped)

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, passage_text
+from rag_core.files.bad_rows import BadRows
 from rag_core.sources.splits import Splits
 
 Hub = Literal["huggingface", "modelscope"]
@@ -57,7 +58,7 @@ class MtebSet:
         self.splits = _read(self._folder, lambda folder: _split_names(folder, qrels))
         self.inputs = sorted(path for path in self._folder.rglob("*") if path.name.endswith(_DATA_FILES))
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read every split; empty passages, which some public sets have, are dropped.
 
         Raises:

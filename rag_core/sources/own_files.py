@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rag_core.base.errors import DataError, UsageError
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
 from rag_core.files.manifest import task_instruction
 from rag_core.sources.splits import Splits, split_samples
@@ -27,13 +28,13 @@ class OwnFiles:
             if times > 1:
                 raise UsageError(f"--input has {times} files named {stem}", "Rename them: each becomes one output")
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read the files.
 
         Raises:
             DataError: as `jsonl.read_samples`, and where a split would be empty.
         """
-        files = [read_samples(path, skipped=bad_rows) for path in self.inputs]
+        files = [read_samples(path, bad_rows=bad_rows) for path in self.inputs]
         if self._fractions is not None:
             return split_samples(files[0], self._fractions, self._seed)
         return dict(zip(self.splits, files, strict=True))

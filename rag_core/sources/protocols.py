@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rag_core.base.errors import DataError
+from rag_core.files.bad_rows import BadRows
 from rag_core.sources.splits import Splits
 
 
@@ -30,5 +30,5 @@ class Source(Protocol):
     def instruction(self) -> str | None:
         """The task in the words of the teacher's prompt, `None` where it is not known."""
 
-    def read(self, dropped: Counter[str], bad_rows: list[DataError] | None) -> Splits:
-        """Read all splits; count in `dropped` what is left out, and collect bad rows (`None`: raise them)."""
+    def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
+        """Read all splits; count in `dropped` what is left out, and give bad rows to `bad_rows`."""

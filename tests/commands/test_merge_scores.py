@@ -53,14 +53,14 @@ def test_the_mean_of_standardised_scores(tmp_path, files):
     assert [pair.score for pair in weighted] == pytest.approx(
         [(3 * a + b) / 4 for a, b in zip(llm, embedder, strict=True)]
     )
-    assert read_manifest(tmp_path / "out" / "merged.jsonl")["score_unit"] == "standard deviations"
+    assert read_manifest(tmp_path / "out" / "merged.jsonl").score_unit == "standard deviations"
 
 
 def test_reciprocal_rank_fusion_with_ties_at_their_mean_rank(tmp_path, files):
     found = merged(tmp_path, "--input_files", *files, "--method", "rank_fusion")
     ranks = [(1, 2.5), (2, 1), (3, 2.5), (1, 1.5), (2, 1.5)]
     assert [pair.score for pair in found] == pytest.approx([1 / (60 + a) + 1 / (60 + b) for a, b in ranks])
-    assert read_manifest(tmp_path / "out" / "merged.jsonl")["score_unit"] == "reciprocal rank"
+    assert read_manifest(tmp_path / "out" / "merged.jsonl").score_unit == "reciprocal rank"
 
 
 def test_bm25_is_one_more_teacher(tmp_path, files):
@@ -73,7 +73,7 @@ def test_the_manifest_says_who_taught(tmp_path, files):
     recipe = Recipe(stage="s", flags={}, inputs={}, model={"name": "big/llm"})
     write_manifest(files[0], recipe, score_unit="log-odds")
     merged(tmp_path, "--input_files", *files, "--bm25")
-    model = read_manifest(tmp_path / "out" / "merged.jsonl")["recipe"]["model"]
+    model = read_manifest(tmp_path / "out" / "merged.jsonl").recipe["model"]
     assert model == {
         "name": "big/llm + unknown + BM25",
         "members": [{"name": "big/llm"}, {"name": "unknown"}, {"name": "BM25"}],

@@ -13,6 +13,7 @@ from rag_core.engines.generation import Prompt, Sampling, token_ids
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_generator
 from rag_core.engines.options import EngineOptions
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.sources import query_prompt
 from rag_core.sources.corpus import Corpus
@@ -93,7 +94,7 @@ def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
         passages, output, query_from="sentence", num_queries=1, dense_model=None, vectors=tmp_path, num_candidates=3,
         fractions={"train": 1.0}, seed=1,
     )  # fmt: skip
-    samples = corpus.read({}, None)["train"]
+    samples = corpus.read({}, BadRows(skip=False))["train"]
     assert len(samples) == 9
     assert all(sample.candidates for sample in samples)
 

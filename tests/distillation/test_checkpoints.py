@@ -33,7 +33,7 @@ def test_graded_ndcg_by_hand_and_by_another_library():
 def dev_sets(tmp_path):
     write_records(tmp_path / "a.jsonl", pairs([0.1, 0.2], [1, 0]))
     write_records(tmp_path / "b.jsonl", pairs([0.1, 0.2]))
-    return [DevSet.read(tmp_path / name, skipped=None) for name in ("a.jsonl", "b.jsonl")]
+    return [DevSet.read(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
 
 
 def test_dev_is_the_mean_over_queries_and_files_stand_beside_it(dev_sets, monkeypatch):

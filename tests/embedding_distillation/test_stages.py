@@ -22,7 +22,7 @@ def test_from_scores_to_soft_labels_byte_for_byte(tmp_path):
     assert generate_scores.main(["--input_files", str(source), "--max_passages", "4"]) == 0
     made = tmp_path / "train_logits_scores.jsonl"
     assert made.read_bytes() == (GOLDEN / "train_logits_scores.jsonl").read_bytes()
-    assert read_manifest(made)["skipped"] == {
+    assert read_manifest(made).skipped == {
         "bad_rows": 0,
         "queries_below_min_spread": 0,
         "queries_with_one_candidate": 0,
@@ -42,7 +42,7 @@ def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_wide_
     assert generate_logits.main(["--teacher", tiny_wide_encoder, "--input_files", *files]) == 0
     assert not list(tiny_data.glob("*.partial"))
     scored = [f"{tiny_data}/train_logits.jsonl", f"{tiny_data}/test_logits.jsonl"]
-    assert read_manifest(tiny_data / "train_logits.jsonl")["score_unit"] == "cosine"
+    assert read_manifest(tiny_data / "train_logits.jsonl").score_unit == "cosine"
     assert generate_scores.main(["--input_files", scored[0]]) == 0
     flags = ["--anchor_files", files[1], "--dev_files", scored[0], "--out_of_domain_dev_files", scored[1]]
     soft_labels = tiny_data / "train_logits_scores.jsonl"
@@ -52,8 +52,8 @@ def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_wide_
     assert "teacher's scores (cosine) spread by" in error
     assert "WARNING: the targets are nearly" not in error
     manifest = read_manifest(tiny_data / "model")
-    assert manifest["queries"] == 10
-    assert manifest["alpha"] == json.loads((tiny_data / "model" / "merge.json").read_text())["alpha"]
+    assert manifest.facts["queries"] == 10
+    assert manifest.facts["alpha"] == json.loads((tiny_data / "model" / "merge.json").read_text())["alpha"]
     card = (tiny_data / "model" / "README.md").read_text()
     assert "10 queries, 50 pairs with the teacher's score" in card
     assert "bread" not in card  # no training text
@@ -69,11 +69,11 @@ def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_wide_
 
 def test_a_reranker_teaches_the_embedder(tiny_data, tiny_encoder, overlap_teacher, capsys):
     generate_logits.main(["--teacher", "t", "--input_files", f"{tiny_data}/train.jsonl"])
-    assert read_manifest(tiny_data / "train_logits.jsonl")["score_unit"] == "log-odds"
+    assert read_manifest(tiny_data / "train_logits.jsonl").score_unit == "log-odds"
     generate_scores.main(["--input_files", f"{tiny_data}/train_logits.jsonl"])
     losses = train_student(tiny_data, tiny_data / "train_logits_scores.jsonl", tiny_encoder, capsys=capsys)
     assert losses[-1] < 0.9 * losses[0]
-    assert read_manifest(tiny_data / "model")["teacher"]["name"] == "t"
+    assert read_manifest(tiny_data / "model").teacher["name"] == "t"
 
 
 def test_an_embedder_teaches_the_reranker(tiny_data, tiny_wide_encoder, tiny_cross_encoder):
@@ -179,7 +179,7 @@ def test_queries_with_one_candidate_can_be_left_out_and_are_counted(tmp_path):
     source.write_text(BAD_INPUT[1][1])
     assert generate_scores.main(["--input_files", str(source), "--skip_bad_rows"]) == 0
     assert len(list(read_records(tmp_path / "in_scores.jsonl", SoftLabels))) == 1
-    assert read_manifest(tmp_path / "in_scores.jsonl")["skipped"]["queries_with_one_candidate"] == 1
+    assert read_manifest(tmp_path / "in_scores.jsonl").skipped["queries_with_one_candidate"] == 1
     assert len(list(read_records(source, ScoredPair))) == 3
 
 

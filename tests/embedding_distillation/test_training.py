@@ -122,7 +122,7 @@ def dev_set(path, labels=True):
         for passage, score, label in zip(group.passages, group.scores, (1, 0, 0, 1), strict=True)
     ]
     write_records(path, rows)
-    return DevSet.read(path, skipped=None)
+    return DevSet.read(path)
 
 
 def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tiny_encoder):
@@ -137,7 +137,7 @@ def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tin
         for pair, score in zip(group, scores, strict=True)
     ]
     write_records(tmp_path / "dev.jsonl", rows)
-    selection = Selection([DevSet.read(tmp_path / "dev.jsonl", skipped=None)])
+    selection = Selection([DevSet.read(tmp_path / "dev.jsonl")])
     flags += ["--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "dev_NDCG@10"]
     facts, losses = run(tmp_path / "m", tiny_encoder, *flags, selection=selection)
     assert losses == plain

@@ -198,7 +198,7 @@ def test_an_llm_reranker_through_the_stage(tiny_qwen, tiny_data, capsys):
     command = ["--teacher", str(tiny_qwen), "--engine", "transformers", "--input_files", f"{tiny_data}/test.jsonl"]
     assert generate_logits.main([*command, "--dtype", "float32", "--max_length", "256"]) == 0
     manifest = read_manifest(tiny_data / "test_logits.jsonl")
-    assert manifest["score_unit"] == "log-odds"
-    assert manifest["rows"] == 24
-    assert manifest["recipe"]["model"]["prompt"] == "qwen3-yes-no-1"
+    assert manifest.score_unit == "log-odds"
+    assert manifest.rows == 24
+    assert manifest.recipe["model"]["prompt"] == "qwen3-yes-no-1"
     assert "its ranking of the 6 labelled queries: MAP" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Teachers on a server, which is a fake one here: what it is asked, and what becomes of everything that goes wrong."""
 
 import base64
+import dataclasses
 import json
 import logging
 import threading
@@ -454,11 +455,11 @@ def test_the_stage_and_its_manifest(vllm, command, tiny_data, capsys, monkeypatc
     monkeypatch.setenv("RAG_SERVER_API_KEY", KEY)
     assert generate_logits.main([*command, "--log_level", "debug"]) == 0
     manifest = read_manifest(tiny_data / "test_logits.jsonl")
-    assert manifest["rows"] == 24
-    assert manifest["recipe"]["flags"]["dtype"] == "the server's"
-    assert manifest["recipe"]["flags"]["engine"] == "server"
+    assert manifest.rows == 24
+    assert manifest.recipe["flags"]["dtype"] == "the server's"
+    assert manifest.recipe["flags"]["engine"] == "server"
     for hidden in (KEY, vllm.url, "concurrency", "server_timeout"):
-        assert hidden not in json.dumps(manifest)
+        assert hidden not in json.dumps(dataclasses.asdict(manifest))
     captured = capsys.readouterr()
     assert KEY not in captured.out + captured.err
     assert f"server: {vllm.url} has its-name" in captured.err

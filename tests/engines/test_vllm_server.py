@@ -167,7 +167,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(
     assert 3 <= seen[0] < 20, "the server was killed in mid-run: of 30 chunks some were there, and others not"
     assert f"the server {reranker.url} does not answer" in capsys.readouterr().err
     manifest = read_manifest(tmp_path / "disturbed" / "in_logits.jsonl")
-    assert manifest["rows"] == 480
+    assert manifest.rows == 480
     assert "127.0.0.1" not in str(manifest)
     undisturbed, disturbed = (tmp_path / run / "in_logits.jsonl" for run in ("undisturbed", "disturbed"))
     assert disturbed.read_bytes() == undisturbed.read_bytes()

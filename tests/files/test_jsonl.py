@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_groups, read_records, read_samples, write_records
 
 text = st.text(min_size=1).filter(str.strip)
@@ -109,9 +110,9 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path, record_type, line, what
     with pytest.raises(DataError) as error:
         list(read_records(path, record_type))
     assert str(error.value).startswith(f"{path}:2: {what}")
-    skipped = []
-    assert len(list(read_records(path, record_type, skipped=skipped))) == 1
-    assert len(skipped) == 1
+    bad_rows = BadRows(skip=True)
+    assert len(list(read_records(path, record_type, bad_rows=bad_rows))) == 1
+    assert len(bad_rows) == 1
 
 
 def test_two_rows_with_one_query_id(tmp_path):

@@ -30,11 +30,11 @@ def made(tmp_path):
 
 def test_a_manifest_says_what_made_the_file(made):
     content = read_manifest(made)
-    assert content["recipe"] == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
-    assert content["rows"] == 1
-    assert len(content["output"]["sha256"]) == 64
-    assert {"torch", "transformers", "numpy"} <= set(content["packages"])
-    assert content["command"].startswith("python -m ")
+    assert content.recipe == json.loads(json.dumps(dataclasses.asdict(RECIPE)))
+    assert content.rows == 1
+    assert len(content.output["sha256"]) == 64
+    assert {"torch", "transformers", "numpy"} <= set(content.facts["packages"])
+    assert content.command.startswith("python -m ")
 
 
 def test_a_finished_output_is_recognised(made, tmp_path):

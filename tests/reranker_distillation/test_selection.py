@@ -32,7 +32,7 @@ def unlabelled_rows():
 def dev_set(tmp_path, tiny_cross_encoder):
     """Scores with which the student agrees best at step 4: they are its own."""
     write_records(tmp_path / "dev.jsonl", unlabelled_rows())
-    groups = DevSet.read(tmp_path / "dev.jsonl", skipped=None).groups
+    groups = DevSet.read(tmp_path / "dev.jsonl").groups
     _, output = losses_of(tmp_path / "before", tiny_cross_encoder, *FLAGS)
     then = CrossEncoder(str(partial(output) / "checkpoint-4"), model_kwargs={"attn_implementation": "eager"})
     then.max_seq_length = 64
@@ -42,7 +42,7 @@ def dev_set(tmp_path, tiny_cross_encoder):
         for pair, score in zip(group, scores, strict=True)
     ]
     write_records(tmp_path / "dev.jsonl", rows)
-    return DevSet.read(tmp_path / "dev.jsonl", skipped=None)
+    return DevSet.read(tmp_path / "dev.jsonl")
 
 
 def partial(output):

@@ -25,9 +25,9 @@ def test_from_samples_to_triplets_byte_for_byte(tiny_data, overlap_teacher, caps
     triplets = tiny_data / "train_logits_triplets.jsonl"
     assert triplets.read_bytes() == (GOLDEN / "train_logits_triplets.jsonl").read_bytes()
     manifest = read_manifest(triplets)
-    assert manifest["teacher"].items() >= {"name": "t", "prompt": "qwen3-yes-no-1"}.items()
-    assert manifest["score_unit"] == "log-odds"
-    assert manifest["skipped"] == {"bad_rows": 0, "queries_below_min_spread": 0, "queries_without_triplets": 0}
+    assert manifest.teacher.items() >= {"name": "t", "prompt": "qwen3-yes-no-1"}.items()
+    assert manifest.score_unit == "log-odds"
+    assert manifest.skipped == {"bad_rows": 0, "queries_below_min_spread": 0, "queries_without_triplets": 0}
 
 
 def test_what_is_finished_is_not_done_again(tiny_data, overlap_teacher, capsys):
@@ -53,7 +53,7 @@ def test_the_data_sets_own_instruction_is_taken_and_can_be_overridden(tiny_data,
     assert "instruction: Find the tip (from the data's manifest)" in capsys.readouterr().err
     assert generate_logits.main([*command, "--instruction", "Other", "--output_suffix", "_o"]) == 0
     assert "instruction: Other (as asked)" in capsys.readouterr().err
-    assert read_manifest(tiny_data / "train_o.jsonl")["recipe"]["flags"]["instruction"] == "Other"
+    assert read_manifest(tiny_data / "train_o.jsonl").recipe["flags"]["instruction"] == "Other"
 
 
 def test_labels_have_no_influence_on_triplets(tiny_data, overlap_teacher):
@@ -194,7 +194,7 @@ def test_bad_rows_can_be_left_out_and_are_counted(tiny_data, overlap_teacher, ca
     source = tiny_data / "train.jsonl"
     source.write_bytes(source.read_bytes() + b"{\n" + SAMPLE.replace(b'"a"', b'""'))
     assert generate_logits.main(["--teacher", "t", "--input_files", str(source), "--skip_bad_rows"]) == 0
-    assert read_manifest(tiny_data / "train_logits.jsonl")["skipped"] == {"bad_rows": 2}
+    assert read_manifest(tiny_data / "train_logits.jsonl").skipped == {"bad_rows": 2}
     assert f"left out: {source}:11: is not JSON" in capsys.readouterr().err
 
 
@@ -217,7 +217,7 @@ def test_queries_that_the_teacher_cannot_tell_apart_are_left_out(tmp_path, capsy
         assert create_triplets.main([*command, min_spread]) == 0
         made = tmp_path / "in_triplets.jsonl"
         assert [json.loads(line)["query_id"] for line in made.read_text().splitlines()] == left
-        assert read_manifest(made)["skipped"]["queries_below_min_spread"] == 2 - len(left)
+        assert read_manifest(made).skipped["queries_below_min_spread"] == 2 - len(left)
     capsys.readouterr()
     assert create_triplets.main([*command, "1"]) == 1
     sentence = "has no query whose scores have a standard deviation of 1. Lower --min_spread."
@@ -279,7 +279,7 @@ def test_flags_that_contradict_each_other_are_usage_errors(main, argv, sentence,
 def test_the_whole_pipeline_with_tiny_models(tiny_data, tiny_encoder, tiny_cross_encoder, capsys):
     folder = str(tiny_data)
     assert generate_logits.main(["--teacher", tiny_encoder, "--input_files", f"{folder}/train.jsonl"]) == 0
-    assert read_manifest(tiny_data / "train_logits.jsonl")["score_unit"] == "cosine"
+    assert read_manifest(tiny_data / "train_logits.jsonl").score_unit == "cosine"
     assert create_triplets.main(["--input_files", f"{folder}/train_logits.jsonl", "--num_negatives", "all"]) == 0
     command = ["--train_file", f"{folder}/train_logits_triplets.jsonl", "--output_dir", f"{folder}/model"]
     command += ["--student", tiny_cross_encoder, "--num_train_epochs", "6", "--per_device_train_batch_size", "4"]
@@ -358,7 +358,7 @@ def test_the_instruction_is_told_to_the_teacher_only(tiny_data, overlap_teacher)
     argv += ["--in_domain", f"{tiny_data}/test.jsonl", "--output_dir", f"{tiny_data}/report"]
     assert evaluate.main(argv) == 0
     flags = {
-        ranker: read_manifest(tiny_data / "report" / "scores" / f"test_{ranker}.jsonl")["recipe"]["flags"]
+        ranker: read_manifest(tiny_data / "report" / "scores" / f"test_{ranker}.jsonl").recipe["flags"]
         for ranker in ("before", "after", "teacher")
     }
     assert flags["teacher"]["instruction"] == "Find the tip"

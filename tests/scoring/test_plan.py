@@ -6,6 +6,7 @@ import pytest
 from rag_core.base.records import RankingSample
 from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import sha256
 from rag_core.scoring.chunks import Work
@@ -21,7 +22,7 @@ def source(tmp_path):
     rows = [RankingSample(f"a query {i % 5}", candidates=[f"passage {i}", "the same", "the same"]) for i in range(10)]
     path = tmp_path / "in.jsonl"
     write_records(path, rows)
-    return SampleFile(path, sha256(path), skip_bad_rows=False)
+    return SampleFile(path, sha256(path), BadRows(skip=False))
 
 
 def test_rows_are_counted_once_and_without_those_that_are_there(source, tmp_path, tiny_cross_encoder):

@@ -88,7 +88,7 @@ def score(samples, teacher, name, *flags, main=generate_logits.main):
     command = ["--teacher", teacher, "--dtype", "float32", "--max_length", "128", "--input_files", str(samples)]
     assert main([*command, "--output_dir", str(folder), *flags]) == 0
     manifest = read_manifest(folder / "samples_logits.jsonl")
-    return (folder / "samples_logits.jsonl").read_bytes(), manifest["recipe"], manifest["score_unit"]
+    return (folder / "samples_logits.jsonl").read_bytes(), manifest.recipe, manifest.score_unit
 
 
 def pids(model):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, passage_text
 from rag_core.base.tables import counts_table
+from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.bm25 import BM25, nearest_passages
 from rag_core.sources import apidocs, mteb
 from rag_core.sources.beir import BeirFolder
@@ -20,6 +21,8 @@ from rag_core.sources.cleaning import clean_samples, count_samples, draw_samples
 from rag_core.sources.corpus import Corpus
 from rag_core.sources.mteb import MtebSet
 from tests.conftest import TINY
+
+STRICT = BadRows(skip=False)
 
 
 @pytest.fixture
@@ -118,8 +121,8 @@ def corpus(path, queries=None, rows=PILE, **settings):
     return source, Counter()
 
 
-def all_samples(source, dropped, bad_rows=None):
-    return {one.query: one.candidates for split in source.read(dropped, bad_rows).values() for one in split}
+def all_samples(source, dropped):
+    return {one.query: one.candidates for split in source.read(dropped, STRICT).values() for one in split}
 
 
 def test_a_sentence_is_cut_out_of_its_passage(tmp_path):
@@ -324,7 +327,7 @@ def nested(tmp_path):
 def test_mteb_flat_layout(flat):
     source = MtebSet(str(flat), "huggingface")
     dropped = Counter()
-    splits = source.read(dropped, None)
+    splits = source.read(dropped, STRICT)
     assert source.instruction == "Retrieve duplicate questions from AskUbuntu forum"
     assert sorted(source.splits) == ["test", "train"]
     assert [path.name for path in source.inputs] == ["test.jsonl.gz", "train.jsonl.gz"]
@@ -337,7 +340,7 @@ def test_mteb_nested_layout(nested):
     source = MtebSet(str(nested), "huggingface")
     assert source.instruction is None
     assert source.splits == ["test"]
-    assert source.read(Counter(), None)["test"] == [
+    assert source.read(Counter(), STRICT)["test"] == [
         RankingSample(query_id="q1", query="first", positive=["text 1"], negative=["T. text 2", "text 4"]),
         RankingSample(query_id="q2", query="second", positive=["text 3"], negative=["text 5"]),
     ]

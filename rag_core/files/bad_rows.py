@@ -1,0 +1,34 @@
+"""Rows that cannot be used: the first one ends the stage, or with `--skip_bad_rows` all are left out and counted."""
+
+from __future__ import annotations
+
+from rag_core.base.errors import DataError
+
+
+class BadRows:
+    """What was wrong with the rows that a stage has left out.
+
+    Attributes:
+        errors: one for each row, in the order in which they were read.
+    """
+
+    def __init__(self, *, skip: bool) -> None:
+        self._skip = skip
+        self.errors: list[DataError] = []
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def add(self, error: DataError) -> None:
+        """Leave a row out.
+
+        Raises:
+            DataError: the one that is given, where rows are not to be left out.
+        """
+        if not self._skip:
+            raise error
+        self.errors.append(error)
+
+    def again(self) -> BadRows:
+        """Return an empty one of the same kind, for a file that is read another time."""
+        return BadRows(skip=self._skip)
