@@ -6,11 +6,14 @@ Each is one JSON object a line. Keys that a record does not know are ignored, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def _not_blank(text: str) -> str:
@@ -22,7 +25,50 @@ def _not_blank(text: str) -> str:
 Text = Annotated[str, AfterValidator(_not_blank)]
 Label = Literal[0, 1] | None
 
-_CONFIG = ConfigDict(strict=True, extra="ignore")
+# By name: code writes Query(id=...). A file's rows spell it `_id` (`files.jsonl` sees to that).
+_CONFIG = ConfigDict(strict=True, extra="ignore", validate_by_name=True)
+
+
+def passage_text(title: str | None, text: str | None) -> str:
+    """Join title and text to one passage: `title. text`, with no second mark after a title that ends in one."""
+    title, text = (title or "").strip(), (text or "").strip()
+    if not (title and text):
+        return title or text
+    return f"{title} {text}" if title.endswith((".", "?", "!")) else f"{title}. {text}"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Passage:
+    """A line of a corpus whose passages need no id."""
+
+    text: str
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if not passage_text(self.title, self.text):
+            raise ValueError("has neither a title nor a text")
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Document(Passage):
+    """A line of a corpus, as BEIR has it."""
+
+    id: Annotated[Text, Field(alias="_id")] = Field(kw_only=True)
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Query:
+    """A query by itself, with the key `query` or `text`: a line of BEIR's queries, or of a log without ids."""
+
+    text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
+    id: Annotated[Text | None, Field(alias="_id")] = None
+
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Query id -> document id -> relevance: the higher the better; 0 and below is not relevant."""
+
+Run = Mapping[str, Mapping[str, "float | np.float32"]]
+"""Query id -> document id -> score: what a retriever found, the higher the better."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -96,14 +142,7 @@ class SoftLabels:
             raise ValueError(f"has {len(self.passages)} passages but {len(self.scores)} scores")
 
 
-@dataclass(frozen=True, config=_CONFIG)
-class Query:
-    """A query and nothing else: a line of a log, with the key `query` or `text`."""
-
-    text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
-
-
-Record = RankingSample | ScoredPair | Triplet | SoftLabels | Query
+Record = Passage | Query | RankingSample | ScoredPair | Triplet | SoftLabels
 
 MADE_BY: dict[type[Record], str] = {
     ScoredPair: "generate_logits",
@@ -111,36 +150,3 @@ MADE_BY: dict[type[Record], str] = {
     SoftLabels: "generate_scores",
     RankingSample: "rag_core.prepare",
 }
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Passage:
-    """A line of the corpus, as BEIR has it or with less."""
-
-    text: str
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if not passage_text(self.title, self.text):
-            raise ValueError("has neither a title nor a text")
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Document:
-    """A line of the corpus."""
-
-    key: Annotated[Text, Field(alias="_id")]
-    text: str
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if not passage_text(self.title, self.text):
-            raise ValueError("has neither a title nor a text")
-
-
-def passage_text(title: str | None, text: str | None) -> str:
-    """Join title and text to one passage: `title. text`, with no second mark after a title that ends in one."""
-    title, text = (title or "").strip(), (text or "").strip()
-    if not (title and text):
-        return title or text
-    return f"{title} {text}" if title.endswith((".", "?", "!")) else f"{title}. {text}"

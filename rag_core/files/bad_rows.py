@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rag_core.base.errors import DataError
 
+FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
+
 
 class BadRows:
     """What was wrong with the rows that a stage has left out.

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AliasChoices, TypeAdapter, ValidationError
 
 from rag_core.base.errors import DataError
-from rag_core.base.records import MADE_BY, RankingSample, Record, ScoredPair, SoftLabels, Triplet
+from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Record, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
-from rag_core.files.bad_rows import BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows
 
 R = TypeVar("R")
+D = TypeVar("D", Document, Query)
 G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
 
-_FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
@@ -37,10 +37,31 @@ def read_records(path: Path, record_type: type[R], *, bad_rows: BadRows | None =
     Raises:
         DataError: the file is missing, unreadable, without any record, or a row is bad and not left out.
     """
+    return _read(path, record_type, bad_rows, needs_id=False)
+
+
+def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = None) -> dict[str, D]:
+    """Read the documents or queries of a file by their `_id`, in file order.
+
+    Raises:
+        DataError: as `read_records`, also for a query without `_id`, and where two rows carry the same `_id`.
+    """
+    found: dict[str, D] = {}
+    for record in _read(path, record_type, bad_rows, needs_id=True):
+        assert record.id is not None  # _read sees to it
+        if record.id in found:
+            raise DataError(f"_id {record.id!r} stands in more than one row", "Keep one of them", path=path)
+        found[record.id] = record
+    return found
+
+
+def _read(path: Path, record_type: type[R], bad_rows: BadRows | None, *, needs_id: bool) -> Iterator[R]:
     rows, before = 0, len(bad_rows or ())
     for number, line in read_lines(path):
         try:
             record = _parse(line, record_type, path, number)
+            if needs_id and isinstance(record, Query) and record.id is None:
+                raise DataError(_missing(record_type, "_id"), FIX_ROW, path=path, line=number)
         except DataError as error:
             if bad_rows is None:
                 raise
@@ -113,8 +134,8 @@ def read_groups(path: Path, record_type: type[G], *, bad_rows: BadRows | None = 
     return list(groups.values())
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of the lines that are not blank."""
+def read_lines(path: Path, kind: str = ".jsonl or .jsonl.gz file") -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines that are not blank; where `path` is a folder, the error names `kind`."""
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -135,12 +156,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError as error:
         raise DataError("no such file", "Check the path", path=path) from error
     except IsADirectoryError as error:
-        raise DataError("is a directory", "Name a .jsonl or .jsonl.gz file in it", path=path) from error
+        raise DataError("is a directory", f"Name a {kind} in it", path=path) from error
 
 
 def _parse(line: str, record_type: type[R], path: Path, number: int) -> R:
     try:
-        record: R = _adapter(record_type).validate_json(line)
+        record: R = _adapter(record_type).validate_json(line, by_alias=True, by_name=False)
         return record
     except ValidationError as error:
         first = error.errors()[0]
@@ -159,12 +180,20 @@ def _parse(line: str, record_type: type[R], path: Path, number: int) -> R:
     elif first["type"] == "dataclass_type":
         what = "is not a JSON object"
     elif first["type"] == "missing":
-        what = f"a {record_type.__name__} needs '{field}', which is missing"
+        what = _missing(record_type, field)
     elif field:
         what = f"'{field}' {message}"
     else:
         what = f"the {record_type.__name__} {message}"
-    raise DataError(what, _FIX_ROW, path=path, line=number)
+    raise DataError(what, FIX_ROW, path=path, line=number)
+
+
+def _missing(record_type: type[object], field: str) -> str:
+    keys: list[Any] = [field]
+    for known in record_type.__pydantic_fields__.values():  # type: ignore[attr-defined]
+        if isinstance(known.validation_alias, AliasChoices) and field in known.validation_alias.choices:
+            keys = known.validation_alias.choices
+    return f"a {record_type.__name__} needs {' or '.join(map(repr, keys))}, which is missing"
 
 
 def _is_record(line: str, record_type: type[Record]) -> bool:
@@ -180,7 +209,7 @@ def _made_by(record_type: type[object]) -> str:
 
 
 def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], None] = lambda: None) -> int:
-    """Write records, one a line, atomically; return their number. What is `None` in a sample is left out.
+    """Write records, one a line, atomically; return their number. What is `None` is left out, but for a label.
 
     Args:
         check: called before the file takes its place; when it raises, the file does not.
@@ -189,7 +218,8 @@ def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], 
     with atomic_write(path) as file:
         for record in records:
             adapter = _adapter(type(record))
-            file.write(adapter.dump_json(record, exclude_none=isinstance(record, RankingSample)) + b"\n")
+            row = adapter.dump_json(record, by_alias=True, exclude_none=not isinstance(record, ScoredPair))
+            file.write(row + b"\n")
             rows += 1
         check()
     return rows

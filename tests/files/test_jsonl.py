@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_core.base.errors import DataError, StaleError
-from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.base.records import Document, Passage, Query, RankingSample, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import output_path, read_groups, read_records, read_samples, write_records
+from rag_core.files.jsonl import output_path, read_by_id, read_groups, read_records, read_samples, write_records
 
 text = st.text(min_size=1).filter(str.strip)
 
@@ -55,6 +55,68 @@ def test_keys_of_others_are_ignored_and_a_byte_order_mark_too(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"query": "a", "positive": ["x"], "negative": ["y"], "source": {"k": 1}}\r\n')
     assert read_samples(path)[0].positive == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("record", "row"),
+    [
+        (Query("ice"), b'{"text":"ice"}'),
+        (Query("ice", id="q1"), b'{"text":"ice","_id":"q1"}'),
+        (Passage("ice"), b'{"text":"ice"}'),
+        (Document("ice", "Lakes", id="d1"), b'{"text":"ice","title":"Lakes","_id":"d1"}'),
+        (Document("ice", id="d1"), b'{"text":"ice","_id":"d1"}'),
+        (ScoredPair("q1", "q", "p", 1.0), b'{"query_id":"q1","query":"q","passage":"p","score":1.0,"label":null}'),
+    ],
+)
+def test_ids_are_written_as_beir_spells_them_and_only_a_label_may_be_null(tmp_path, record, row):
+    path = tmp_path / "a.jsonl"
+    write_records(path, [record])
+    assert path.read_bytes() == row + b"\n"
+    assert list(read_records(path, type(record))) == [record]
+
+
+def test_a_query_of_a_log(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"query": "ice", "text": "all that was said", "id": 7}\n{"text": "lake"}\n')
+    assert list(read_records(path, Query)) == [Query("ice"), Query("lake")]
+
+
+def test_documents_and_queries_by_id(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"_id": "2", "text": "b", "metadata": {}}\n{"_id": "1", "text": "a", "title": ""}\n')
+    documents = read_by_id(path, Document)
+    assert documents == {"2": Document("b", id="2"), "1": Document("a", "", id="1")}
+    assert list(documents) == ["2", "1"]
+    assert read_by_id(path, Query)["1"] == Query("a", id="1")
+
+
+@pytest.mark.parametrize(
+    ("record_type", "row", "what"),
+    [
+        (Document, '{"id": "2", "text": "b"}', "a Document needs '_id', which is missing"),
+        (Query, '{"id": "2", "text": "b"}', "a Query needs '_id', which is missing"),
+        (Query, '{"_id": 2, "text": "b"}', "'_id' should be a valid string"),
+        (Query, '{"_id": "2"}', "a Query needs 'query' or 'text', which is missing"),
+    ],
+)
+def test_rows_that_have_no_id_or_no_text(tmp_path, record_type, row, what):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"_id": "1", "text": "a"}\n' + row + "\n")
+    with pytest.raises(DataError) as error:
+        read_by_id(path, record_type)
+    assert str(error.value) == (f"{path}:2: {what}. Correct the row, or pass --skip_bad_rows to leave such rows out.")
+    bad_rows = BadRows(skip=True)
+    assert list(read_by_id(path, record_type, bad_rows=bad_rows)) == ["1"]
+    assert [str(one) for one in bad_rows.errors] == [str(error.value)]
+
+
+@pytest.mark.parametrize("record_type", [Document, Query])
+def test_an_id_that_stands_twice(tmp_path, record_type):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"_id": "1", "text": "a"}\n' * 2)
+    with pytest.raises(DataError) as error:
+        read_by_id(path, record_type, bad_rows=BadRows(skip=True))
+    assert str(error.value) == f"{path}: _id '1' stands in more than one row. Keep one of them."
 
 
 BAD = [

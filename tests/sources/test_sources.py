@@ -245,9 +245,17 @@ def test_beir_bad_judgements(beir, row, message):
     with pytest.raises(DataError) as error:
         BeirFolder(beir, 3).read(Counter(), None)
     assert str(error.value) == f"{path}:7: {message}. {_FIX}"
-    skipped = []
+    skipped = BadRows(skip=True)
     assert len(BeirFolder(beir, 3).read(Counter(), skipped)["test"]) == 2
-    assert [str(one) for one in skipped] == [str(error.value)]
+    assert [str(one) for one in skipped.errors] == [str(error.value)]
+
+
+def test_beir_one_passage_under_two_ids_is_one_positive_where_it_was_first_judged(beir):
+    (beir / "qrels/test.tsv").write_text("q2\td2\t0\nq2\td3\t1\nq2\td5\t1\n")
+    assert BeirFolder(beir, 3).read(Counter(), STRICT)["test"][0].positive == [
+        "Glacier ice is blue.",
+        "Why? Snow becomes ice.",
+    ]
 
 
 def test_beir_bad_documents(beir):
