@@ -1,27 +1,42 @@
-"""MAP, MRR@10 and NDCG@10 per query, through ir-measures (trec_eval), with one policy for what they leave open.
+"""MAP, MRR@10, NDCG@10 and recall per query, through ir-measures (trec_eval), with one policy for what they leave open.
 
-- Ties: passages with equal scores are ordered by the SHA-256 of their text, which knows nothing of labels,
-  so that a model that gives every passage the same score is judged as a random order, not as a perfect one.
-- Queries without a positive or without a negative say nothing about a ranking: their values are NaN, and
-  means leave them out (`measured` counts the others).
-- Relevance is binary; the gain of NDCG is the label, its discount log2(rank + 1).
+- Ties: documents with equal scores are ordered by the SHA-256 of their text (samples) or id (runs, which have no
+  texts). It knows nothing of labels, so a model that gives every document the same score is judged as a random
+  order, not as a perfect one.
+- Queries that say nothing about a ranking have the value NaN, and means leave them out (`measured` counts the
+  others): a sample without a positive or without a negative, a query of qrels without a relevant document.
+- Relevance above 0 is relevant. The gain of NDCG is the relevance itself, as in trec_eval (not 2^relevance - 1), its
+  discount log2(rank + 1). Documents that nobody judged are not relevant.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.base.records import RankingSample
+from rag_core.base.records import Qrels, RankingSample, Run
+from rag_core.metrics.significance import Values
 
 MetricName = Literal["MAP", "MRR@10", "NDCG@10"]
 METRICS: tuple[MetricName, ...] = ("MAP", "MRR@10", "NDCG@10")
+RunMetricName = Literal[MetricName, "Recall@10", "Recall@100"]
+RUN_METRICS: tuple[RunMetricName, ...] = (*METRICS, "Recall@10", "Recall@100")
+M = TypeVar("M", MetricName, RunMetricName)
 
-PerQuery = dict[MetricName, npt.NDArray[np.float64]]
+PerQuery = dict[MetricName, Values]
+
+# As ir-measures spells them.
+_MEASURES: dict[RunMetricName, str] = {
+    "MAP": "AP",
+    "MRR@10": "RR@10",
+    "NDCG@10": "nDCG@10",
+    "Recall@10": "R@10",
+    "Recall@100": "R@100",
+}
 
 
 def measure(samples: Sequence[RankingSample], scores: Sequence[npt.ArrayLike]) -> PerQuery:
@@ -30,44 +45,67 @@ def measure(samples: Sequence[RankingSample], scores: Sequence[npt.ArrayLike]) -
     Args:
         scores: for each sample the scores of its `passages()`, in their order.
     """
-    import ir_measures
-
-    names = {ir_measures.AP: "MAP", ir_measures.RR @ 10: "MRR@10", ir_measures.nDCG @ 10: "NDCG@10"}
-    qrels: dict[str, dict[str, int]] = {}
+    qrels: dict[str, dict[str, int]] = {str(number): {} for number in range(len(samples))}
     run: dict[str, dict[str, float]] = {}
     for number, (sample, sample_scores) in enumerate(zip(samples, scores, strict=True)):
         if not (sample.positive and sample.negative):
             continue
-        passages, labels = zip(*sample.passages(), strict=True)
-        ranks = rank(passages, sample_scores)
-        qrels[str(number)] = {str(i): int(label) for i, label in enumerate(labels)}
-        run[str(number)] = {str(i): -float(ranks[i]) for i in range(len(passages))}
-    values: PerQuery = {metric: np.full(len(samples), np.nan) for metric in METRICS}
-    if qrels:
-        for value in ir_measures.iter_calc(list(names), qrels, run):
-            values[names[value.measure]][int(value.query_id)] = value.value  # type: ignore[index]
+        qrels[str(number)] = {passage: int(label or 0) for passage, label in sample.passages()}
+        flat = np.asarray(sample_scores, dtype=np.float64).tolist()
+        run[str(number)] = dict(zip(qrels[str(number)], flat, strict=True))
+    return _measure(METRICS, qrels, run)
+
+
+def measure_run(qrels: Qrels, run: Run) -> dict[RunMetricName, Values]:
+    """Return each metric's value for each query of the qrels, in their order; shape (queries,).
+
+    A query of the qrels that the run lacks has found nothing: 0. A query that the qrels lack is left out. Recall is
+    the share of all relevant documents among the first 10 or 100, so it cannot reach 1 where there are more of them.
+    """
+    return _measure(RUN_METRICS, qrels, run)
+
+
+def _measure(metrics: Sequence[M], qrels: Qrels, run: Run) -> dict[M, Values]:
+    import ir_measures
+
+    names = {ir_measures.parse_measure(_MEASURES[metric]): metric for metric in metrics}
+    values: dict[M, Values] = {metric: np.full(len(qrels), np.nan) for metric in metrics}
+    judged: dict[str, dict[str, int]] = {}
+    ranked: dict[str, dict[str, float]] = {}
+    for number, (query, relevance) in enumerate(qrels.items()):
+        if max(relevance.values(), default=0) <= 0:
+            continue
+        scores = run.get(query, {})
+        ids = {document: str(i) for i, document in enumerate({**scores, **relevance})}
+        judged[str(number)] = {ids[document]: grade for document, grade in relevance.items()}
+        # trec_eval would compare scores as float32, and order equal ones by the names of the documents.
+        places = rank(list(scores), np.fromiter(scores.values(), np.float64))
+        ranked[str(number)] = {ids[document]: -float(place) for document, place in zip(scores, places, strict=True)}
+    if judged:
+        for value in ir_measures.iter_calc(list(names), judged, ranked):
+            values[names[value.measure]][int(value.query_id)] = value.value
     return values
 
 
-def rank(passages: Sequence[str], scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return each passage's place, 0 for the highest score; ties by the SHA-256 of the text."""
+def rank(documents: Sequence[str], scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return each document's place, 0 for the highest score; ties by the SHA-256 of its text or id."""
     descending = -np.asarray(scores, dtype=np.float64)
     order = np.argsort(descending, kind="stable")
     if (np.diff(descending[order]) == 0).any():
-        tie_break = [hashlib.sha256(passage.encode()).digest() for passage in passages]
+        tie_break = [hashlib.sha256(document.encode()).digest() for document in documents]
         order = np.array(sorted(order, key=lambda i: (descending[i], tie_break[i])))
-    ranks = np.empty(len(passages), dtype=np.int64)
-    ranks[order] = np.arange(len(passages))
+    ranks = np.empty(len(documents), dtype=np.int64)
+    ranks[order] = np.arange(len(documents))
     return ranks
 
 
-def measured(values: PerQuery) -> int:
+def measured(values: Mapping[M, Values]) -> int:
     """Count the queries that could be measured."""
     return int(np.isfinite(values["MAP"]).sum())
 
 
-def means(values: PerQuery) -> dict[MetricName, float]:
+def means(values: Mapping[M, Values]) -> dict[M, float]:
     """Return each metric's mean over the queries that could be measured; NaN where there are none."""
     if not measured(values):
-        return dict.fromkeys(METRICS, float("nan"))
-    return {metric: float(np.nanmean(values[metric])) for metric in METRICS}
+        return dict.fromkeys(values, float("nan"))
+    return {metric: float(np.nanmean(found)) for metric, found in values.items()}
