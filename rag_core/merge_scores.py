@@ -4,8 +4,8 @@ ScoredPair (one file per teacher) -> ScoredPair
 
 python -m rag_core.merge_scores --input_files llm/train.jsonl embedder/train.jsonl --output_file both/train.jsonl
 
-With --method standardised_mean the teachers' scores may have any unit. A single file is standardised per query. The order
-of the pairs and their labels come from the first file.
+With --method standardised_mean the teachers' scores may have any unit. A single file is standardised per query. The
+order of the pairs and their labels come from the first file.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ Groups = list[list[ScoredPair]]
 class Args(OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    input_files: list[Path] = flag(
-        "ScoredPair files over the same pairs, one per teacher", decides=False
-    )
+    input_files: list[Path] = flag("ScoredPair files over the same pairs, one per teacher", decides=False)
     output_file: Path = flag("the merged ScoredPair records", decides=False)
     method: Method = flag(
         "weighted mean of the scores, standardised per query, or reciprocal rank fusion: sum of weight / (60 + rank)",
