@@ -123,6 +123,7 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_cross_encoder):
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "length"), [("tiny_encoder", 64), ("tiny_cross_encoder", 128)])
 def test_a_cross_encoder_reads_as_much_as_before(tmp_path, request, start, length):
     from sentence_transformers import CrossEncoder
@@ -143,6 +144,7 @@ def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder)
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["tiny_encoder", "tiny_cross_encoder"])
 def test_a_shallow_student_learns_and_is_loaded(tmp_path, request, start):
     from sentence_transformers import CrossEncoder
