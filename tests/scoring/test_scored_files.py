@@ -12,6 +12,7 @@ from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.loading import LOADERS
 from rag_core.files.jsonl import read_samples, write_records
 from rag_core.files.manifest import Recipe, write_manifest
+from rag_core.scoring import scores
 from rag_core.scoring.scored_files import read_sources, scores_by_sample
 from reranker_distillation import generate_logits
 from tests.fixtures.scoring_before import teachers
@@ -96,7 +97,10 @@ def changing(teacher, call, change):
     ids=["a blank line more", "other texts", "a row less"],
 )
 @pytest.mark.parametrize("call", [1, "last"])
-def test_an_input_that_changes_while_it_is_scored(without_weights, change, call, capsys):
+@pytest.mark.parametrize("block", [1, 2**22], ids=["before the end is read", "after it"])
+def test_an_input_that_changes_while_it_is_scored(without_weights, change, call, block, monkeypatch, capsys):
+    monkeypatch.setattr(scores, "_BLOCK_PAIRS", block)
+    monkeypatch.setattr(scores, "_BLOCK_FLOATS", block)
     teacher, main, command = without_weights
     last = 1 if isinstance(teacher, teachers.SharedWords) else 2
     path = Path("a.jsonl")
