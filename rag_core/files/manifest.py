@@ -192,17 +192,25 @@ def check_inputs(paths: Sequence[Path]) -> dict[str, str]:
     """
     hashes = {}
     for path in paths:
-        found = sha256(path)
-        manifest = read_manifest(path)
-        if manifest is not None and manifest.output.get("sha256") != found:
-            raise StaleError(
-                "has changed since its manifest was written",
-                f"Make it again ({manifest.command} --overwrite), "
-                f"or delete {manifest_path(path).name} to use the file as it is",
-                path=path,
-            )
-        hashes[str(path)] = found
+        hashes[str(path)] = found = sha256(path)
+        check_input(path, found)
     return hashes
+
+
+def check_input(path: Path, found: str) -> None:
+    """Compare the SHA-256 of an input with its manifest, where it has one.
+
+    Raises:
+        StaleError: the file is not the one that its manifest describes.
+    """
+    manifest = read_manifest(path)
+    if manifest is not None and manifest.output.get("sha256") != found:
+        raise StaleError(
+            "has changed since its manifest was written",
+            f"Make it again ({manifest.command} --overwrite), "
+            f"or delete {manifest_path(path).name} to use the file as it is",
+            path=path,
+        )
 
 
 def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:

@@ -112,7 +112,6 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         engine="auto" if args.engine == "ray" else args.engine,
         options=_engine_options(args, describe_model(args.teacher)),
         overwrite=args.overwrite,
-        skip_bad_rows=args.skip_bad_rows,
         score_store=args.score_store,
     )
     if args.dry_run:

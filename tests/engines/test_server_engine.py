@@ -14,12 +14,14 @@ import pytest
 import tenacity
 
 from rag_core.base.errors import EngineError
-from rag_core.engines import server
+from rag_core.engines import generators, server
+from rag_core.engines.generation import Prompt, Sampling, token_ids
 from rag_core.engines.identity import describe_model
-from rag_core.engines.loading import choose_engine, load_model
+from rag_core.engines.loading import choose_engine, load_generator, load_model
 from rag_core.engines.options import EngineOptions, ServerOptions
 from rag_core.engines.protocols import ChunkPairScorer, ChunkTextEncoder, PairScorer, TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
+from rag_core.engines.tokenizer import load_tokenizer
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
 from rag_core.files.manifest import read_manifest
 from rag_core.scoring.settings import CHUNK_ROWS
@@ -431,6 +433,62 @@ def test_a_cross_encoder_on_tei(fake, tiny_cross_encoder, pairs):
     np.testing.assert_allclose(scorer.score(pairs), [len(left) - len(right) / 8 for left, right in pairs])
     body = fake.seen[-1][1]
     assert {name: body[name] for name in body.keys() - {"query", "texts"}} == {"raw_scores": True, "truncate": True}
+
+
+def write(body):
+    """Answer in reverse order; an answer names the sum of its prompt's ids, and the seed."""
+    answers = [f"{sum(prompt)} {body.get('seed')}" for prompt in body["prompt"]]
+    return {"choices": [{"index": i, "text": text} for i, text in enumerate(answers)][::-1]}
+
+
+@pytest.fixture(scope="module")
+def chat_tokenizer(qwen_chat):
+    return load_tokenizer(qwen_chat)
+
+
+@pytest.fixture
+def writer(vllm, qwen_chat, chat_tokenizer, monkeypatch):
+    monkeypatch.setattr(generators, "load_tokenizer", lambda model: chat_tokenizer)
+    vllm.routes["/v1/completions"] = write
+    return load_generator("server", options(qwen_chat, vllm, batch_size=2))
+
+
+@pytest.fixture
+def questions(chat_tokenizer):
+    """Prompts, the third of which is too long, and the sum of each one's ids."""
+    prompts = [Prompt("Ask. ", text) for text in ("ice", "a lake", "ice " * 400, "the snow that became ice", "a lake")]
+    return prompts, [sum(ids) for ids in token_ids(chat_tokenizer, prompts, MAX_LENGTH - 8)]
+
+
+def test_a_generator_gives_each_prompt_its_answer(vllm, writer, questions):
+    prompts, sums = questions
+    vllm.seen.clear()
+    assert writer.generate(prompts, Sampling(max_new_tokens=8)) == [f"{found} None" for found in sums]
+    assert sorted(len(body.pop("prompt")) for _, body, _ in vllm.seen) == [1, 2, 2]
+    assert [(path, body) for path, body, _ in vllm.seen] == [
+        ("/v1/completions", {"model": "its-name", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0})
+    ] * 3
+
+
+def test_a_generator_draws_with_a_seed_one_higher_per_prompt(vllm, writer, questions):
+    prompts, sums = questions
+    vllm.seen.clear()
+    drawn = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7, top_p=0.9, seed=3))
+    assert drawn == [f"{found} {3 + number}" for number, found in enumerate(sums)]
+    assert {(len(body["prompt"]), body["temperature"], body["top_p"]) for _, body, _ in vllm.seen} == {(1, 0.7, 0.9)}
+    unseeded = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7))
+    assert unseeded == [f"{found} None" for found in sums]
+
+
+def test_servers_that_write_nothing_or_too_little(fake, vllm, qwen_chat):
+    vllm.routes["/v1/models"] = models("its-name", reads=100)
+    with pytest.raises(
+        EngineError, match=r"reads 100 tokens, where --max_length 256 needs 256\. Pass --max_length 100"
+    ):
+        load_generator("server", options(qwen_chat, vllm))
+    fake.routes = {"/info": tei()}
+    with pytest.raises(EngineError, match=r"is TEI, which writes no text\. Serve the model with vllm serve"):
+        load_generator("server", options(qwen_chat, fake))
 
 
 def test_what_tei_cannot_do(fake, tiny_cross_encoder, tiny_qwen, pairs):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from embedding_distillation import generate_logits as embed
-from rag_core.base.errors import DataError, EngineError
+from rag_core.base.errors import EngineError
 from rag_core.engines.identity import ModelInfo, describe_model
 from rag_core.engines.options import EngineOptions, RayOptions
 from rag_core.files.chunk_store import ChunkStore
@@ -291,11 +291,3 @@ def test_no_cluster_at_the_address(samples, tiny_cross_encoder):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: no Ray cluster at localhost:1 (")
-
-
-def test_an_error_travels_whole():
-    import pickle
-
-    error = pickle.loads(pickle.dumps(DataError("is empty", "Fill it", path="a.jsonl", line=3)))
-    assert str(error) == "a.jsonl:3: is empty. Fill it."
-    assert (error.what, error.remedy) == ("is empty", "Fill it")
