@@ -23,6 +23,7 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderReranking
 from sentence_transformers.sentence_transformer.evaluation import RerankingEvaluator
 from transformers import set_seed
 
+from rag_core.distillation.student import StudentSettings
 from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
@@ -49,7 +50,8 @@ def main() -> int:
         labelled, reranker = Path(folder) / "labelled.jsonl", Path(folder) / "reranker"
         write_records(labelled, samples)
         set_seed(args.seed)
-        load_student(str(args.model), DEFAULTS["max_length"], None).save_pretrained(str(reranker))
+        student = StudentSettings(describe_model(str(args.model)), DEFAULTS["max_length"])
+        load_student(student).save_pretrained(str(reranker))
         rows = [
             *compare("embedder", args.model, labelled, pairs, args.repeats),
             *compare("reranker", reranker, labelled, pairs, args.repeats),

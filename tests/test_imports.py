@@ -153,9 +153,14 @@ def test_no_file_is_long():
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_path_decides_by_its_content(stage):
     """What is at a path stands in a recipe by its SHA-256; the path itself has no say."""
-    args_type = importlib.import_module(stage).Args
-    annotations = typing.get_type_hints(args_type)
-    writes = "decisive(args)" in Path(importlib.import_module(stage).__file__).read_text(encoding="utf-8")
-    for field in flags_of(args_type):
+    module = importlib.import_module(stage)
+    annotations = typing.get_type_hints(module.Args)
+    # The recipe is made in the stage, or in a body that it shares with others.
+    sources = {
+        Path(module.__file__),
+        *(ROOT / f"{name.replace('.', '/')}.py" for _, name in imports(Path(module.__file__))),
+    }
+    writes = any("decisive(args)" in path.read_text(encoding="utf-8") for path in sources if path.is_file())
+    for field in flags_of(module.Args):
         if writes and "Path" in str(annotations[field.name]):
             assert not field.metadata["decides"], field.name

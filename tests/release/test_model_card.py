@@ -52,6 +52,6 @@ def test_a_command_has_what_differs_from_the_defaults_and_no_folders(tmp_path):
     args.dev_files, args.log_level = [tmp_path / "x", tmp_path / "y"], "debug"
     args.further_flags = ["--learning_rate", "1e-5"]
     assert shlex.split(shown_command("reranker_distillation.train", args))[3:] == [
-        *["--seed", "7", "--dev_files", "x", "y", "--train_file", "a b.jsonl", "--output_dir", "m"],
-        *["--student", tmp_path.name, "--learning_rate", "1e-5"],
+        *["--seed", "7", "--train_file", "a b.jsonl", "--output_dir", "m", "--student", tmp_path.name],
+        *["--dev_files", "x", "y", "--learning_rate", "1e-5"],
     ]
