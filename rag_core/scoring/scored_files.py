@@ -18,9 +18,18 @@ from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import TextEncoder
+from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
-from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_inputs,
+    is_made,
+    read_manifest,
+    unfinished_folder,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
@@ -91,6 +100,19 @@ class ScoringRun:
             if model.truncated:
                 logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
             self._clean_up()
+
+    def copy_finished(self, made: Mapping[Path, Path]) -> ScoringRun:
+        """Take scores from files that have them; return the run over the rest, which may be none.
+
+        Args:
+            made: input path -> finished output of a run with this scope.
+        """
+        for item in self.todo:
+            if (finished := made.get(item.source.path)) is not None:
+                with UnfinishedWork(item.output, item.recipe, overwrite=self._take_over):
+                    _copy(finished, item)
+                logger.info("%s: the same scores as %s", item.output, finished)
+        return dataclasses.replace(self, todo=[item for item in self.todo if item.source.path not in made])
 
     def _clean_up(self) -> None:
         for folder in filter(Path.exists, self._partial):
@@ -183,6 +205,14 @@ def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
     if measured(ranking):
         figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
         logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
+
+
+def _copy(finished: Path, item: _Item) -> None:
+    facts = (read_manifest(finished) or UNKNOWN).facts
+    with atomic_write(item.output) as file:
+        file.write(finished.read_bytes())
+    kept = ("rows", "score_unit", "skipped", "batch_size")
+    write_manifest(item.output, item.recipe, **{name: facts[name] for name in kept if name in facts})
 
 
 def _measuring(
