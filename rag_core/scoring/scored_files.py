@@ -17,9 +17,19 @@ from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import ScoreUnit, TextEncoder
+from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
-from rag_core.files.manifest import Recipe, check_input, check_inputs, is_made, unfinished_folder, write_manifest
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_input,
+    check_inputs,
+    is_made,
+    read_manifest,
+    unfinished_folder,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
@@ -109,6 +119,19 @@ class ScoringRun:
             yield from ((file, scores) for file in self.todo)
         else:
             yield from ((file, compute_scores(file.source, work, pairs=file.source.pairs)) for file in self.todo)
+
+    def copy_finished(self, made: Mapping[Path, Path]) -> ScoringRun:
+        """Take scores from files that have them; return the run over the rest, which may be none.
+
+        Args:
+            made: input path -> finished output of a run with this scope.
+        """
+        for file in self.todo:
+            if (finished := made.get(file.source.path)) is not None:
+                with UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite):
+                    _copy(finished, file)
+                logger.info("%s: the same scores as %s", file.output, finished)
+        return dataclasses.replace(self, todo=[file for file in self.todo if file.source.path not in made])
 
     def _clean_up(self) -> None:
         for folder in filter(Path.exists, self.partial):
@@ -211,6 +234,15 @@ def _write(file: UnfinishedFile, scores: Scores, score_unit: ScoreUnit, batch_si
     if measured(ranking):
         figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
         logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
+
+
+def _copy(finished: Path, file: UnfinishedFile) -> None:
+    """Write an output and its manifest from one that has the same scores."""
+    facts = (read_manifest(finished) or UNKNOWN).facts
+    with atomic_write(file.output) as output:
+        output.write(finished.read_bytes())
+    kept = ("rows", "score_unit", "skipped", "batch_size")
+    write_manifest(file.output, file.recipe, **{name: facts[name] for name in kept if name in facts})
 
 
 def _measuring(
