@@ -33,6 +33,8 @@ class ScoreFolder:
         Raises:
             PipelineError: as `scored_files.prepare_run` and `ScoringRun.score`; the former of any model comes first.
         """
+        if not models:
+            return {}
         outputs = {name: {path: output_path(path, f"_{name}", self._folder) for path in paths} for name in models}
         sources = read_sources(outputs[next(iter(outputs))], skip_bad_rows=self._skip_bad_rows)
         runs: dict[str, ScoringRun] = {}
