@@ -208,7 +208,7 @@ def _made_by(record_type: type[object]) -> str:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records, one a line, atomically; return their number. What is `None` in a sample is left out."""
+    """Write records atomically, one per line; return their number. What is `None` in a sample is left out."""
     rows = 0
     with atomic_write(path) as file:
         for record in records:

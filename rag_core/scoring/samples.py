@@ -55,7 +55,7 @@ class SampleFile:
         self._compare(digest.hexdigest())
 
     def check_unchanged(self) -> None:
-        """See that the file is still the one that was read first.
+        """Check that the file is still the one that was read first.
 
         Raises:
             StaleError: it is another.

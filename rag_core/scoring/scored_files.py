@@ -145,7 +145,7 @@ class ScoringRun:
 
 
 def read_sources(outputs: Mapping[Path, Path], *, skip_bad_rows: bool) -> list[SampleFile]:
-    """Go through all inputs once, and see that each has an output of its own.
+    """Go through all inputs once, and check that each has an output of its own.
 
     Args:
         outputs: input path -> output path.

@@ -241,9 +241,9 @@ def test_a_server_that_stays_away(vllm, load, pairs, caplog):
     with pytest.raises(EngineError) as caught:
         scorer.score(pairs)
     assert str(caught.value) == (
-        f"the server {vllm.url} gave no answer for {SHORT} seconds (HTTP 503: down for today). See that it runs, then "
-        "run the same command again, which goes on where it stopped; for a server that is only slow lower "
-        "--concurrency or --batch_size, or raise --server_timeout."
+        f"the server {vllm.url} gave no answer for {SHORT} seconds (HTTP 503: down for today). Check that it runs, "
+        "then run the same command again to go on where it stopped. If it is only slow, lower --concurrency or "
+        "--batch_size, or raise --server_timeout."
     )
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
         f"the server {vllm.url} does not answer (HTTP 503: down for today); trying again for up to {SHORT} seconds"
@@ -252,7 +252,7 @@ def test_a_server_that_stays_away(vllm, load, pairs, caplog):
 
 def test_no_server(tiny_qwen, pairs):
     nowhere = EngineOptions(describe_model(tiny_qwen), server=ServerOptions("http://127.0.0.1:9", timeout=0.1))
-    with pytest.raises(EngineError, match=r"the server http://127\.0\.0\.1:9 gave no answer .*refused\)\. See that"):
+    with pytest.raises(EngineError, match=r"the server http://127\.0\.0\.1:9 gave no answer .*refused\)\. Check that"):
         load_model("server", nowhere, pairs)
 
 

@@ -9,7 +9,7 @@ from rag_core.engines.options import EngineOptions
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.plan import UTILISATION, Architecture, _cached_tokens, make_plan
+from rag_core.scoring.plan import UTILISATION, Architecture, cached_tokens, make_plan
 from rag_core.scoring.samples import SampleFile
 from rag_core.scoring.scores import compute_scores
 from reranker_distillation import generate_logits
@@ -62,7 +62,7 @@ def test_operations_of_a_forward_pass(tiny_encoder):
 def test_full_blocks_at_the_begin_are_shared():
     head = list(range(40))
     prompts = [[*head, 1], [*head, 2], [*head[:33], 0, 0], [*head[:31], 0], head[:32]]
-    assert _cached_tokens(prompts).tolist() == [0, 32, 32, 16, 16]
+    assert cached_tokens(prompts).tolist() == [0, 32, 32, 16, 16]
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tiny_data, tiny_cross_encoder, capsys):

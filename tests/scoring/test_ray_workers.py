@@ -264,13 +264,17 @@ def test_a_cluster_that_is_too_small(samples, tiny_cross_encoder, capsys):
     [
         (
             ["--num_workers", "2"],
-            "--num_workers, --gpus_per_worker and --ray_address are for workers. Pass --engine ray",
+            "--num_workers, --gpus_per_worker and --ray_address are for --engine ray. Pass --engine ray as well.",
         ),
-        ([*RAY, "--gpus_per_worker", "1.5"], "--gpus_per_worker is 1.5. Pass a part of one GPU, or a whole number."),
-        ([*RAY, "--num_workers", "0"], "--num_workers is 0. Pass at least 1."),
+        (
+            [*RAY, "--gpus_per_worker", "1.5"],
+            "--gpus_per_worker is 1.5. Pass a fraction of one GPU, such as 0.5, or a whole number.",
+        ),
+        ([*RAY, "--num_workers", "0"], "--num_workers is 0. Pass --num_workers 1 or more."),
         (
             [*RAY, "--gpus_per_worker", "1", "--tensor_parallel_size", "2"],
-            "--tensor_parallel_size 2 is more than --gpus_per_worker 1. A worker holds a whole copy of the teacher",
+            "--tensor_parallel_size 2 is more than --gpus_per_worker 1. A worker holds a whole copy of the teacher: "
+            "pass --gpus_per_worker 2.",
         ),
     ],
 )
