@@ -17,7 +17,7 @@ import numpy as np
 from rag_core.base.records import RankingSample
 from rag_core.files.jsonl import write_records
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.scores import score_samples
+from rag_core.scoring.scores import compute_scores, scored_samples
 
 CANDIDATES = 20
 
@@ -57,7 +57,8 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=args.dir) as folder:
         work = Work(RandomEncoder(args.dimensions), "random", [Path(folder)], 1024)
-        scored = (pair for _, pairs in score_samples(samples, work) for pair in pairs)
+        scores = compute_scores(samples, work)
+        scored = (pair for _, pairs in scored_samples(samples, scores) for pair in pairs)
         rows = write_records(Path(folder) / "scores.jsonl", scored)
         on_disk = sum(path.stat().st_size for path in Path(folder).glob("*.npy")) / 2**20
     figures = {

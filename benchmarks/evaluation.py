@@ -23,11 +23,13 @@ from sentence_transformers.cross_encoder.evaluation import CrossEncoderReranking
 from sentence_transformers.sentence_transformer.evaluation import RerankingEvaluator
 from transformers import set_seed
 
+from rag_core.distillation.student import StudentSettings
 from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.evaluation.evaluate import EvaluateArgs
-from rag_core.evaluation.rankers import evaluate_file, read_labelled, score_for_evaluation
+from rag_core.evaluation.rankers import evaluate_file, read_labelled
+from rag_core.evaluation.score_folder import ScoreFolder
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples, write_records
 from reranker_distillation.training import load_student
@@ -49,7 +51,8 @@ def main() -> int:
         labelled, reranker = Path(folder) / "labelled.jsonl", Path(folder) / "reranker"
         write_records(labelled, samples)
         set_seed(args.seed)
-        load_student(str(args.model), DEFAULTS["max_length"], None).save_pretrained(str(reranker))
+        student = StudentSettings(describe_model(str(args.model)), DEFAULTS["max_length"])
+        load_student(student).save_pretrained(str(reranker))
         rows = [
             *compare("embedder", args.model, labelled, pairs, args.repeats),
             *compare("reranker", reranker, labelled, pairs, args.repeats),
@@ -95,10 +98,8 @@ def ours(model: Path, labelled: Path, dtype: str) -> dict[str, float]:
         describe_model(str(model)), max_length=DEFAULTS["max_length"], batch_size=DEFAULTS["batch_size"], dtype=dtype
     )
     with tempfile.TemporaryDirectory() as folder:
-        scores = score_for_evaluation(
-            "after", [labelled], options, stage="benchmark", output_dir=Path(folder), skip_bad_rows=False
-        )
-        evaluation = evaluate_file(labelled, "in-domain", samples, {"after": scores[labelled]})
+        scores = ScoreFolder(Path(folder), stage="benchmark", skip_bad_rows=False).score({"after": options}, [labelled])
+        evaluation = evaluate_file(labelled, "in-domain", samples, {"after": scores["after"][labelled]})
     return {str(metric): value for metric, value in evaluation.means()["after"].items()}
 
 

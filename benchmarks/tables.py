@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 from quality_runs import RUNS, Pipeline, Run
 
-from rag_core.base.tables import format_rows
-from rag_core.evaluation.report import format_table
+from rag_core.base.tables import format_difference, format_rows
+from rag_core.evaluation.report import FileReport, Report
+from rag_core.evaluation.tables import format_table
+from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.significance import gap_closed, paired_change
 
 ROOT = Path(__file__).parent.parent
@@ -111,8 +114,16 @@ def quickstart() -> str:
 def quickstart_tables() -> str:
     """Return what the two halves of the quickstart print."""
     return "\n\n".join(
-        f"{student.capitalize()}:\n\n```text\n{format_table(_load(name))}\n```" for student, name in QUICKSTART.items()
+        f"{student.capitalize()}:\n\n```text\n{format_table(_report(name))}\n```"
+        for student, name in QUICKSTART.items()
     )
+
+
+def _report(name: str) -> Report:
+    """Return of a kept report what its table shows."""
+    content = _load(name)
+    without_texts = [file | {"examples": {"gains": [], "losses": []}} for file in content["files"]]
+    return Report(content["models"], TrainingRecord(), TypeAdapter(list[FileReport]).validate_python(without_texts))
 
 
 def summary() -> str:
@@ -194,7 +205,7 @@ def _against_first(name: str, run: Run) -> str:
 
 def _interval(old: Values, new: Values) -> str:
     change = paired_change(old, new, _BOOTSTRAP_SEED)
-    return f"{change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+    return format_difference(change.difference, change.low, change.high)
 
 
 def _share(share: float, low: float | None, high: float | None) -> str:

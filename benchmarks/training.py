@@ -31,11 +31,14 @@ from transformers import PrinterCallback, set_seed
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import ScoredPair, Triplet
-from rag_core.distillation.trainer import parse_training_arguments
+from rag_core.distillation.student import StudentSettings
+from rag_core.distillation.train_args import parse_training_arguments
+from rag_core.distillation.trainer import TrainingRun
+from rag_core.engines.identity import describe_model
 from rag_core.files.jsonl import read_samples
 from rag_core.retrieval.bm25 import bm25_scores
 from reranker_distillation import create_triplets
-from reranker_distillation.loss_settings import LossSettings
+from reranker_distillation.loss_settings import LossSettings, TrainingData
 from reranker_distillation.training import load_student, train
 from reranker_distillation.triplets import make_triplets
 
@@ -65,6 +68,7 @@ def main() -> int:
     settings = fill_in(args)
     groups = read_triplets(args.input_file, args.queries, args.top_k, args.num_negatives)
     per_query = len(groups[0])
+    student = StudentSettings(describe_model(str(args.model)), MAX_LENGTH, dropout=0.0)
 
     def arguments(batch: int, accumulated: int) -> CrossEncoderTrainingArguments:
         flags = f"--per_device_train_batch_size {batch} --gradient_accumulation_steps {accumulated} --logging_steps 1"
@@ -79,8 +83,8 @@ def main() -> int:
         return found
 
     ways = {
-        "plain": lambda: plain(str(args.model), groups, arguments(per_query, args.batch_queries)),
-        "grouped": lambda: grouped(str(args.model), groups, arguments(args.batch_queries, 1)),
+        "plain": lambda: plain(student, groups, arguments(per_query, args.batch_queries)),
+        "grouped": lambda: grouped(student, groups, arguments(args.batch_queries, 1)),
     }
     runs = {
         name: [dataclasses.replace(run, seconds=run.value.seconds) for run in taken]
@@ -129,10 +133,10 @@ def read_triplets(path: Path, queries: int, top_k: int, num_negatives: int) -> l
     return whole
 
 
-def plain(student: str, groups: list[list[Triplet]], arguments: CrossEncoderTrainingArguments) -> Training:
-    """Train as the documentation of sentence-transformers has it: a row a triplet, each two passes."""
+def plain(student: StudentSettings, groups: list[list[Triplet]], arguments: CrossEncoderTrainingArguments) -> Training:
+    """Train as the documentation of sentence-transformers has it: one row per triplet, two passes each."""
     set_seed(arguments.seed)
-    model = load_student(student, MAX_LENGTH, dropout=0.0)
+    model = load_student(student)
     triplets = [triplet for group in groups for triplet in group]
     columns = {name: [getattr(t, name) for t in triplets] for name in ("query", "positive", "negative", "score")}
     with tempfile.TemporaryDirectory() as folder, counted() as training:
@@ -146,21 +150,14 @@ def plain(student: str, groups: list[list[Triplet]], arguments: CrossEncoderTrai
     return training
 
 
-def grouped(student: str, groups: list[list[Triplet]], arguments: CrossEncoderTrainingArguments) -> Training:
+def grouped(
+    student: StudentSettings, groups: list[list[Triplet]], arguments: CrossEncoderTrainingArguments
+) -> Training:
     """Train as the stage does."""
     with tempfile.TemporaryDirectory() as folder, counted() as training:
-        train(
-            student,
-            groups,
-            None,
-            loss=LossSettings("margin_mse"),
-            max_length=MAX_LENGTH,
-            dropout=0.0,
-            mini_batch_size=32,
-            training_arguments=arguments,
-            checkpoints=Path(folder) / "checkpoints",
-            output_dir=Path(folder) / "model",
-        )
+        arguments.output_dir = str(Path(folder) / "checkpoints")
+        run = TrainingRun(student, arguments, Path(folder) / "model")
+        train(TrainingData(groups), LossSettings("margin_mse"), run)
         read_log(json.loads((Path(folder) / "model" / "training_log.json").read_text()), training)
     return training
 

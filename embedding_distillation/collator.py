@@ -1,4 +1,4 @@
-"""From soft labels to batches: each text of a batch stands in it once, in mini-batches of similar length."""
+"""From soft labels to batches: each text of a batch is tokenised once, and stands in it once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from rag_core.base.records import RankingSample, SoftLabels
-from rag_core.distillation.trainer import longest_first
+from rag_core.distillation.minibatches import cut_minibatches
 from rag_core.engines.protocols import Role
 from rag_core.scoring.vectors import TextVectors
 
@@ -22,14 +22,45 @@ TextKey = tuple[Role, str]
 _MOST_ANCHORS = 4096
 
 
-def make_dataset(
-    groups: Sequence[SoftLabels], anchors: Sequence[TextKey], anchors_per_query: int, seed: int
-) -> Dataset:
-    """Return one row a query, with its candidates and with the anchor texts that go with it in every epoch."""
-    generator = random.Random(seed)
+@dataclass(frozen=True)
+class Anchors:
+    """Texts from elsewhere whose embeddings are to stay where they are.
+
+    Attributes:
+        per_query: how many of them go with each training query.
+        seed: of what is drawn at random.
+    """
+
+    texts: Sequence[TextKey] = ()
+    per_query: int = 0
+    seed: int = 0
+
+    @classmethod
+    def draw(cls, samples: Sequence[RankingSample], per_query: int, seed: int) -> Anchors:
+        """Take queries and passages of samples as anchors: all of them, or 4,096 drawn at random."""
+        texts: dict[TextKey, None] = {}
+        for sample in samples:
+            texts["query", sample.query] = None
+            texts |= {("passage", passage): None for passage, _ in sample.passages()}
+        anchors = list(texts)
+        if len(anchors) > _MOST_ANCHORS:
+            anchors = random.Random(seed).sample(anchors, _MOST_ANCHORS)
+        return cls(anchors, per_query, seed)
+
+    def by_role(self) -> dict[Role, set[str]]:
+        """Return the texts of each role."""
+        return {
+            "query": {text for role, text in self.texts if role == "query"},
+            "passage": {text for role, text in self.texts if role == "passage"},
+        }
+
+
+def make_dataset(groups: Sequence[SoftLabels], anchors: Anchors) -> Dataset:
+    """Return one row per query, with its candidates and with the anchor texts that go with it in every epoch."""
+    generator = random.Random(anchors.seed)
     rows = []
     for group in groups:
-        drawn = generator.sample(anchors, min(anchors_per_query, len(anchors)))
+        drawn = generator.sample(anchors.texts, min(anchors.per_query, len(anchors.texts)))
         rows.append(
             {
                 "query": group.query,
@@ -42,33 +73,19 @@ def make_dataset(
     return Dataset.from_list(rows)
 
 
-def texts_by_role(texts: Sequence[TextKey]) -> dict[Role, set[str]]:
-    """Return the texts of each role."""
-    return {
-        "query": {text for role, text in texts if role == "query"},
-        "passage": {text for role, text in texts if role == "passage"},
-    }
-
-
-def draw_anchors(samples: Sequence[RankingSample], seed: int) -> list[TextKey]:
-    """Return queries and passages of samples as anchors, at most 4,096 of them, drawn at random."""
-    texts: dict[TextKey, None] = {}
-    for sample in samples:
-        texts["query", sample.query] = None
-        texts |= {("passage", passage): None for passage, _ in sample.passages()}
-    anchors = list(texts)
-    return anchors if len(anchors) <= _MOST_ANCHORS else random.Random(seed).sample(anchors, _MOST_ANCHORS)
-
-
 @dataclass
 class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  # untyped base
     """Tokenise the distinct texts of a batch of queries, with the student's own prompts for queries and passages.
 
-    The batch is: `minibatches`, a list of model inputs; `order` (texts,), the place of each of their rows among the
-    texts, which are queries, then passages, then anchors; `queries` (queries,), `passages` (queries, candidates) and
-    `anchors` (anchors,), indices of texts; `passage_range`, the first and the end of the passages; `mask` and
-    `scores` (queries, candidates), which candidates are there and their teacher's scores; `teacher_vectors`
-    (queries and passages, dimensions) and `anchor_vectors` (anchors, dimensions), where they are given.
+    The batch holds:
+
+    - `minibatches`, a list of model inputs; each has texts of one role and of similar length;
+    - `order` (texts,), for each of their rows its place among the texts: queries, then passages, then anchors;
+    - `queries` (queries,), `passages` (queries, candidates) and `anchors` (anchors,), indices of texts;
+    - `passage_range`, the first place of the passages and the one after the last;
+    - `mask` and `scores` (queries, candidates), which candidates are there, and the teacher's scores of them;
+    - `teacher_vectors` (queries and passages, dimensions) and `anchor_vectors` (anchors, dimensions), where they are
+      given.
     """
 
     mini_batch_size: int = 32
@@ -104,19 +121,16 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
 
     def _minibatches(self, texts: Sequence[TextKey]) -> dict[str, Any]:
         order: list[int] = []
-        minibatches = []
+        minibatches: list[dict[str, Any]] = []
         roles: tuple[Role, ...] = ("query", "passage")
         for role in roles:
             mine = [i for i, (of, _) in enumerate(texts) if of == role]
             if not mine:
                 continue
-            prompt = self.role_prompts.get(role)
-            mine = [mine[i] for i in longest_first(self.preprocess_fn([texts[i][1] for i in mine], prompt=prompt))]
-            for start in range(0, len(mine), self.mini_batch_size):
-                chosen = mine[start : start + self.mini_batch_size]
-                order += chosen
-                inputs = self.preprocess_fn([texts[i][1] for i in chosen], prompt=prompt)
-                minibatches.append(dict(inputs))
+            features = self.preprocess_fn([texts[i][1] for i in mine], prompt=self.role_prompts.get(role))
+            cut, rows = cut_minibatches(features, self.mini_batch_size)
+            minibatches += cut
+            order += [mine[row] for row in rows]
         return {"minibatches": minibatches, "order": torch.tensor(order)}
 
 

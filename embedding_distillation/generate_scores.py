@@ -1,4 +1,4 @@
-"""Turn a teacher's scores into soft labels: one row a query, with all its candidates; labels are not used.
+"""Turn a teacher's scores into soft labels: one row per query, with all its candidates. Labels are not used.
 
 ScoredPair -> SoftLabels
 
@@ -26,7 +26,7 @@ class Args(DerivedFilesArgs):
 
     output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_scores", decides=False)
     max_passages: int | None = flag(
-        "candidates kept of a query: half the places for the teacher's best, half spread over the rest of its ranking "
+        "candidates kept per query: half are the teacher's best, half are spread over the rest of its ranking "
         "(default: all)",
         None,
     )

@@ -1,43 +1,22 @@
 """What a small bi-encoder learns from soft labels, with each text of a batch encoded once.
 
-Scores are (queries, candidates) tensors; queries have different numbers of candidates, so a mask of the same shape
-says which entries are there. Student scores are cosines divided by the student's temperature, teacher scores are
-divided by the teacher's: the two need not have the same unit.
+Scores are (queries, candidates) tensors. Queries have different numbers of candidates: a mask of the same shape says
+which entries are there. Student scores are cosines divided by the student's temperature. Teacher scores are divided by
+the teacher's, so the two may have different units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from embedding_distillation.loss_settings import LossSettings
 from rag_core.distillation.losses import kl_divergence, margin_mse
-
-LossName = Literal["kl", "margin_mse", "mse", "kl+contrastive"]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """What a `DistillationLoss` adds up.
-
-    Attributes:
-        teacher_temperature, student_temperature: what scores are divided by.
-        contrastive_weight: of the contrastive term beside the KL divergence (`kl+contrastive`).
-        anchor_weight: of the penalty on drift of the anchor texts' embeddings; 0 where there are none.
-        matryoshka_dims: the loss is the mean over these numbers of first dimensions; all dimensions where empty.
-    """
-
-    loss: LossName
-    teacher_temperature: float
-    student_temperature: float
-    contrastive_weight: float
-    anchor_weight: float
-    matryoshka_dims: tuple[int, ...] = ()
 
 
 def contrastive(student: Tensor, best: Tensor, usable: Tensor) -> Tensor:
@@ -59,9 +38,9 @@ def usable_negatives(
 ) -> Tensor:
     """Tell which of the batch's passages are negatives of each query; shape (queries, count), bool.
 
-    No negative is a passage that the teacher scores within one temperature of the query's best (or above): it may
-    be a positive. Of a passage of another query the teacher's score is known where the teacher's vectors are.
-    After Solatorio 2024, "GISTEmbed", arXiv:2402.16829.
+    A passage that the teacher scores within one temperature of the query's best, or above, may be a positive, so it is
+    not used as a negative. For passages of other queries that score is known only with the teacher's vectors. After
+    Solatorio 2024, "GISTEmbed", arXiv:2402.16829.
 
     Args:
         teacher: scaled scores of the candidates; shape (queries, candidates).
@@ -82,12 +61,12 @@ class DistillationLoss(nn.Module):
     """The loss of a batch made by `collator.GroupedCollator`, by name, as a dict of its weighted terms.
 
     `mse` compares vectors: the mean over texts of |W s - t|^2, with s and t of length 1 and W a learned projection
-    where the sizes differ (Reimers and Gurevych 2020, arXiv:2004.09813, have W = 1). The projection is not part of
-    the model that comes out.
+    where the sizes differ (Reimers and Gurevych 2020, arXiv:2004.09813, have W = 1). The projection is not saved with
+    the model.
 
-    With `matryoshka_dims` the cosines are those of vectors cut to each size (Kusupati et al. 2022, "Matryoshka
-    Representation Learning", arXiv:2205.13147; a mean, not their sum). sentence-transformers' MatryoshkaLoss wraps
-    losses that return one number, and would cut the anchors, too, whose vectors are whole.
+    With `matryoshka_dims` it is the mean over vectors cut to each size (Kusupati et al. 2022, "Matryoshka
+    Representation Learning", arXiv:2205.13147, take the sum). sentence-transformers' MatryoshkaLoss wraps losses that
+    return one number, and would cut the anchors too, whose vectors are whole.
     """
 
     def __init__(self, model: SentenceTransformer, settings: LossSettings, teacher_dimensions: int | None) -> None:

@@ -1,26 +1,24 @@
-"""The training itself: sentence-transformers' trainer with the grouped collator, a distillation loss, and the merge."""
+"""The training of a bi-encoder: sentence-transformers' trainer with our collator and losses, then the merge."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from transformers import set_seed
 
-from embedding_distillation.collator import GroupedCollator, TextKey, make_dataset, role_prompts, texts_by_role
-from embedding_distillation.losses import DistillationLoss, LossSettings
+from embedding_distillation.collator import Anchors, GroupedCollator, make_dataset, role_prompts
+from embedding_distillation.loss_settings import LossSettings, TrainingData
+from embedding_distillation.losses import DistillationLoss
 from rag_core.base.errors import EngineError, UsageError
-from rag_core.base.records import SoftLabels
-from rag_core.distillation.checkpoints import NO_SELECTION, Selection
 from rag_core.distillation.dev_set import DevSet
-from rag_core.distillation.student import Adapters, LoraSettings, keep_layers
-from rag_core.distillation.trainer import PipelineTrainer, attention_settings, run_trainer, write_training_log
+from rag_core.distillation.student import StudentSettings, in_training, load_model
+from rag_core.distillation.trainer import PipelineTrainer, TrainingRun, run_trainer, write_training_log
 from rag_core.distillation.weight_merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
-from rag_core.engines.identity import describe_model
+from rag_core.engines.identity import ModelInfo
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
 from rag_core.files.unfinished import save_whole
@@ -30,100 +28,43 @@ from rag_core.scoring.vectors import TextVectors, embed_for_training
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StudentSettings:
-    """How the student starts, and reads while it is trained.
-
-    Attributes:
-        max_length: in tokens.
-        dropout: `None` is its own.
-        init_layers: how many layers are kept, `None` for all.
-        lora: of adapters that are trained instead of the weights.
-    """
-
-    name: str
-    max_length: int
-    dropout: float | None
-    mini_batch_size: int
-    init_layers: int | None = None
-    lora: LoraSettings | None = None
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """Texts whose embeddings are held where they are."""
-
-    texts: list[TextKey]
-    per_query: int
-
-
-@dataclass(frozen=True)
-class MergeSettings:
-    """Where between before and after to stop: "auto" chooses on the dev sets, "off" is after."""
-
-    alpha: float | Literal["auto", "off"]
-    dev_sets: list[tuple[Domain, DevSet]]
-
-
 def train(
-    student: StudentSettings,
-    train_groups: Sequence[SoftLabels],
-    eval_groups: Sequence[SoftLabels] | None,
-    *,
-    loss: LossSettings,
-    teacher: str | None,
-    anchors: Anchors,
-    merge: MergeSettings,
-    selection: Selection = NO_SELECTION,
-    training_arguments: SentenceTransformerTrainingArguments,
-    checkpoints: Path,
-    output_dir: Path,
+    data: TrainingData, loss: LossSettings, anchors: Anchors, merge: float | str, run: TrainingRun
 ) -> dict[str, Any]:
-    """Train, going on from the last whole checkpoint in `checkpoints`; merge, save, and return facts for the manifest.
+    """Train, from the last whole checkpoint if there is one; merge, save, and return facts for the manifest.
 
     Args:
-        teacher: embedder whose vectors the loss needs, or can use.
+        merge: the weight of the trained student beside the one before; "auto" chooses it on the dev sets, "off" is 1.
 
     Raises:
         EngineError: the student cannot be loaded, or its loss is not finite.
     """
-    groups = [*train_groups, *(eval_groups or ())]
-    teacher_vectors = (
-        _teacher_vectors(teacher, groups, student.max_length, checkpoints / "teacher") if teacher else None
-    )
-    anchor_vectors = _anchor_vectors(student, anchors.texts, checkpoints / "anchors") if anchors.texts else None
-    set_seed(training_arguments.seed)  # before a projection is drawn
+    student = run.student
+    teacher_vectors = _teacher_vectors(run.teacher, data, run) if run.teacher else None
+    anchor_vectors = _anchor_vectors(anchors, run) if anchors.texts else None
+    set_seed(run.arguments.seed)  # before a projection is drawn
     model = load_student(student)
     _check_sizes(model, loss.matryoshka_dims)
-    own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    adapters = student.lora and Adapters(model[0].auto_model, student.lora)
-    training_arguments.output_dir = str(checkpoints)
-
-    def dataset(groups: Sequence[SoftLabels]) -> Any:
-        return make_dataset(groups, anchors.texts, anchors.per_query, training_arguments.seed)
-
-    trainer = _Trainer(
-        model=model,
-        args=training_arguments,
-        train_dataset=dataset(train_groups),
-        eval_dataset=dataset(eval_groups) if eval_groups else None,
-        data_collator=GroupedCollator(
-            preprocess_fn=model.preprocess,
-            mini_batch_size=student.mini_batch_size,
-            role_prompts=role_prompts(model),
-            teacher_vectors=teacher_vectors,
-            anchor_vectors=anchor_vectors,
-        ),
-        loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
-        evaluator=selection.evaluator(student.mini_batch_size),
-    )
-    facts = run_trainer(trainer, checkpoints, selection)
-    if adapters:
-        adapters.merge()
-    model.max_seq_length = own_length  # short training texts are no reason to cut the user's
+    with in_training(model, student):
+        trainer = _Trainer(
+            model=model,
+            args=run.arguments,
+            train_dataset=make_dataset(data.train, anchors),
+            eval_dataset=make_dataset(data.eval, anchors) if data.eval else None,
+            data_collator=GroupedCollator(
+                preprocess_fn=model.preprocess,
+                mini_batch_size=student.mini_batch_size,
+                role_prompts=role_prompts(model),
+                teacher_vectors=teacher_vectors,
+                anchor_vectors=anchor_vectors,
+            ),
+            loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
+            evaluator=run.selection.evaluator(student.mini_batch_size),
+        )
+        facts = run_trainer(trainer, run.selection)
     if trainer.is_world_process_zero():
-        merged = _merge(model, before, merge, student)
+        merged = _merge(model, before, merge, run)
         facts["alpha"] = merged.alpha
 
         def write(folder: Path) -> None:
@@ -132,33 +73,24 @@ def train(
             write_merge(folder, merged)
 
         if loss.matryoshka_dims:
-            facts["matryoshka"] = _by_size(model, loss.matryoshka_dims, merge.dev_sets, student.mini_batch_size)
-        save_whole(output_dir, checkpoints / "model", write)
-    pairs = sum(len(group.passages) for group in train_groups)
-    return {"queries": len(train_groups), "pairs": pairs, **facts}
+            facts["matryoshka"] = _by_size(model, loss.matryoshka_dims, run.dev_sets, student.mini_batch_size)
+        save_whole(run.output_dir, run.checkpoints / "model", write)
+    pairs = sum(len(group.passages) for group in data.train)
+    return {"queries": len(data.train), "pairs": pairs, **facts}
 
 
-def load_student(settings: StudentSettings) -> SentenceTransformer:
+def load_student(student: StudentSettings) -> SentenceTransformer:
     """Load a bi-encoder to be trained.
 
     Raises:
-        EngineError: it cannot be loaded, or is none.
+        EngineError: it cannot be loaded, or is of another kind.
         UsageError: it has fewer than `init_layers` layers.
     """
-    described = describe_model(settings.name)
+    described = student.model
     if described.kind != "bi-encoder":
-        raise EngineError(f"{settings.name} is a {described.kind} ({described.why})", "Choose a bi-encoder as student")
-    rate = settings.dropout
-    config = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-    try:
-        model = SentenceTransformer(settings.name, model_kwargs=attention_settings(), config_kwargs=config)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"cannot load the student {settings.name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
-        ) from error
-    if settings.init_layers is not None:
-        keep_layers(model[0].auto_model, settings.init_layers)
-    model.max_seq_length = model.max_seq_length or settings.max_length
+        raise EngineError(f"{described.name} is a {described.kind} ({described.why})", "Choose a bi-encoder as student")
+    model = load_model(student, SentenceTransformer)
+    model.max_seq_length = model.max_seq_length or student.max_length
     return model
 
 
@@ -184,38 +116,38 @@ def _by_size(
     return found
 
 
-def _teacher_vectors(teacher: str, groups: Sequence[SoftLabels], max_length: int, folder: Path) -> TextVectors:
+def _teacher_vectors(teacher: ModelInfo, data: TrainingData, run: TrainingRun) -> TextVectors:
+    groups = [*data.train, *(data.eval or ())]
     texts: dict[Role, set[str]] = {
         "query": {group.query for group in groups},
         "passage": {passage for group in groups for passage in group.passages},
     }
-    return embed_for_training(EngineOptions(describe_model(teacher), max_length=max_length), texts, folder)
+    options = EngineOptions(teacher, max_length=run.student.max_length)
+    return embed_for_training(options, texts, run.checkpoints / "teacher")
 
 
-def _anchor_vectors(student: StudentSettings, anchors: Sequence[TextKey], folder: Path) -> TextVectors:
-    options = EngineOptions(describe_model(student.name), max_length=student.max_length, dtype="float32")
-    return embed_for_training(options, texts_by_role(anchors), folder)
+def _anchor_vectors(anchors: Anchors, run: TrainingRun) -> TextVectors:
+    options = EngineOptions(run.student.model, max_length=run.student.max_length, dtype="float32")
+    return embed_for_training(options, anchors.by_role(), run.checkpoints / "anchors")
 
 
-def _merge(
-    model: SentenceTransformer, before: dict[str, Any], settings: MergeSettings, student: StudentSettings
-) -> Merge:
+def _merge(model: SentenceTransformer, before: dict[str, Any], alpha: float | str, run: TrainingRun) -> Merge:
     """Leave the model with the merged weights; return what was chosen.
 
-    Of a student that started with some of its layers, before is that shallow one, which nobody has any use for: the
-    guard then holds the trained one against it, and without dev files all of the training is kept.
+    For a shallow student, `before` is the untrained cut, which is useless on its own: the dev sets hold the trained
+    student against it, and without dev sets all of the training is kept.
     """
     after = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    if settings.alpha == "off":
+    if alpha == "off":
         return Merge(1.0, "--merge off", (), [])
-    if settings.alpha == "auto" and settings.dev_sets:
-        merge = choose_alpha(model, before, after, settings.dev_sets, student.mini_batch_size)
-    elif settings.alpha == "auto" and student.init_layers is not None:
+    if alpha == "auto" and run.dev_sets:
+        merge = choose_alpha(model, before, after, run.dev_sets, run.student.mini_batch_size)
+    elif alpha == "auto" and run.student.init_layers is not None:
         merge = Merge(1.0, "no dev file to choose it on, and before is an untrained cut", (), [])
-    elif settings.alpha == "auto":
+    elif alpha == "auto":
         merge = Merge(DEFAULT_ALPHA, "no dev file to choose it on", (), [])
     else:
-        merge = Merge(settings.alpha, "as asked", (), [])
+        merge = Merge(float(alpha), "as asked", (), [])
     interpolate(model, before, after, merge.alpha)
     logger.info("merge: alpha %g of the way from before to after (%s)", merge.alpha, merge.reason)
     if merge.alpha == 0:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import decisive, flag
@@ -40,6 +40,7 @@ from rag_core.files.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
     from rag_core.engines.identity import ModelInfo
+    from rag_core.release.calibration import Calibration
 
 STAGE = "rag_core.calibrate"
 
@@ -92,10 +93,10 @@ def run(args: Args) -> Path:
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
         scores = _student_scores(args, model, groups, work.directory)
-        content = data.calibrate(
+        calibration = data.calibrate(
             scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"
         )
-        save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, content, data.pairs))
+        save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, calibration, data.pairs))
         source = read_manifest(Path(args.model)) or UNKNOWN
         write_manifest(
             args.output_dir,
@@ -124,16 +125,16 @@ def _student_scores(args: Args, model: ModelInfo, groups: list[list[ScoredPair]]
     return [score for by_sample in scores_by_sample(scored, samples) for score in by_sample]
 
 
-def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str, str]], folder: Path) -> None:
+def _write_model(args: Args, calibration: Calibration, pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write model, calibration.json, reliability.svg, and the section of the card."""
-    from rag_core.release.calibration import Scaling, fold_into_head, markdown
+    from rag_core.release.calibration import fold_into_head, markdown
     from rag_core.release.model_card import CALIBRATION, RELIABILITY, write_section
     from rag_core.release.reliability import reliability_diagram
 
     if Path(args.model).is_dir():
         shutil.copytree(args.model, folder, dirs_exist_ok=True)
-    if content["folded"]:
-        fold_into_head(args.model, Scaling(content["slope"], content["intercept"]), folder, pairs[:20])
+    if calibration.folded:
+        fold_into_head(args.model, calibration.scaling, folder, pairs[:20])
     elif not Path(args.model).is_dir():
         from sentence_transformers import SentenceTransformer
 
@@ -141,10 +142,10 @@ def _write_model(args: Args, content: dict[str, Any], pairs: Sequence[tuple[str,
 
         save_model(SentenceTransformer(args.model), folder)
     with atomic_write(folder / CALIBRATION) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+        file.write(json.dumps(dataclasses.asdict(calibration), indent=2).encode() + b"\n")
     with atomic_write(folder / RELIABILITY) as file:
-        file.write(reliability_diagram(content["reliability"], content["target"]).svg.encode())
-    section = markdown(content)
+        file.write(reliability_diagram(calibration.reliability, calibration.target).svg.encode())
+    section = markdown(calibration)
     write_section(folder, "calibrate", section)
     print(section)  # noqa: T201  # the result of this stage
 

@@ -72,7 +72,7 @@ def run(args: Args) -> Path:
     """
     if args.queries < 2:
         raise UsageError(f"--queries is {args.queries}", "Pass at least 2")
-    from rag_core.base.tables import format_rows
+    from rag_core.base.tables import format_difference, format_rows
     from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
     from rag_core.metrics.ranking import METRICS, means, measure
@@ -104,7 +104,10 @@ def run(args: Args) -> Path:
     }
     rows = [["", *METRICS], *([role, *(f"{means(by)[m]:.4f}" for m in METRICS)] for role, by in values.items())]
     rows.append(
-        ["teacher - student", *(f"{c.difference:+.4f} [{c.low:+.4f}, {c.high:+.4f}]" for c in changes.values())]
+        [
+            "teacher - student",
+            *(format_difference(c.difference, c.low, c.high) for c in changes.values()),
+        ]
     )
     print(format_rows(rows))  # noqa: T201  # the result of this stage
     return _conclude(args, folder, values, changes, len(samples))

@@ -1,11 +1,11 @@
-"""Let several teachers teach together: their scores of the same pairs, made into one.
+"""Let several teachers teach together: merge their scores of the same pairs.
 
-ScoredPair (a file a teacher) -> ScoredPair
+ScoredPair (one file per teacher) -> ScoredPair
 
 python -m rag_core.merge_scores --input_files llm/train.jsonl embedder/train.jsonl --output_file both/train.jsonl
 
-With --method standardised_mean the teachers may have any unit; one file alone gets its scores standardised per query.
-Order and labels are those of the first file.
+With --method standardised_mean the teachers' scores may have any unit. A single file is standardised per query. The
+order of the pairs and their labels come from the first file.
 """
 
 from __future__ import annotations
@@ -36,16 +36,14 @@ Groups = list[list[ScoredPair]]
 class Args(OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    input_files: list[Path] = flag(
-        "files of ScoredPair records over the same pairs, one of each teacher", decides=False
-    )
+    input_files: list[Path] = flag("ScoredPair files over the same pairs, one per teacher", decides=False)
     output_file: Path = flag("the merged ScoredPair records", decides=False)
     method: Method = flag(
         "weighted mean of the scores, standardised per query, or reciprocal rank fusion: sum of weight / (60 + rank)",
         "standardised_mean",
     )
-    bm25: bool = flag("BM25 over all passages of the files is one more teacher, after the others", False)
-    weights: list[float] = flag("how much each teacher counts, in the order of the files (default: all alike)", [])
+    bm25: bool = flag("add BM25 over all passages of the files as the last teacher", False)
+    weights: list[float] = flag("weight of each teacher, in the order of the files (default: equal)", [])
 
 
 def run(args: Args) -> Path:

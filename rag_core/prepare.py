@@ -1,4 +1,4 @@
-"""Turn a public set, one's own files or documents into samples, split and cleaned.
+"""Turn a public set, your own files or documents into samples: cleaned, and split without leaks.
 
 anything -> RankingSample
 
@@ -40,7 +40,7 @@ _SPLITS = ["train=0.8", "dev=0.1", "test=0.1"]
 _CORPUS_SPLITS = ["train=0.9", "dev=0.1"]  # unlabelled: nothing to test on
 _NUM_CANDIDATES = 20
 _NUM_QUERIES = 10_000
-# The flags that say something to each source; the first of them is required.
+# The flags that each source reads; the first one is required.
 _FLAGS = {
     "mteb": ("name", "hub"),
     "beir": ("input", "num_candidates"),
@@ -55,7 +55,7 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
     source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
-    # What is a source's own decides through `Source.flags`, where it is settled.
+    # What a source alone reads decides through `Source.flags`, which has it settled.
     name: str | None = flag(
         "mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None, decides=False
     )
@@ -77,15 +77,15 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
         decides=False,
     )
     queries: Path | None = flag(
-        "corpus: a log of queries (query or text a row); without it they are made", None, decides=False
+        "corpus: a log of queries, one per row (key query or text); without it, queries are made", None, decides=False
     )
     query_from: QueryFrom | None = flag(
-        "corpus without a log: a query is a sentence that is cut out of a passage, or its title (default: sentence)",
+        "corpus without a log: a query is a sentence cut out of a passage, or the passage's title (default: sentence)",
         None,
         decides=False,
     )
     num_queries: int | None = flag(
-        f"corpus without a log: queries that are made (default: {_NUM_QUERIES})", None, decides=False
+        f"corpus without a log: how many queries are made (default: {_NUM_QUERIES})", None, decides=False
     )
     dense_model: str | None = flag(
         "corpus: embedder whose nearest passages are candidates beside BM25's", None, decides=False
@@ -93,14 +93,14 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     limit: list[str] | None = flag(
         "at most this many queries, drawn at random, in each output (50) or in those named (train=500 test=50)", None
     )
-    drop_leaks: bool = flag("leave out the train queries that duplicate a query of another split", False)
+    drop_leaks: bool = flag("leave out training queries that duplicate a query of another split", False)
     hub: Literal["huggingface", "modelscope"] | None = flag(
-        "mteb: where to fetch it (default: huggingface)", None, decides=False
+        "mteb: the hub it is fetched from (default: huggingface)", None, decides=False
     )
 
 
 def run(args: Args) -> Path:
-    """Write one file a split; return the folder."""
+    """Write one file per split; return the folder."""
     _check_flags(args)
     source = _open(args)
     outputs = {split: args.output_dir / f"{split}.jsonl" for split in source.splits}

@@ -1,10 +1,10 @@
-"""Have an LLM write a search query for each of some passages, where there is no log of queries.
+"""Let an LLM write one search query per passage, where there is no log of queries.
 
 passages -> queries, for prepare --source corpus --queries
 
 python -m rag_core.write_queries --model Qwen/Qwen3-8B --input passages.jsonl --output queries.jsonl
 
-Resumable: what was written is kept in chunks.
+A run that was stopped goes on: finished chunks are kept.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
     model: str = flag("LLM that follows instructions", decides=False)
-    input: Path = flag("passages: text, and title where there is one, a row", decides=False)
-    output: Path = flag("the queries, one a row", decides=False)
-    num_queries: int = flag("passages that are drawn to have a query written for", 10_000)
+    input: Path = flag("passages, one per row: text, and title where there is one", decides=False)
+    output: Path = flag("the queries, one per row", decides=False)
+    num_queries: int = flag("how many passages are drawn; each gets one query", 10_000)
     engine: Literal["auto", "vllm", "transformers", "server"] = flag(
         "what runs the model (auto: vllm where there is a GPU)", "auto", decides=False
     )

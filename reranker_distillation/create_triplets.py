@@ -1,4 +1,4 @@
-"""Turn a teacher's scores into triplets with score margins; labels are not used.
+"""Turn a teacher's scores into triplets with score margins. Labels are not used.
 
 ScoredPair -> Triplet
 
@@ -41,8 +41,8 @@ class Args(SeedArgs, DerivedFilesArgs):
         "negatives of each positive; 'all' pairs every two candidates, n(n-1)/2 triplets", 4, type=_number_or_all
     )
     sampling: Sampling = flag(
-        "negatives are the next in the teacher's ranking, random ones below, or stratified: one from each part of the "
-        "ranking below, near to far",
+        "negatives are the next ones in the teacher's ranking, random ones below, or stratified: one from each part of "
+        "the ranking below, near to far",
         "next",
     )
     min_margin: float = flag("leave out triplets with a margin not above this (in the score's unit)", 0.0)

@@ -1,4 +1,4 @@
-"""Which losses a reranker can learn by, what each of them reads, and which flags are its own."""
+"""The losses of a reranker: what each of them reads, and which flags belong to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ Weighting = Literal["none", "margin"]
 ScoreScaling = Literal["none", "standardise"]
 Groups = list[list[Triplet]] | list[SoftLabels]
 
-# A term of their mean is a triplet; a term of all the others is a query, since a list is learned as a whole.
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Queries that are trained on, and others for the loss on unseen data."""
+
+    train: Groups
+    eval: Groups | None = None
+
+
+# These are means over triplets. All others are means over queries: a list is learned as a whole.
 PAIRWISE: frozenset[LossName] = frozenset({"margin_mse", "ranknet"})
 
 # Factors that bring a teacher's margins near 1: cosines differ by tenths, fused reciprocal ranks by thousandths.
@@ -71,7 +80,7 @@ class LossArgs(TrainArgs):
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """The flags of `LossArgs` with what was left open settled; those of other losses are without effect."""
+    """The flags of `LossArgs`, with nothing left open; those of other losses have no effect."""
 
     loss: LossName
     margin_scale: float = 1.0
@@ -82,7 +91,7 @@ class LossSettings:
     student_temperature: float = 1.0
 
     def own(self) -> dict[str, Any]:
-        """Return the loss and those of its settings that have an effect."""
+        """Return the loss and the settings that have an effect on it."""
         settings = dataclasses.asdict(self)
         return {name: settings[name] for name in settings if self.loss in _FLAGS_OF.get(name, (self.loss,))}
 
@@ -105,12 +114,19 @@ def check_loss_flags(args: LossArgs) -> None:
             )
 
 
-def read_training_data(path: Path, args: LossArgs, bad_rows: BadRows) -> Groups:
-    """Read what the loss learns from: Triplet records query by query, or SoftLabels, a query a row.
+def read_training_data(args: LossArgs, bad_rows: BadRows) -> TrainingData:
+    """Read what the loss learns from: Triplet records grouped by query, or SoftLabels, one row per query.
 
     Raises:
         DataError: as `read_groups` and `read_soft_labels`; the records are of the other kind.
     """
+    return TrainingData(
+        train=_read(args.train_file, args, bad_rows),
+        eval=_read(args.eval_file, args, bad_rows) if args.eval_file else None,
+    )
+
+
+def _read(path: Path, args: LossArgs, bad_rows: BadRows) -> Groups:
     if args.loss in PAIRWISE:
         return read_groups(path, Triplet, bad_rows=bad_rows)
     groups = read_soft_labels(path, bad_rows)
@@ -119,11 +135,11 @@ def read_training_data(path: Path, args: LossArgs, bad_rows: BadRows) -> Groups:
     return groups
 
 
-def settle_loss(args: LossArgs, groups: Groups, path: Path, score_unit: str | None) -> LossSettings:
+def settle_loss(args: LossArgs, groups: Groups, score_unit: str | None) -> LossSettings:
     """Choose the factor on margins and the teacher's temperature where they were left open.
 
     Args:
-        groups: of the training file `path`, as `read_training_data` gives them.
+        groups: of the training file.
         score_unit: of the file's scores, `None` where unknown.
 
     Raises:
@@ -136,7 +152,7 @@ def settle_loss(args: LossArgs, groups: Groups, path: Path, score_unit: str | No
         logger.info("margins of %s times %g", unit, margin_scale)
     if args.loss in _FLAGS_OF["teacher_temperature"]:
         lists = [group for group in groups if isinstance(group, SoftLabels)]
-        temperature = choose_temperature(lists, args.teacher_temperature, unit, path, as_distribution=True)
+        temperature = choose_temperature(lists, args.teacher_temperature, unit, args.train_file, as_distribution=True)
     return LossSettings(
         loss=args.loss,
         margin_scale=margin_scale,

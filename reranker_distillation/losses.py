@@ -20,12 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rag_core.base.records import SoftLabels, Triplet
 from rag_core.distillation.losses import kl_divergence, margin_mse, mse
-from rag_core.distillation.trainer import longest_first
+from rag_core.distillation.minibatches import cut_minibatches
 from reranker_distillation.loss_settings import LossSettings
 
 
 def group_triplets(groups: Sequence[Sequence[Triplet]], margin_scale: float) -> Dataset:
-    """Return one row a query: its distinct passages, and each triplet as two indices into them and a margin.
+    """Return one row per query: its distinct passages, and each triplet as two indices into them and a margin.
 
     Args:
         margin_scale: every teacher margin is multiplied by this.
@@ -49,7 +49,7 @@ def group_triplets(groups: Sequence[Sequence[Triplet]], margin_scale: float) -> 
 
 
 def list_candidates(groups: Sequence[SoftLabels], scale: float) -> Dataset:
-    """Return one row a query: its passages, and the teacher's score of each times `scale`."""
+    """Return one row per query: its passages, and the teacher's score of each times `scale`."""
     return Dataset.from_list(
         [
             {"query": group.query, "passages": group.passages, "scores": [score * scale for score in group.scores]}
@@ -60,11 +60,11 @@ def list_candidates(groups: Sequence[SoftLabels], scale: float) -> Dataset:
 
 @dataclass
 class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untyped base
-    """Tokenise the (query, passage) pairs of a batch of queries, each once, in mini-batches of similar length.
+    """Tokenise the (query, passage) pairs of a batch of queries once, and cut them into mini-batches.
 
-    The batch is: `minibatches`, a list of model inputs; `order` (pairs,), the place of each of their rows in
-    the order of the file; `positive` and `negative` (triplets,), indices in that order; `label` (triplets,),
-    the teacher's margins.
+    The batch holds: `minibatches`, a list of model inputs; `order` (pairs,), for each of their rows its place in the
+    order of the file; `positive` and `negative` (triplets,), indices in that order; `label` (triplets,), the teacher's
+    margins.
     """
 
     mini_batch_size: int = 32
@@ -88,17 +88,13 @@ class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untype
 
     def _tokenise(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         pairs = [(row["query"], passage) for row in features for passage in row["passages"]]
-        order = longest_first(self.preprocess_fn(pairs))
-        minibatches = [
-            dict(self.preprocess_fn([pairs[i] for i in order[start : start + self.mini_batch_size]]))
-            for start in range(0, len(order), self.mini_batch_size)
-        ]
+        minibatches, order = cut_minibatches(self.preprocess_fn(pairs), self.mini_batch_size)
         return {"minibatches": minibatches, "order": torch.tensor(order)}
 
 
 @dataclass
 class ListwiseCollator(GroupedCollator):
-    """The same for whole lists: `sizes` (queries,) counts each query's candidates, `label` (pairs,) is their scores."""
+    """The same for whole lists: `sizes` (queries,) counts each query's candidates, `label` (pairs,) holds scores."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -123,8 +119,8 @@ class PairwiseLoss(_GroupedLoss):
     """A mean over triplets, of d = s_positive - s_negative, with s the student's raw scores.
 
     Args:
-        mean_margin: where given, a triplet has the weight margin / mean_margin: what the teacher is sure of counts
-            more. The mean over the whole file, so that weights do not depend on how it is cut into batches.
+        mean_margin: if given, a triplet has the weight margin / mean_margin, so that what the teacher is sure of counts
+            more. It is the mean over the whole file: weights do not depend on the batches.
     """
 
     def __init__(self, model: CrossEncoder, mean_margin: float | None = None) -> None:
@@ -170,7 +166,7 @@ class ListwiseLoss(_GroupedLoss):
     """A mean over queries, of the student's raw scores s and the teacher's t of a query's n candidates.
 
     - `margin_mse+mse`: the mean of ((s_i - s_j) - (t_i - t_j))^2 over all pairs (arXiv:2010.02666), plus `mse_weight`
-      times the mean of (s_i - t_i)^2, which keeps the level of scores, that margins leave open.
+      times the mean of (s_i - t_i)^2, which fixes the level of the scores; margins leave it open.
     - `kl`: KL(softmax(t / teacher_temperature) || softmax(s / student_temperature)). Hinton et al. 2015,
       arXiv:1503.02531.
     - `listnet`: the cross-entropy of softmax(s) under softmax(t / teacher_temperature): `kl` at a student temperature
@@ -184,8 +180,8 @@ class ListwiseLoss(_GroupedLoss):
       (best) in each query, are the relevance. Wang et al. 2018, "The LambdaLoss Framework for Ranking Metric
       Optimization".
 
-    The last four are sentence-transformers' own, query by query: over a batch, some of them would take another mean.
-    All but `margin_mse+mse` leave a constant per query open.
+    The last four are sentence-transformers' own, applied query by query: over a batch, some of them would take another
+    mean. A constant added to all scores of a query changes only `margin_mse+mse`.
     """
 
     def __init__(self, model: CrossEncoder, settings: LossSettings) -> None:
@@ -236,7 +232,7 @@ def _of_one_query(student: Tensor, teacher: Tensor, settings: LossSettings) -> T
 
 
 class _Scored:
-    """In the place of a cross-encoder, inside a loss of sentence-transformers: its scores are there already."""
+    """Stand for a cross-encoder in a loss of sentence-transformers: the scores are there already."""
 
     num_labels = 1
 

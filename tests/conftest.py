@@ -26,6 +26,16 @@ pytest_plugins = ["tests.tiny_qwen"]
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "data" / "tiny"
 
+# They take seconds: the first two build a model, the third reads the vocabulary that the tiny LLMs are made with.
+SLOW_FIXTURES = {"tiny_encoder", "tiny_wide_encoder", "qwen_tokenizer"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as slow what asks for a slow fixture, be it through others."""
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
+
 
 def marked_code(page, mark):
     """Return the Python that stands between `<!-- mark: begin -->` and its end in a page."""

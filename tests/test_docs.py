@@ -141,6 +141,7 @@ def test_every_room_stands_in_the_architecture_with_its_modules():
     assert {room: described.get(room) for room in built} == built
 
 
+@pytest.mark.slow
 def test_the_tables_are_fresh():
     result = subprocess.run([sys.executable, ROOT / "benchmarks" / "tables.py", "--check"], check=False)
     assert result.returncode == 0, "run python benchmarks/tables.py"

@@ -1,6 +1,6 @@
 """The records that pass between stages: the only place where a field of the JSONL files is spelled.
 
-Each is one JSON object a line. Keys that a record does not know are ignored, so files that carry more
+Each is one JSON object per line. Keys that a record does not know are ignored, so files that carry more
 (the MTEB reranking sets, one's own logs) work unchanged.
 """
 

@@ -45,7 +45,7 @@ _CHATTY = (
 
 @dataclasses.dataclass(kw_only=True)
 class StageArgs:
-    """The flag that every stage has; what else a stage needs of `SeedArgs` and the others, it adds as a base class.
+    """The flag that every stage has; a stage adds what it needs of `SeedArgs` and the others as base classes.
 
     Attributes:
         takes_further_flags: whether flags that are not fields go to `further_flags`, for `run` to parse, or
@@ -55,26 +55,28 @@ class StageArgs:
     takes_further_flags: ClassVar[bool] = False
     further_flags: list[str] = dataclasses.field(default_factory=list, init=False)
 
-    log_level: Literal["debug", "info", "warning", "error"] = flag("how much is said on stderr", "info", decides=False)
+    log_level: Literal["debug", "info", "warning", "error"] = flag(
+        "how much is logged on stderr", "info", decides=False
+    )
 
 
 @dataclasses.dataclass(kw_only=True)
 class SeedArgs(StageArgs):
-    """Of a stage that draws anything at random."""
+    """Flag of a stage that draws at random."""
 
-    seed: int = flag("seed of everything random", 42)
+    seed: int = flag("seed of all that is random", 42)
 
 
 @dataclasses.dataclass(kw_only=True)
 class OverwriteArgs(StageArgs):
-    """Of a stage that leaves a finished output as it is."""
+    """Flag of a stage that keeps a finished output."""
 
     overwrite: bool = flag("replace existing output, and start unfinished work afresh", False, decides=False)
 
 
 @dataclasses.dataclass(kw_only=True)
 class BadRowsArgs(StageArgs):
-    """Of a stage that reads rows."""
+    """Flag of a stage that reads rows."""
 
     skip_bad_rows: bool = flag("leave bad input rows out and count them in the manifest, instead of stopping", False)
 

@@ -16,8 +16,13 @@ def format_rows(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
+def format_difference(difference: float, low: float, high: float) -> str:
+    """Return a difference and its interval, as in `+0.0123 [+0.0010, +0.0236]`."""
+    return f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
 def counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Lay counts out as text, a row a split."""
+    """Lay counts out as text, one row per split."""
     columns = list(next(iter(counts.values())))
     rows = [["", *(column.replace("_", " ") for column in columns)]]
     rows += [[name, *(f"{row[column]:,}" for column in columns)] for name, row in counts.items()]

@@ -1,7 +1,7 @@
-"""Which weights of a training are kept: the last, the best by dev files, or the mean of the last checkpoints.
+"""Which weights of a training are kept: the last, the best on the dev files, or the mean of the last checkpoints.
 
-Mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv:1803.05407; Wortsman et al. 2022, "Model
-soups", arXiv:2203.05482 (uniform soup).
+The mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv:1803.05407; Wortsman et al. 2022,
+"Model soups", arXiv:2203.05482 (uniform soup).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _IN_METRIC_NAMES = {"MAP": "MAP", "Kendall's tau": "tau", "NDCG@10": "NDCG@10"}
 
 @dataclass(frozen=True)
 class Selection:
-    """What the flags ask for.
+    """Which weights the flags ask for.
 
     Attributes:
         dev_sets: measured at each evaluation.
-        early_stopping_patience: after how many evaluations without a new best training ends, `None` for never.
-        average_checkpoints: of how many of the last checkpoints the mean is kept, `None` for none.
+        early_stopping_patience: training ends after this many evaluations without a new best; `None` for never.
+        average_checkpoints: the mean of this many of the last checkpoints is kept; `None` for the last one.
     """
 
     dev_sets: Sequence[DevSet] = ()
@@ -40,7 +40,7 @@ class Selection:
     average_checkpoints: int | None = None
 
     def metric_names(self) -> list[str]:
-        """Return the names of what `DevEvaluator` measures."""
+        """Return the names of the values that `DevEvaluator` measures."""
         files = [f"{name}_{_IN_METRIC_NAMES[of]}" for name, dev_set in self._by_name() for of in dev_set.measures]
         return [PRIMARY, *files] if files else []
 
@@ -66,7 +66,7 @@ class Selection:
             what = f"--eval_strategy {arguments.eval_strategy.value} has nothing to evaluate"
             raise UsageError(what, "Pass --dev_files or --eval_file")
         if len(known) != len(set(known)):
-            raise UsageError("two dev files have the same name", "Rename one: their values are told apart by it")
+            raise UsageError("two dev files have the same name", "Rename one: the name tells their values apart")
         metric = (arguments.metric_for_best_model or "").removeprefix("eval_")
         if metric and metric not in known:
             raise UsageError(f"--metric_for_best_model {metric} is not measured", f"Pass one of {', '.join(known)}")
@@ -77,24 +77,27 @@ class Selection:
         saved = arguments.save_strategy
         apart = saved == "steps" and arguments.save_steps != arguments.eval_steps
         if arguments.load_best_model_at_end and apart:
-            raise UsageError("the best evaluation may have no checkpoint", "Pass --save_steps equal to --eval_steps")
+            raise UsageError("the best weights may be in no checkpoint", "Pass --save_steps equal to --eval_steps")
         if count is None:
             return
         if count < 2:
             raise UsageError(f"--average_checkpoints is {count}", "Pass 2 or more, or leave it out")
         if arguments.load_best_model_at_end:
-            raise UsageError("the best checkpoint is wanted, and the mean of the last ones", "Choose one of them")
+            raise UsageError(
+                "--load_best_model_at_end keeps one checkpoint, and --average_checkpoints the mean of several",
+                "Pass one of them",
+            )
         if saved not in ("steps", "epoch"):
-            raise UsageError(f"--save_strategy {saved.value} has no last checkpoints", "Pass steps or epoch")
+            raise UsageError(f"--save_strategy {saved.value} leaves no checkpoints to average", "Pass steps or epoch")
 
 
 NO_SELECTION = Selection()
 
 
 class DevEvaluator(BaseEvaluator):  # type: ignore[misc]  # untyped base
-    """Measure dev sets while training: `dev` is the mean over all queries of their `DevSet.measure`.
+    """Measure dev sets while training: `dev` is the mean of `DevSet.measure` over all of their queries.
 
-    Beside it stand the means of each file by name, e.g. `dev_logits_MAP`.
+    The means of each file stand beside it by name, e.g. `dev_logits_MAP`.
     """
 
     def __init__(self, selection: Selection, batch_size: int) -> None:
@@ -124,13 +127,11 @@ class EnoughCheckpoints(TrainerCallback):  # type: ignore[misc]  # untyped base
         epochs = args.save_strategy == "epoch"
         saved = state.num_train_epochs if epochs else math.ceil(state.max_steps / state.save_steps)
         if saved < self._count:
-            raise UsageError(
-                f"--average_checkpoints is {self._count}, and {saved} will be saved", "Save oftener (--save_steps)"
-            )
+            raise UsageError(f"--average_checkpoints is {self._count}, and {saved} will be saved", "Lower --save_steps")
 
 
 def average_checkpoints(trainer: Trainer, folders: Sequence[Path]) -> None:
-    """Set the weights of a trainer's model to the mean of those of checkpoints; what is no float is the last one's."""
+    """Set the weights of a trainer's model to the mean of checkpoints; what is not a float comes from the last one."""
     mean: dict[str, torch.Tensor] = {}
     for number, folder in enumerate(folders, start=1):
         trainer._load_from_checkpoint(str(folder))
@@ -143,7 +144,7 @@ def average_checkpoints(trainer: Trainer, folders: Sequence[Path]) -> None:
 
 
 def dev_values(log: Sequence[dict[str, float]], names: Sequence[str]) -> list[dict[str, float]]:
-    """Return out of a trainer's log what `DevEvaluator` measured, a dict with its `step` an evaluation."""
+    """Return what `DevEvaluator` measured, from a trainer's log: one dict per evaluation, with its `step`."""
     return [
         {"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}}
         for entry in log

@@ -1,4 +1,4 @@
-"""Stages that turn each file of a teacher's scores into training data: what is around the turning."""
+"""What stages share that turn files of a teacher's scores into training data: inputs, recipes, outputs, manifests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(kw_only=True)
 class DerivedFilesArgs(OverwriteArgs, BadRowsArgs):
-    """Flags of such a stage; each has its own default `output_suffix`."""
+    """Flags of such a stage; each gives `output_suffix` its own default."""
 
     input_files: list[Path] = flag(
         "files of ScoredPair records, made by generate_logits of either pipeline", decides=False
@@ -39,7 +39,7 @@ class DerivedFilesArgs(OverwriteArgs, BadRowsArgs):
 
 @dataclasses.dataclass(frozen=True)
 class Derived:
-    """What became of a file: the records, what was left out by reason, and both in words."""
+    """What a file became: the records, how many queries were left out by reason, and both in words."""
 
     records: Iterable[Record]
     skipped: Mapping[str, int]
@@ -55,7 +55,7 @@ def derive_files(
     """Derive the output of each input file that is not finished yet; return the outputs.
 
     Args:
-        derive: from the groups of a file, one a query, and its path (for errors) to what is written.
+        derive: makes what is written from a file's groups, one per query, and its path (for errors).
 
     Raises:
         PipelineError: as `check_inputs`, `read_groups`, `is_made` and `derive` raise.

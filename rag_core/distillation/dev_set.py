@@ -1,11 +1,14 @@
-"""How well a student ranks a scored file while it is made: on labels where there are any, else by its teacher."""
+"""How well a student ranks a scored file while it trains: by its labels, or without labels by the teacher's scores.
+
+All that does not depend on the student is prepared once, when the file is read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +23,114 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
+    Student: TypeAlias = SentenceTransformer | CrossEncoder
+
 Measure = Literal["MAP", "Kendall's tau", "NDCG@10"]
 Values = npt.NDArray[np.float64]
+Scores = list[npt.NDArray[np.float32]]
+Groups = Sequence[Sequence[ScoredPair]]
+
+
+class Candidates:
+    """The candidates of some queries, which a student scores again and again."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._pairs = [(pair.query, pair.passage) for group in groups for pair in group]
+        self._starts = np.cumsum([len(group) for group in groups])[:-1]
+        self._queries = sorted({group[0].query for group in groups})
+        self._passages = sorted({passage for _, passage in self._pairs})
+        query_rows = {text: row for row, text in enumerate(self._queries)}
+        passage_rows = {text: row for row, text in enumerate(self._passages)}
+        self._rows = [(query_rows[group[0].query], [passage_rows[pair.passage] for pair in group]) for group in groups]
+
+    def scores(self, model: Student, batch_size: int) -> Scores:
+        """Return a student's score of each candidate, query by query: the cosine, or a cross-encoder's raw output."""
+        from sentence_transformers import CrossEncoder
+
+        return (self._logits if isinstance(model, CrossEncoder) else self._cosines)(model, batch_size)
+
+    def _logits(self, model: CrossEncoder, batch_size: int) -> Scores:
+        import torch
+
+        with _autocast(model):
+            scores = model.predict(
+                self._pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+            )
+        return np.split(scores, self._starts)
+
+    def _cosines(self, model: SentenceTransformer, batch_size: int) -> Scores:
+        with _autocast(model):
+            queries = _embed(model.encode_query, self._queries, batch_size)
+            passages = _embed(model.encode_document, self._passages, batch_size)
+        return [passages[places] @ queries[row] for row, places in self._rows]
+
+
+class Labels:
+    """Which candidates of some queries are relevant. Measured is MAP; candidates without a label are left out."""
+
+    measures: tuple[Measure, ...] = ("MAP",)
+
+    def __init__(self, groups: Groups) -> None:
+        self._samples = [
+            RankingSample(
+                query=group[0].query,
+                positive=[pair.passage for pair in group if pair.label == 1],
+                negative=[pair.passage for pair in group if pair.label == 0],
+            )
+            for group in groups
+        ]
+        self._order = [
+            [place for label in (1, 0) for place, pair in enumerate(group) if pair.label == label] for group in groups
+        ]
+
+    def measure(self, scores: Scores) -> dict[Measure, Values]:
+        """Return the average precision of each query; shape (queries,)."""
+        in_order = [row[places] for row, places in zip(scores, self._order, strict=True)]
+        return {"MAP": measure(self._samples, in_order)["MAP"]}
+
+
+class TeacherRanking:
+    """A teacher's scores of one query's candidates, which do not all have the same score."""
+
+    def __init__(self, group: Sequence[ScoredPair]) -> None:
+        self._passages = [pair.passage for pair in group]
+        self._scores = np.array([pair.score for pair in group])
+        self._gains = (self._scores - self._scores.min()) / np.ptp(self._scores)
+        best = np.sort(self._gains)[::-1][:10]
+        self._discounts = 1 / np.log2(np.arange(2, len(best) + 2))
+        self._ideal = best @ self._discounts
+
+    def tau(self, scores: npt.ArrayLike) -> float:
+        """Return Kendall's tau-b between a student's scores and the teacher's; 0 where the student's are all equal."""
+        from scipy.stats import kendalltau
+
+        return float(np.nan_to_num(kendalltau(scores, self._scores).statistic))
+
+    def ndcg(self, scores: npt.ArrayLike) -> float:
+        """Return NDCG@10 of a student's scores, with the teacher's as gains, from 0 for its lowest to 1.
+
+        Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques"; discount log2(rank + 1), ties
+        as in `metrics.ranking.rank`.
+        """
+        found = self._gains[np.argsort(rank(self._passages, scores))][:10]
+        return float(found @ self._discounts / self._ideal)
+
+
+class TeacherRankings:
+    """How a teacher ranks the candidates of some queries. Measured is how far a student agrees."""
+
+    measures: tuple[Measure, ...] = ("Kendall's tau", "NDCG@10")
+
+    def __init__(self, groups: Groups) -> None:
+        self._rankings = [TeacherRanking(group) for group in groups]
+
+    def measure(self, scores: Scores) -> dict[Measure, Values]:
+        """Return `TeacherRanking.tau` and `TeacherRanking.ndcg` of each query; shape (queries,)."""
+        pairs = list(zip(self._rankings, scores, strict=True))
+        return {
+            "Kendall's tau": np.array([ranking.tau(row) for ranking, row in pairs]),
+            "NDCG@10": np.array([ranking.ndcg(row) for ranking, row in pairs]),
+        }
 
 
 @dataclass(frozen=True)
@@ -29,18 +138,24 @@ class DevSet:
     """Scored candidates of queries that are not trained on.
 
     Attributes:
-        measure: MAP where at least one query has a positive and a negative; else the mean over queries of
-            Kendall's tau-b between the student's and the teacher's scores.
-        measures: `measure` and, without labels, NDCG@10 with the teacher's scores as gains (`graded_ndcg`).
+        queries: how many there are.
+        reference: labels, where at least one query has a positive and a negative; else the teacher's scores.
     """
 
     path: Path
-    groups: list[list[ScoredPair]]
-    measure: Measure
+    queries: int
+    candidates: Candidates
+    reference: Labels | TeacherRankings
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        return ("MAP",) if self.measure == "MAP" else (self.measure, "NDCG@10")
+        """What is measured: MAP; without labels Kendall's tau-b, and beside it NDCG@10."""
+        return self.reference.measures
+
+    @property
+    def measure(self) -> Measure:
+        """The measure that chooses between weights."""
+        return self.measures[0]
 
     @classmethod
     def read(cls, path: Path, *, bad_rows: BadRows | None = None) -> DevSet:
@@ -55,92 +170,21 @@ class DevSet:
         if not groups:
             raise DataError(
                 "has no query with two candidates that differ in label or score",
-                "Pass a file of ScoredPair records with several candidates a query",
+                "Pass ScoredPair records with several candidates per query",
                 path=path,
             )
-        return cls(path, groups, "MAP" if labelled else "Kendall's tau")
+        return cls(path, len(groups), Candidates(groups), Labels(groups) if labelled else TeacherRankings(groups))
 
-    def values(self, model: SentenceTransformer | CrossEncoder, batch_size: int) -> Values:
-        """Return the measure with the scores of the model, query by query; shape (queries,)."""
+    def values(self, model: Student, batch_size: int) -> Values:
+        """Return `measure` for each query, by the scores of the model; shape (queries,)."""
         return self.measured(model, batch_size)[self.measure]
 
-    def measured(self, model: SentenceTransformer | CrossEncoder, batch_size: int) -> dict[Measure, Values]:
-        """Return each of the measures as `values` does."""
-        scores = student_scores(model, self.groups, batch_size)
-        if self.measure == "MAP":
-            samples = [
-                RankingSample(
-                    query=group[0].query,
-                    positive=[pair.passage for pair in group if pair.label == 1],
-                    negative=[pair.passage for pair in group if pair.label == 0],
-                )
-                for group in self.groups
-            ]
-            in_order = [
-                [score for label in (1, 0) for score, pair in zip(row, group, strict=True) if pair.label == label]
-                for row, group in zip(scores, self.groups, strict=True)
-            ]
-            return {"MAP": measure(samples, in_order)["MAP"]}
-        from scipy.stats import kendalltau
-
-        taus = [
-            kendalltau(row, [pair.score for pair in group]).statistic
-            for row, group in zip(scores, self.groups, strict=True)
-        ]
-        gains = [graded_ndcg(row, group) for row, group in zip(scores, self.groups, strict=True)]
-        # A student that gives all candidates one score agrees with nothing.
-        return {"Kendall's tau": np.nan_to_num(np.array(taus, dtype=np.float64)), "NDCG@10": np.array(gains)}
+    def measured(self, model: Student, batch_size: int) -> dict[Measure, Values]:
+        """Return each of `measures` as `values` does."""
+        return self.reference.measure(self.candidates.scores(model, batch_size))
 
 
-def graded_ndcg(scores: npt.ArrayLike, group: Sequence[ScoredPair]) -> float:
-    """Return NDCG@10 of a query's candidates with the teacher's scores, from 0 for the lowest to 1, as gains.
-
-    Järvelin and Kekäläinen 2002, "Cumulated gain-based evaluation of IR techniques"; discount log2(rank + 1), ties
-    as in `metrics.rank`.
-    """
-    teacher = np.array([pair.score for pair in group])
-    gains = (teacher - teacher.min()) / np.ptp(teacher)
-    found = gains[np.argsort(rank([pair.passage for pair in group], scores))][:10]
-    discounts = 1 / np.log2(np.arange(2, len(found) + 2))
-    return float(found @ discounts / (np.sort(gains)[::-1][:10] @ discounts))
-
-
-def student_scores(
-    model: SentenceTransformer | CrossEncoder, groups: list[list[ScoredPair]], batch_size: int
-) -> list[npt.NDArray[np.float32]]:
-    """Return a student's score for each pair, group by group: the cosine, or a cross-encoder's raw output."""
-    from sentence_transformers import CrossEncoder
-
-    return (_logits if isinstance(model, CrossEncoder) else _cosines)(model, groups, batch_size)
-
-
-def _logits(model: CrossEncoder, groups: list[list[ScoredPair]], batch_size: int) -> list[npt.NDArray[np.float32]]:
-    import torch
-
-    pairs = [(pair.query, pair.passage) for group in groups for pair in group]
-    with _autocast(model):
-        scores = model.predict(pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    return np.split(scores, np.cumsum([len(group) for group in groups])[:-1])
-
-
-def _cosines(
-    model: SentenceTransformer, groups: list[list[ScoredPair]], batch_size: int
-) -> list[npt.NDArray[np.float32]]:
-    with _autocast(model):
-        vectors = {
-            role: _embed(encode, texts, batch_size)
-            for role, encode, texts in (
-                ("query", model.encode_query, {group[0].query for group in groups}),
-                ("passage", model.encode_document, {pair.passage for group in groups for pair in group}),
-            )
-        }
-    return [
-        np.stack([vectors["passage"][pair.passage] for pair in group]) @ vectors["query"][group[0].query]
-        for group in groups
-    ]
-
-
-def _autocast(model: SentenceTransformer | CrossEncoder) -> torch.autocast:
+def _autocast(model: Student) -> torch.autocast:
     import torch
 
     from rag_core.engines.precision import resolve_dtype
@@ -149,10 +193,9 @@ def _autocast(model: SentenceTransformer | CrossEncoder) -> torch.autocast:
     return torch.autocast(model.device.type, getattr(torch, half), enabled=half != "float32")
 
 
-def _embed(encode: object, texts: set[str], batch_size: int) -> dict[str, npt.NDArray[np.float32]]:
-    ordered = sorted(texts)
+def _embed(encode: object, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
     matrix = encode(  # type: ignore[operator]  # encode_query or encode_document
-        ordered, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
+        texts, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
     ).float()
-    matrix = (matrix / matrix.norm(dim=1, keepdim=True)).cpu().numpy()
-    return dict(zip(ordered, matrix, strict=True))
+    normalised: npt.NDArray[np.float32] = (matrix / matrix.norm(dim=1, keepdim=True)).cpu().numpy()
+    return normalised

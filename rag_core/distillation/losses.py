@@ -1,7 +1,7 @@
-"""Losses over the candidates of whole queries, which both pipelines learn from.
+"""Losses over the candidates of whole queries, for both pipelines.
 
-Scores are (queries, candidates) tensors; queries have different numbers of candidates, so a mask of the same shape
-says which entries are there.
+Scores are (queries, candidates) tensors. Queries have different numbers of candidates: a mask of the same shape says
+which entries are there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 def kl_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Return the mean over queries of KL(teacher || student), each a softmax over the query's candidates, in nats.
 
-    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, without its factor of the
-    temperature squared: there is no other loss on hard labels to balance it against.
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531. Their factor, the temperature
+    squared, balances it against a loss on hard labels; there is none here.
     """
     lowest = torch.finfo(student.dtype).min
     log_student = student.masked_fill(~mask, lowest).log_softmax(dim=1)
@@ -26,7 +26,7 @@ def margin_mse(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Return the mean, over queries, of the mean over all pairs of candidates of (student margin - teacher margin)^2.
 
     Hofstätter et al. 2020, arXiv:2010.02666. Computed as 2 / (n - 1) times the sum of (d - mean d)^2 with
-    d = student - teacher, which is the same: n candidates instead of n (n - 1) / 2 pairs.
+    d = student - teacher: the same value, from n candidates instead of n (n - 1) / 2 pairs.
     """
     count = mask.sum(dim=1)
     difference = (student - teacher).masked_fill(~mask, 0.0)

@@ -14,8 +14,8 @@ from rag_core.base.records import ScoredPair, SoftLabels
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 
-# The teacher's default temperature, as a share of how far its scores of one query spread: that spread is what differs
-# between teachers, some 0.15 for cosines, 5 and more for log-odds. On WikiQA (0.155), temperatures of 1, 0.1, 0.05
+# The teacher's default temperature, as a share of the spread of its scores within a query. Teachers differ in that
+# spread: some 0.15 for cosines, 5 and more for log-odds. On WikiQA (0.155), temperatures of 1, 0.1, 0.05
 # and 0.03 gave a dev MAP of 0.717, 0.729, 0.743 and 0.741, from 0.675 before (2 epochs, rate 1.5e-4, one seed).
 AUTO_SHARE = 1 / 3
 
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> SoftLabels:
-    """Return the candidates of one query, best first, with the teacher's scores; labels are not looked at.
+    """Return the candidates of one query, best first, with the teacher's scores. Labels are not read.
 
-    Ties keep the order of the file. Of more than `max_passages` candidates the first half of the places goes to
-    the teacher's best, where the order matters most; the other half is spread evenly over the rest of its
-    ranking, down to the worst, so that the student goes on seeing what is irrelevant.
+    Ties keep the order of the file. Of more than `max_passages` candidates, half of those kept are the teacher's best,
+    where the order matters most. The others are spread evenly over the rest of its ranking, down to the worst: the
+    student goes on seeing what is irrelevant.
     """
     ranking = sorted(pairs, key=lambda pair: -pair.score)
     if max_passages is not None and len(ranking) > max_passages:
@@ -46,7 +46,7 @@ def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> S
 
 
 def read_soft_labels(path: Path, bad_rows: BadRows | None = None) -> list[SoftLabels]:
-    """Read soft labels, one row a query.
+    """Read soft labels, one row per query.
 
     Raises:
         DataError: as `read_groups`, or a query has one candidate, or two rows.
@@ -65,13 +65,13 @@ def read_soft_labels(path: Path, bad_rows: BadRows | None = None) -> list[SoftLa
 def choose_temperature(
     groups: Sequence[SoftLabels], asked: float | None, unit: str, path: Path, *, as_distribution: bool
 ) -> float:
-    """Return what the teacher's scores are divided by, and say how soft that makes the targets.
+    """Return what the teacher's scores are divided by, and log how soft that makes the targets.
 
     Args:
-        as_distribution: whether they are learned as one, so that nearly uniform or one-hot ones are warned about.
+        as_distribution: whether they are learned as a distribution; nearly uniform or one-hot ones get a warning.
 
     Raises:
-        DataError: the scores of `path` do not spread, so there is nothing to choose by.
+        DataError: the scores of `path` do not spread.
     """
     spread = score_spread(groups)
     temperature = asked or AUTO_SHARE * spread

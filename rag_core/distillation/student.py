@@ -1,7 +1,7 @@
-"""What of a student is there and is trained: some of the layers of a deeper model, low-rank adapters on its weights.
+"""The model that is trained: how it is loaded, how many of its layers it keeps, and whether adapters are trained.
 
-Layers at equal distances, the first and the last among them: Shleifer and Rush 2020, "Pre-trained Summarization
-Distillation", arXiv:2010.13002; after DistilBERT (Sanh et al. 2019, arXiv:1910.01108), which takes every second one.
+A shallow student keeps evenly spaced layers, the first and the last among them: Shleifer and Rush 2020, "Pre-trained
+Summarization Distillation", arXiv:2010.13002. DistilBERT (Sanh et al. 2019, arXiv:1910.01108) keeps every second one.
 
 LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, through peft.
 """
@@ -9,23 +9,94 @@ LoRA: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXi
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import nn
 
 from rag_core.base.errors import EngineError, UsageError
+from rag_core.engines.identity import ModelInfo
+
+M = TypeVar("M", CrossEncoder, SentenceTransformer)
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters on all linear layers: their rank, and alpha, where alpha / rank is the factor on them."""
+
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """Which model is trained, and how it starts and reads while it is.
+
+    Attributes:
+        max_length: tokens that it reads while it is trained.
+        dropout: `None` for the one in its own configuration.
+        mini_batch_size: pairs (cross-encoder) or texts (bi-encoder) in one forward pass.
+        init_layers: how many layers it keeps, `None` for all.
+        lora: adapters that are trained instead of the weights, `None` for the weights.
+    """
+
+    model: ModelInfo
+    max_length: int
+    dropout: float | None = None
+    mini_batch_size: int = 32
+    init_layers: int | None = None
+    lora: LoraSettings | None = None
+
+
+def load_model(student: StudentSettings, model_type: type[M]) -> M:
+    """Load a student's model with its dropout and its layers.
+
+    Raises:
+        EngineError: it cannot be loaded.
+        UsageError: it has fewer than `init_layers` layers.
+    """
+    name, rate = student.model.name, student.dropout
+    config = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
+    # PyTorch's fused attention trains slower than the plain one on a CPU.
+    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
+    try:
+        model = model_type(name, model_kwargs=attention, config_kwargs=config)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"cannot load the student {name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
+        ) from error
+    if student.init_layers is not None:
+        keep_layers(model[0].auto_model, student.init_layers)
+    return model
+
+
+@contextmanager
+def in_training(model: CrossEncoder | SentenceTransformer, student: StudentSettings) -> Iterator[None]:
+    """Let a model read `max_length` tokens, and train its adapters where it has any; it leaves as an ordinary one.
+
+    It then reads as many tokens as before: short training texts are no reason to cut the user's.
+    """
+    own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
+    adapters = student.lora and Adapters(model[0].auto_model, student.lora)
+    yield
+    if adapters:
+        adapters.merge()
+    model.max_seq_length = own_length
+
+
 def spaced_layers(depth: int, count: int) -> list[int]:
-    """Return `count` of the indices 0 ... depth - 1, evenly spaced, with both ends; of one, the first."""
+    """Return `count` of the indices 0 ... depth - 1, evenly spaced and with both ends; a single one is the first."""
     return [i * (depth - 1) // max(1, count - 1) for i in range(count)]
 
 
 def keep_layers(model: Any, count: int) -> None:
-    """Cut a transformers model down to `count` of its layers, in place, with a config that says so.
+    """Cut a transformers model down to `count` of its layers, in place; its config says so.
 
     Raises:
         UsageError: the model has fewer layers, or they do not stand in one list.
@@ -55,19 +126,11 @@ def keep_layers(model: Any, count: int) -> None:
     logger.info("the student starts with layers %s of %d", ", ".join(str(i + 1) for i in kept), depth)
 
 
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adapters on all linear layers: their rank, and alpha, where alpha / rank is the factor on them."""
-
-    rank: int
-    alpha: float
-
-
 class Adapters:
-    """Low-rank adapters in a transformers model, whose own weights are then not trained; a scoring head still is."""
+    """Low-rank adapters in a transformers model. Its own weights are then not trained; a scoring head still is."""
 
     def __init__(self, model: Any, settings: LoraSettings) -> None:
-        """Put them into the model, in place.
+        """Put adapters into the model, in place.
 
         Raises:
             EngineError: peft is not installed.
@@ -80,5 +143,5 @@ class Adapters:
         self._lora = LoraModel(model.base_model, config, "default")
 
     def merge(self) -> None:
-        """Add them to the weights they stand beside: the model is an ordinary one again."""
+        """Add the adapters to the weights beside them: the model is an ordinary one again."""
         self._lora.merge_and_unload()

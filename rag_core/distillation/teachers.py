@@ -1,4 +1,4 @@
-"""Several teachers' scores of a query's candidates, made into one."""
+"""Merge the scores that several teachers give to a query's candidates."""
 
 from __future__ import annotations
 

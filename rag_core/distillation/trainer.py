@@ -1,16 +1,15 @@
-"""What both train stages share: the trainer's own flags, its log, resumption, and a model that is saved as a whole."""
+"""The run of a training: it goes on where it stopped, keeps the weights that were asked for, and logs what it does."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from transformers import (
     EarlyStoppingCallback,
-    HfArgumentParser,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -27,136 +25,64 @@ from transformers import (
     TrainingArguments,
 )
 
-from rag_core.base.errors import EngineError, UsageError
+from rag_core.base.errors import EngineError
 from rag_core.distillation.checkpoints import (
     NO_SELECTION,
-    PRIMARY,
     EnoughCheckpoints,
     Selection,
     average_checkpoints,
     dev_values,
 )
-from rag_core.engines.precision import resolve_dtype
+from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.student import StudentSettings
+from rag_core.distillation.weight_merging import Domain
+from rag_core.engines.identity import ModelInfo
 
-T = TypeVar("T", bound=BaseTrainingArguments)
-
-# What both train stages start from; batch sizes count queries. For a reranker 16 queries of 8 x 4 triplets are the
-# public recipe's batch of 512 triplets.
-DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 1.0,
-    "learning_rate": 2e-5,
-    "warmup_steps": 0.05,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "logging_steps": 0.02,
-    "save_steps": 0.1,
-    "save_total_limit": 2,
-    "report_to": "none",
-}
-
-# Settings of the trainer that have no say in the weights that come out.
-_WITHOUT_SAY = (
-    "output_dir",
-    "logging",
-    "log_",
-    "report_to",
-    "run_name",
-    "disable_tqdm",
-    "save_",
-    "dataloader_",
-    "hub_",
-    "ddp_",
-    "local_rank",
-)
-
-# In each checkpoint: what the loss learned, which the trainer does not keep.
+# In each checkpoint: the weights of the loss, which the trainer does not keep.
 _LOSS_STATE = "loss_state.pt"
-# With adapters, what is trained: the other weights are those of the student.
+# In each checkpoint with adapters: the trained weights. All others are the student's.
 _TRAINED = "trained.safetensors"
 
 logger = logging.getLogger(__name__)
 
 
-def parse_training_arguments(
-    arguments_type: type[T],
-    flags: Sequence[str],
-    defaults: dict[str, Any],
-    *,
-    seed: int,
-    evaluates: bool,
-    selection: Selection = NO_SELECTION,
-) -> T:
-    """Parse the trainer's own flags over our defaults.
+@dataclass(frozen=True)
+class TrainingRun:
+    """Who is trained, how, and where it is kept.
 
-    Args:
-        evaluates: whether there is unseen data for the loss.
-
-    Raises:
-        UsageError: a flag is unknown, or values contradict each other.
+    Attributes:
+        arguments: of the trainer; checkpoints go to their `output_dir`.
+        output_dir: folder of the finished model.
+        teacher: the embedder whose vectors a loss needs or can use; `None` where its scores are enough.
+        selection: which weights are kept, with the in-domain dev sets.
+        dev_sets: all of them, out-of-domain ones too.
     """
-    parser = HfArgumentParser(arguments_type, allow_abbrev=False)
-    parser.set_defaults(
-        **defaults,
-        bf16=resolve_dtype("auto") == "bfloat16",
-        use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="steps" if evaluates or selection.dev_sets else "no",
-        eval_steps=0.1 if evaluates or selection.dev_sets else None,
-        metric_for_best_model=PRIMARY if selection.dev_sets else None,
-        load_best_model_at_end=selection.early_stopping_patience is not None,
-        restore_callback_states_from_checkpoint=selection.early_stopping_patience is not None,
-        disable_tqdm=not sys.stderr.isatty(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_nan_inf_filter=False,
-    )
-    try:
-        (arguments,) = parser.parse_args_into_dataclasses(["--output_dir", "unused", "--seed", str(seed), *flags])
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
-    except ValueError as error:
-        raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
-    selection.check(arguments, eval_loss=evaluates)
-    if selection.average_checkpoints and arguments.save_total_limit:
-        arguments.save_total_limit = max(arguments.save_total_limit, selection.average_checkpoints)
-    return arguments  # type: ignore[no-any-return]
+
+    student: StudentSettings
+    arguments: BaseTrainingArguments
+    output_dir: Path
+    teacher: ModelInfo | None = None
+    selection: Selection = NO_SELECTION
+    dev_sets: Sequence[tuple[Domain, DevSet]] = ()
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of unfinished work."""
+        return Path(self.arguments.output_dir)
 
 
-def decisive_settings(arguments: BaseTrainingArguments, selection: Selection) -> dict[str, Any]:
-    """Return the settings that have a say in the weights that come out."""
-    settings = arguments.to_dict()
-    decisive = {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_SAY)}
-    if arguments.load_best_model_at_end or selection.average_checkpoints:
-        decisive |= {name: settings[name] for name in ("save_strategy", "save_steps")}
-    return decisive
-
-
-def card_settings(arguments: BaseTrainingArguments) -> dict[str, Any]:
-    """Return the settings that a model card names."""
-    names = ("num_train_epochs", "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
-    return {name: getattr(arguments, name) for name in names}
-
-
-def longest_first(features: Mapping[str, Any]) -> list[int]:
-    """Return the order of a model's inputs by their number of tokens: like lengths together pad little."""
-    order: list[int] = features["attention_mask"].sum(dim=1).argsort(descending=True, stable=True).tolist()
-    return order
-
-
-def attention_settings() -> dict[str, str]:
-    """Return the `model_kwargs` that make training fastest: PyTorch's fused attention is the slower one on a CPU."""
-    return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
-
-
-def run_trainer(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[str, Any]:
-    """Train to the end, going on from the last whole checkpoint in `checkpoints`; leave the model with what is kept.
+def run_trainer(trainer: Trainer, selection: Selection) -> dict[str, Any]:
+    """Train to the end, from the last whole checkpoint if there is one; leave the model with the weights to keep.
 
     Returns:
-        `steps`, `seconds`; the `dev` values by step; `best_step` or `averaged_steps` (with `averaged_dev`), where
-        other weights than the last are kept.
+        `steps` and `seconds`; `dev`, the dev values by step; `best_step`, or `averaged_steps` with `averaged_dev`,
+        if other weights than the last are kept.
 
     Raises:
         EngineError: the loss is not finite.
         UsageError: fewer checkpoints are saved than are to be averaged.
     """
+    checkpoints = Path(trainer.args.output_dir)
     if selection.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(selection.early_stopping_patience))
     if selection.average_checkpoints is not None:
@@ -202,27 +128,27 @@ def _select(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[s
 
 
 def write_training_log(folder: Path, state: TrainerState) -> None:
-    """Write `training_log.json` into a model's folder: what the trainer logged, a dict a step."""
+    """Write `training_log.json` into a model's folder: what the trainer logged, one dict per logged step."""
     (folder / "training_log.json").write_text(json.dumps(state.log_history, indent=2), encoding="utf-8")
 
 
 class PipelineTrainer:
-    """Mixed into a trainer: a step's loss is one mean, checkpoints keep what the loss learned, no card quotes texts."""
+    """Mix into a trainer: a step's loss is one mean, checkpoints keep what the loss learned, no card quotes texts."""
 
     loss: torch.nn.Module
     accelerator: Accelerator
     model: torch.nn.Module
 
     def count_terms(self, batch: dict[str, Any]) -> int:
-        """Return how many terms the mean that is a batch's loss has."""
+        """Return how many terms a batch's loss is the mean of."""
         raise NotImplementedError
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Weight the batches of a step, which may be of different size, over all processes.
+        """Weight the batches of a step by their terms, over all processes.
 
-        Without it the trainer takes the mean of their means, and a term counts less in a large batch.
+        Otherwise the trainer takes the mean of their means, where a term of a large batch counts less.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
         terms = torch.tensor([self.count_terms(batch) for batch in batches], dtype=torch.float32, device=device)
@@ -238,7 +164,7 @@ class PipelineTrainer:
         return (weight * found[0], found[1]) if return_outputs else weight * found
 
     def _load_best_model(self) -> None:
-        """Do nothing: `run_trainer` does, and fails where it cannot, instead of keeping the last weights."""
+        """Do nothing: the trainer keeps the last weights where it finds no best ones. `run_trainer` fails then."""
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         trained = Path(checkpoint_path) / _TRAINED
@@ -248,7 +174,7 @@ class PipelineTrainer:
             super()._load_from_checkpoint(checkpoint_path)  # type: ignore[misc]  # the trainer's
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Add nothing: the pipeline writes a card of its own."""
+        """Add nothing: the pipeline writes its own card."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -263,7 +189,7 @@ class PipelineTrainer:
 
 
 class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
-    """Shows the log, and counts in it the seconds since training began, also before it was stopped and went on."""
+    """Show the log, and add to it the seconds since training began, with those before it was stopped."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -296,7 +222,7 @@ class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
 
 
 def _whole_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints that were saved to their end, oldest first: the trainer writes its state last."""
+    """Return the checkpoints that are complete, oldest first: the trainer writes its state last."""
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     return sorted(whole, key=_step)
 

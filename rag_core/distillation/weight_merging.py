@@ -1,8 +1,8 @@
-"""On the line through the student before and after training: between them, or beyond.
+"""Merge a student's weights before and after training: points between them, or beyond.
 
-Interpolated weights keep what it knew and what it learned: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-models" (WiSE-FT), arXiv:2109.01903; Xiao et al. 2023, "LM-Cocktail", arXiv:2311.13534. Extrapolated ones go on where a
-training that was held back (by anchors, a low rate) stopped: Zheng et al. 2024, "Weak-to-Strong Extrapolation Expedites
+Interpolated weights keep what it knew and add what it learned: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+models" (WiSE-FT), arXiv:2109.01903; Xiao et al. 2023, "LM-Cocktail", arXiv:2311.13534. Extrapolated ones go further
+than a training that was held back (by anchors, a low rate): Zheng et al. 2024, "Weak-to-Strong Extrapolation Expedites
 Alignment" (ExPO), arXiv:2404.16792.
 """
 
@@ -27,10 +27,10 @@ Domain = Literal["in-domain", "out-of-domain"]
 Weights = Mapping[str, "Tensor"]
 Values = npt.NDArray[np.float64]
 
-# A dev file of some hundred queries does not tell finer steps apart, and each costs its embedding.
+# A dev file of some hundred queries does not tell finer steps apart, and each step embeds it once more.
 BETWEEN = (0.0, 0.25, 0.5, 0.75, 1.0)
-BEYOND = (1.5, 2.0, 2.5, 3.0)  # only where a file out of domain can tell what is forgotten
-DEFAULT_ALPHA = 0.5  # WiSE-FT's own, for where there is nothing to choose it on
+BEYOND = (1.5, 2.0, 2.5, 3.0)  # only where an out-of-domain file tells what is forgotten
+DEFAULT_ALPHA = 0.5  # that of WiSE-FT, where there is no dev file to choose it on
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Merge:
 
 
 def interpolate(model: nn.Module, before: Weights, after: Weights, alpha: float) -> None:
-    """Set a model's weights to (1 - alpha) before + alpha after; what is not a float stays as after."""
+    """Set a model's weights to (1 - alpha) before + alpha after; what is not a float is taken from after."""
     model.load_state_dict(
         {name: before[name].lerp(value, alpha) if value.is_floating_point() else value for name, value in after.items()}
     )
@@ -66,9 +66,10 @@ def interpolate(model: nn.Module, before: Weights, after: Weights, alpha: float)
 def choose_alpha(
     model: Any, before: Weights, after: Weights, dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
 ) -> Merge:
-    """Measure the dev files along the line, and choose the point as `decide` does.
+    """Measure the dev files at several alphas, and choose one as `decide` does.
 
-    Beyond 1 it goes only where there are files in and out of domain, and not past a point at which they say no.
+    Alphas above 1 are tried only if there are in-domain and out-of-domain files, and only as long as the last one tried
+    is a candidate.
     """
     from tqdm import tqdm
 
@@ -83,7 +84,7 @@ def choose_alpha(
             rows.append(dev_set.values(model, batch_size))
         alphas.append(alpha)
     curves = [
-        Curve(dev_set.path.name, domain, dev_set.measure, len(dev_set.groups), [float(row.mean()) for row in rows])
+        Curve(dev_set.path.name, domain, dev_set.measure, dev_set.queries, [float(row.mean()) for row in rows])
         for (domain, dev_set), rows in zip(dev_sets, measured, strict=True)
     ]
     for curve in curves:
@@ -103,12 +104,12 @@ def _by_domain(
 
 
 def decide(alphas: Sequence[float], inside: Sequence[Values], outside: Sequence[Values]) -> tuple[float, str]:
-    """Return alpha and the reason.
+    """Return the alpha to take, and the reason.
 
-    Differences are told by the one-standard-error rule (Breiman et al. 1984), paired over queries: one counts where
-    it is more than one standard error. Allowed is every alpha at which no out-of-domain file is worse than at alpha 0.
-    Of these, the one nearest to 1 is taken that is not worse in-domain than the best: the weights stay as they were
-    trained unless a dev file can tell otherwise. Without an in-domain file alpha is at most 0.5.
+    A value is worse than another if their mean difference, paired over queries, is more than one standard error
+    (Breiman et al. 1984). An alpha is allowed if no out-of-domain file is worse there than at alpha 0. Of the allowed
+    ones that are not worse in-domain than the best of them, the one nearest to 1 is taken: the weights stay as they
+    were trained, unless a dev file tells otherwise. Without an in-domain file alpha is at most 0.5.
 
     Args:
         alphas: ascending from 0.
@@ -127,7 +128,7 @@ def decide(alphas: Sequence[float], inside: Sequence[Values], outside: Sequence[
 
 
 def _candidates(inside: Sequence[Values], outside: Sequence[Values]) -> list[int]:
-    """Return which alphas, by number, are allowed and not worse in-domain than the best of these."""
+    """Return the indices of the alphas that are allowed, and not worse in-domain than the best allowed one."""
     allowed = _allowed(outside) if outside else list(range(len(inside[0])))
     if not inside:
         return allowed
@@ -137,7 +138,7 @@ def _candidates(inside: Sequence[Values], outside: Sequence[Values]) -> list[int
 
 
 def _allowed(outside: Sequence[Values]) -> list[int]:
-    """Return at which alphas, by number, no file is worse than at the first."""
+    """Return the indices of the alphas at which no file is worse than at the first."""
     return [i for i in range(len(outside[0])) if all(_as_good(values[0] - values[i]) for values in outside)]
 
 

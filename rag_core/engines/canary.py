@@ -1,4 +1,4 @@
-"""The check before a long run: does the teacher tell a few pairs apart, and is a fast form of it the same teacher."""
+"""The check before a long run: does the teacher tell a few pairs apart, and does a fast form of it score them alike?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:
 
 
 def check_finite(scores: Floats) -> None:
-    """See that no score is NaN or infinite.
+    """Check that no score is NaN or infinite.
 
     Raises:
         EngineError: one is.
@@ -89,7 +89,7 @@ def compare_ranking(reference: Floats, scores: Floats) -> float:
         raise EngineError(
             f"the quantised teacher ranks {len(scores)} pairs differently from the unquantised one (rank correlation "
             f"{correlation:.3f}, largest difference {np.abs(reference - scores).max():.3g})",
-            "Quantise it with more bits, or leave out --quantization; --reference none goes on all the same",
+            "Quantise it with more bits, or leave out --quantization; --reference none skips this comparison",
         )
     return correlation
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from rag_core.base.errors import EngineError
 
-_LEAST_TEXT = 16  # tokens; of less, nobody could write anything
+_LEAST_TEXT = 16  # tokens; a text that is cut below says too little to answer
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def token_ids(tokenizer: Any, prompts: Sequence[Prompt], room: int) -> list[list
     for prompt in prompts:
         needed = around[prompt.question]
         if needed + (_LEAST_TEXT if prompt.text else 0) > room:
-            raise EngineError(f"--max_length leaves no room for a text beside {needed} tokens of prompt", "Raise it")
+            raise EngineError(
+                f"--max_length leaves no room for a text beside {needed} tokens of prompt",
+                f"Raise it by {needed + _LEAST_TEXT - room} or more",
+            )
         ids = _chat(tokenizer, prompt.question + prompt.text)
         if len(ids) > room:
             kept = tokenizer.encode(prompt.text, add_special_tokens=False)[: room - needed]

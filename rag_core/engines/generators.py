@@ -16,7 +16,7 @@ from rag_core.engines.vllm_engine import VllmModel
 
 
 class TransformersGenerator:
-    """A `TextGenerator`."""
+    """A `TextGenerator` through transformers."""
 
     def __init__(self, options: EngineOptions) -> None:
         """Load the model, on the GPU where there is one.
@@ -67,7 +67,7 @@ class TransformersGenerator:
 
 
 class VllmGenerator(VllmModel):
-    """A `TextGenerator`."""
+    """A `TextGenerator` through vLLM."""
 
     def __init__(self, options: EngineOptions) -> None:
         """Start the engine.
@@ -96,10 +96,10 @@ class VllmGenerator(VllmModel):
 
 
 class ServerGenerator:
-    """A `TextGenerator`, through vLLM's /v1/completions."""
+    """A `TextGenerator` through /v1/completions of vLLM's server."""
 
     def __init__(self, options: EngineOptions) -> None:
-        """Connect, and load the model's tokenizer: what is sent are token ids, as of the other engines.
+        """Connect, and load the model's tokenizer: the server is sent the token ids that the other engines read.
 
         Raises:
             EngineError: the server does not answer, cannot write or reads too little, or there is no tokenizer.

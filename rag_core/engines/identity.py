@@ -81,7 +81,7 @@ class ModelInfo:
 
 
 def describe_model(name: str) -> ModelInfo:
-    """Read the files of a model that say what it is; its weights stay where they are.
+    """Read the files of a model that say what it is, without its weights.
 
     Raises:
         EngineError: there is no such model, or it is of none of the three kinds.

@@ -63,7 +63,7 @@ def installed_engines(model: ModelInfo) -> list[EngineName]:
 
 
 def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
-    """Load a model into an engine; see that it tells the canary pairs apart, and, quantised, as the unquantised one.
+    """Load a model into an engine; check that it tells the canary pairs apart and, quantised, ranks them as before.
 
     Raises:
         EngineError: the model or the engine cannot be loaded, or its scores cannot be trusted.
@@ -132,8 +132,8 @@ def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Seque
         return None
     if saved and not options.reference:
         raise EngineError(
-            f"{options.model.name} is quantised ({saved}), and nothing says how the model ranks that it was made from",
-            "Pass --reference with that model, to compare 20 pairs first, or --reference none to go without",
+            f"{options.model.name} is quantised ({saved}), and the model that it was made from is not named",
+            "Pass --reference with that model to compare the two on 20 pairs, or --reference none to skip that",
         )
     reference = dataclasses.replace(
         options,

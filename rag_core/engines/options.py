@@ -17,7 +17,7 @@ EngineChoice = EngineName | Literal["auto"]
 
 @dataclasses.dataclass(frozen=True)
 class TransformersOptions:
-    """Of the transformers engine.
+    """Options of the transformers engine.
 
     Attributes:
         batch_tokens: tokens in a batch at most, with the padding.
@@ -28,7 +28,7 @@ class TransformersOptions:
 
 @dataclasses.dataclass(frozen=True)
 class VllmOptions:
-    """Of the vLLM engine.
+    """Options of the vLLM engine.
 
     Attributes:
         vllm_runner: for a reranker: "generate" is exact by construction; "pooling" is faster, and is compared with it
@@ -45,12 +45,12 @@ class VllmOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
-    """Of the server engine.
+    """Options of the server engine.
 
     Attributes:
         url: http://host:port of vLLM's server or of text-embeddings-inference.
         concurrency: requests at once.
-        timeout: seconds without an answer after which the server is given up.
+        timeout: seconds without an answer after which the run stops.
     """
 
     url: str = setting(decides=False)
@@ -86,7 +86,7 @@ class EngineOptions:
         batch_size: sequences at once at most, or in one request to a server; vLLM schedules by itself.
         dtype: "auto" is what `precision.resolve_dtype` makes of it; a server has its own.
         reference: name of the model that a quantised one is compared with first; `None` is itself as it was saved,
-            "none" goes without.
+            "none" skips that.
         server: where the model runs on one.
         ray: the engine runs in these workers, not in this process.
     """
@@ -104,7 +104,7 @@ class EngineOptions:
 
 
 def check_server_flags(engine: str, server_url: str | None, dtype: str) -> None:
-    """See that the flags about a server fit together.
+    """Check that the flags about a server fit together.
 
     Raises:
         UsageError: they do not.

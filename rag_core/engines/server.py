@@ -45,14 +45,14 @@ class Server:
     """
 
     def __init__(self, wanted: str, options: ServerOptions, batch_size: int) -> None:
-        """Ask the server what it has.
+        """Ask the server which model it has.
 
         Args:
             wanted: name of the model.
             batch_size: rows in a request, at most.
 
         Raises:
-            EngineError: it does not answer, or has not the model.
+            EngineError: it does not answer, or does not have the model.
         """
         self.url = options.url.rstrip("/").removesuffix("/v1")
         self._key = os.environ.get(API_KEY)
@@ -101,8 +101,8 @@ class Server:
             if _is_temporary(error):
                 raise EngineError(
                     f"the server {self.url} gave no answer for {self._timeout:g} seconds ({self._reason(error)})",
-                    "See that it runs, then run the same command again, which goes on where it stopped; for a server "
-                    "that is only slow lower --concurrency or --batch_size, or raise --server_timeout",
+                    "Check that it runs, then run the same command again to go on where it stopped. If it is only "
+                    "slow, lower --concurrency or --batch_size, or raise --server_timeout",
                 ) from error
             remedy = "Check --server_url and --teacher, and what the server was started with"
             if isinstance(error, httpx2.HTTPStatusError) and error.response.status_code in (401, 403):

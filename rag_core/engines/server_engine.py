@@ -1,7 +1,7 @@
 """Teachers of every kind on an HTTP server: vLLM's OpenAI-compatible one, or text-embeddings-inference (TEI).
 
-LLMs are sent token ids, so that prompts are those of the other engines; cross-encoders and other embedders are sent
-text, which the server cuts to `max_length`.
+We send token ids to LLMs, so that they read the same prompts as in the other engines, and text to cross-encoders and
+other embedders; the server cuts it to `max_length`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
 
 
 def connect(options: EngineOptions) -> Server:
-    """Ask a server what it has.
+    """Ask a server which model it has.
 
     Raises:
         UsageError: none is named.
-        EngineError: it does not answer, or has not the model.
+        EngineError: it does not answer, or does not have the model.
     """
     if options.server is None:
         raise UsageError("--engine server needs a server", "Pass --server_url http://host:port")
@@ -248,7 +248,7 @@ class ServerEncoder:
 
 
 def check_room(server: Server, tokens: int, *, answer: int = 0) -> None:
-    """See that a server reads so many tokens.
+    """Check that a server reads so many tokens.
 
     Raises:
         EngineError: it reads fewer.

@@ -26,7 +26,7 @@ _LEAST_PREFIX = 16  # tokens
 
 
 class _LastPositionModel(abc.ABC):
-    """A decoder of which only what it says at the last position of each sequence is wanted."""
+    """A decoder that is read at the last position of each sequence only."""
 
     def __init__(self, options: EngineOptions, auto_class: Any) -> None:
         """Load the model, on the GPU where there is one.
@@ -107,7 +107,7 @@ class _LastPositionModel(abc.ABC):
 
     @abc.abstractmethod
     def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
-        """Return float32 rows, one a sequence, of a right-padded batch; `last_positions` has each one's last token."""
+        """Return one float32 row per sequence of a right-padded batch, read at `last_positions`."""
 
 
 class YesNoScorer(_LastPositionModel):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.evaluation.rankers import FileEvaluation
+from rag_core.evaluation.rankers import FileEvaluation, Ranker
 from rag_core.metrics.ranking import measure, rank
 from rag_core.metrics.significance import mean_interval, paired_change
 
@@ -33,7 +32,7 @@ class DepthResult:
     change: tuple[float, float, float] | None
 
 
-def measure_depths(evaluation: FileEvaluation, seed: int) -> dict[str, list[DepthResult]]:
+def measure_depths(evaluation: FileEvaluation, seed: int) -> dict[Ranker, list[DepthResult]]:
     """Return for each ranker but BM25 its result at each depth, up to the longest list of candidates."""
     longest = min(max(map(len, evaluation.scores["BM25"])), DEPTHS[-1])
     depths = [*(depth for depth in DEPTHS if depth < longest), longest]
@@ -79,13 +78,13 @@ def _reranked(
     return -places
 
 
-def depth_warnings(path: str, depths: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def depth_warnings(path: str, depths: Mapping[Ranker, Sequence[DepthResult]]) -> list[str]:
     """Say where reranking more candidates makes the ranking worse, beyond the interval."""
     return [
-        f"WARNING: on {path} {ranker} ranks worse where it reranks {row['depth']} candidates instead of "
-        f"{row['best_shallower']} (MAP {row['change'][0]:+.4f}, 95 % interval {row['change'][1]:+.4f} to "
-        f"{row['change'][2]:+.4f}): rerank no more than {row['best_shallower']} of BM25's."
-        for ranker, rows in depths.items()
-        for row in rows
-        if row["change"] and row["change"][2] < 0
+        f"WARNING: on {path} {ranker} ranks worse where it reranks {result.depth} candidates instead of "
+        f"{result.best_shallower} (MAP {result.change[0]:+.4f}, 95 % interval {result.change[1]:+.4f} to "
+        f"{result.change[2]:+.4f}): rerank no more than {result.best_shallower} of BM25's."
+        for ranker, results in depths.items()
+        for result in results
+        if result.change and result.change[2] < 0
     ]

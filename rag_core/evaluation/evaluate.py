@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
@@ -17,7 +18,12 @@ from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest
 if TYPE_CHECKING:
     from rag_core.base.records import RankingSample
     from rag_core.engines.options import EngineOptions
+    from rag_core.evaluation.latency import LatencyReport
     from rag_core.evaluation.rankers import FileEvaluation, Ranker
+    from rag_core.evaluation.report import FileReport, Report
+    from rag_core.evaluation.score_folder import ScoreFolder
+
+    Part = TypeVar("Part", FileReport, LatencyReport)
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +61,11 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     files = [*args.in_domain, *args.out_of_domain]
     _check_flags(args, files)
     from rag_core.evaluation.expectation import compare, read_expectations
+    from rag_core.evaluation.pages import write_report
     from rag_core.evaluation.rankers import evaluate_file, read_labelled
-    from rag_core.evaluation.report import format_table, make_report, warnings, write_report
+    from rag_core.evaluation.report import make_report, warnings
+    from rag_core.evaluation.score_folder import ScoreFolder
+    from rag_core.evaluation.tables import format_table
     from rag_core.evaluation.training_record import read_training
 
     expectations = read_expectations(args.expect) if args.expect else []
@@ -68,20 +77,23 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         _check_latency(args, labelled[files[0]])
     models = _models(args)
     options = _options(args)
-    scores = _scores(args, options, files, stage)
+    folder = ScoreFolder(args.output_dir / "scores", stage=stage, skip_bad_rows=args.skip_bad_rows)
+    scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, files)
+    if args.teacher_scores:
+        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
     evaluations = [
         evaluate_file(
             path,
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
-            {ranker: by_file[path] for ranker, by_file in scores.items()},
+            {ranker: scores[ranker][path] for ranker in models},
         )
         for path, samples in labelled.items()
     ]
     report = make_report(evaluations, models, training, args.seed)
     write_report(args.output_dir, report, evaluations, args.seed)
     if args.latency:
-        _add_latency(args, options, report, evaluations, stage)
+        report = _with_latency(args, options, report, evaluations, folder)
         write_report(args.output_dir, report, evaluations, args.seed)
     recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
@@ -140,67 +152,57 @@ def _models(args: EvaluateArgs) -> dict[Ranker, str]:
     return models
 
 
-def _scores(
-    args: EvaluateArgs, options: Mapping[Ranker, EngineOptions], files: list[Path], stage: str
-) -> dict[Ranker, dict[Path, Path]]:
-    """Return for each model the ScoredPair file of each file."""
-    from rag_core.evaluation.rankers import score_for_evaluation
-
-    scores: dict[Ranker, dict[Path, Path]] = {
-        ranker: score_for_evaluation(ranker, files, by_model, **_scoring(args, stage))
-        for ranker, by_model in options.items()
-    }
-    if args.teacher_scores:
-        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
-    return scores
-
-
 def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
     """Return how each model is run that is not known by its scores only."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
 
+    describe = functools.cache(describe_model)  # one that has two roles is read once
     student = EngineOptions(
-        describe_model(args.after), max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
+        describe(args.after), max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
     )
     options: dict[Ranker, EngineOptions] = {
-        "before": dataclasses.replace(student, model=describe_model(args.before)),
+        "before": dataclasses.replace(student, model=describe(args.before)),
         "after": student,
     }
     if args.teacher:
         options["teacher"] = dataclasses.replace(
-            student, model=describe_model(args.teacher), dtype="auto", instruction=args.instruction
+            student, model=describe(args.teacher), dtype="auto", instruction=args.instruction
         )
     return options
 
 
-def _scoring(args: EvaluateArgs, stage: str) -> dict[str, Any]:
-    return {"stage": stage, "output_dir": args.output_dir / "scores", "skip_bad_rows": args.skip_bad_rows}
-
-
-def _fill_card(args: EvaluateArgs, report: dict[str, Any], stage: str) -> None:
-    from rag_core.evaluation.report import format_table
+def _fill_card(args: EvaluateArgs, report: Report, stage: str) -> None:
+    from rag_core.evaluation.tables import format_table
     from rag_core.release.model_card import shown_command, write_figures
 
     # A card is passed on, folders are not.
-    shown = report | {"files": [file | {"path": Path(file["path"]).name} for file in report["files"]]}
-    if "latency" in report:
-        shown["latency"] = report["latency"] | {"path": Path(report["latency"]["path"]).name}
+    shown = dataclasses.replace(report, files=[_without_folder(file) for file in report.files])
+    if report.latency:
+        shown = dataclasses.replace(shown, latency=_without_folder(report.latency))
     write_figures(Path(args.after), format_table(shown), shown_command(stage, args))
 
 
-def _add_latency(
+def _without_folder(part: Part) -> Part:
+    return dataclasses.replace(part, path=Path(part.path).name)
+
+
+def _with_latency(
     args: EvaluateArgs,
     options: Mapping[Ranker, EngineOptions],
-    report: dict[str, Any],
+    report: Report,
     evaluations: list[FileEvaluation],
-    stage: str,
-) -> None:
+    scores: ScoreFolder,
+) -> Report:
+    """Measure models on the first file, and on every file how deep reranking helps."""
     from rag_core.engines.identity import describe_model
-    from rag_core.evaluation.latency import add_latency
+    from rag_core.evaluation.depth import measure_depths
+    from rag_core.evaluation.latency import report_latency
 
     also = [dataclasses.replace(options["after"], model=describe_model(model)) for model in args.also]
-    models = {str(ranker): by_model for ranker, by_model in options.items()}
-    add_latency(
-        report, evaluations, models, also, queries=args.latency_queries, seed=args.seed, **_scoring(args, stage)
-    )
+    latency = report_latency(evaluations[0], options, also, scores, queries=args.latency_queries, seed=args.seed)
+    files = [
+        dataclasses.replace(file, depth=measure_depths(evaluation, args.seed))
+        for file, evaluation in zip(report.files, evaluations, strict=True)
+    ]
+    return dataclasses.replace(report, files=files, latency=latency)

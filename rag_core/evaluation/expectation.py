@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from rag_core.base.errors import DataError, PipelineError
+from rag_core.evaluation.report import Report
 from rag_core.metrics.ranking import MetricName
 
 
@@ -43,13 +43,13 @@ def read_expectations(path: Path) -> list[Expectation]:
         ) from error
 
 
-def compare(expectations: list[Expectation], report: dict[str, Any]) -> list[str]:
-    """Return a line an expectation: verdict, expected, actual, delta.
+def compare(expectations: list[Expectation], report: Report) -> list[str]:
+    """Return one line per expectation: verdict, expected, actual, delta.
 
     Raises:
         PipelineError: one is missed or cannot be found in the report; its text has all the lines.
     """
-    means = {Path(file["path"]).name: file["means"] for file in report["files"]}
+    means = {Path(file.path).name: {str(ranker): by for ranker, by in file.means.items()} for file in report.files}
     lines, failed = [], 0
     for item in expectations:
         actual = means.get(item.file, {}).get(item.ranker, {}).get(item.metric)

@@ -21,8 +21,8 @@ from rag_core.engines.loading import choose_engine, load_model
 from rag_core.engines.options import EngineName, EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
-from rag_core.evaluation.depth import measure_depths
-from rag_core.evaluation.rankers import FileEvaluation, score_for_evaluation
+from rag_core.evaluation.rankers import FileEvaluation, Ranker
+from rag_core.evaluation.score_folder import ScoreFolder
 from rag_core.metrics.ranking import measure
 from rag_core.metrics.significance import mean_interval
 from rag_core.scoring.samples import spread_samples
@@ -67,6 +67,52 @@ class Latency:
     peak_bytes: int
     passages_per_second: float | None
     reranking: dict[int, RerankingTime]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyRow:
+    """A model, how well it ranks, and what it costs.
+
+    Attributes:
+        name: its role, or of a further model the last part of `model`.
+        dtype: the precision that it runs in.
+        max_length: tokens that its texts are cut to.
+        interval: 95 %, of MAP.
+    """
+
+    name: str
+    model: str
+    dtype: str
+    max_length: int
+    MAP: float
+    interval: tuple[float, float]
+    cost: Latency
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyReport:
+    """What models cost, measured on one file.
+
+    Attributes:
+        queries: how many were timed.
+        untimed: rankers of which only the scores were given.
+        threads: of a matrix product, at most.
+        depths: numbers of candidates that were reranked.
+    """
+
+    path: str
+    queries: int
+    untimed: list[Ranker]
+    threads: int
+    depths: list[int]
+    rows: list[LatencyRow]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as in `report.json`, where a row and its cost are one object."""
+        content = dataclasses.asdict(self)
+        for row in content["rows"]:
+            row.update(row.pop("cost"))
+        return content
 
 
 def make_requests(samples: Sequence[RankingSample], queries: int) -> Requests:
@@ -191,57 +237,59 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS gives bytes
 
 
-def add_latency(
-    report: dict[str, Any],
-    evaluations: Sequence[FileEvaluation],
-    models: Mapping[str, EngineOptions],
+def report_latency(
+    first: FileEvaluation,
+    models: Mapping[Ranker, EngineOptions],
     also: Sequence[EngineOptions],
+    scores: ScoreFolder,
     *,
     queries: int,
     seed: int,
-    **scoring: Any,
-) -> None:
-    """Measure models on the first file and depths on every file; add both to the report.
+) -> LatencyReport:
+    """Measure models on the first file.
 
     Args:
-        models: by role, those that were evaluated.
-        also: further ones, which are evaluated on the first file.
-        scoring: for `score_for_evaluation`, of the further ones.
+        models: those that were evaluated.
+        also: further ones, which are scored on this file.
 
     Raises:
         EngineError: as `measure_apart`.
     """
-    first = evaluations[0]
     requests = make_requests(first.samples, queries)
-    values = {role: first.values[role]["MAP"] for role in models}  # type: ignore[index]
-    rows = dict(models)
-    for number, options in enumerate(also, start=1):
+    values = {str(role): first.values[role]["MAP"] for role in models}
+    options_of = {str(role): options for role, options in models.items()}
+    further = scores.score({f"also_{number}": options for number, options in enumerate(also, start=1)}, [first.path])
+    for number, (options, outputs) in enumerate(zip(also, further.values(), strict=True), start=1):
         name = Path(options.model.name).name
-        name = name if name not in rows else f"{name} ({number})"
-        (path,) = score_for_evaluation(f"also_{number}", [first.path], options, **scoring).values()
-        values[name] = measure(first.samples, scores_by_sample(path, first.samples))["MAP"]
-        rows[name] = options
-    measured = {name: measure_apart(options, requests) for name, options in rows.items()}
-    report["latency"] = {
-        "path": str(first.path),
-        "queries": min(queries, len(first.samples)),
-        "untimed": sorted(set(first.values) - set(models) - {"BM25"}),
-        "threads": max(latency.threads for latency in measured.values()),
-        "depths": list(requests),
-        "rows": [
-            {
-                "name": name,
-                "model": rows[name].model.name,
-                "dtype": rows[name].model.export_precision or resolve_dtype(rows[name].dtype),
-                "max_length": rows[name].max_length,
-                "MAP": float(np.nanmean(values[name])),
-                "interval": mean_interval(values[name], seed),
-                **dataclasses.asdict(latency),
-                "reranking": {str(depth): dataclasses.asdict(row) for depth, row in latency.reranking.items()},
-            }
-            for name, latency in measured.items()
+        name = name if name not in options_of else f"{name} ({number})"
+        values[name] = measure(first.samples, scores_by_sample(outputs[first.path], first.samples))["MAP"]
+        options_of[name] = options
+    costs = _measure_each(options_of, requests)
+    return LatencyReport(
+        path=str(first.path),
+        queries=min(queries, len(first.samples)),
+        untimed=sorted(set(first.values) - set(models) - {"BM25"}),
+        threads=max(cost.threads for cost in costs.values()),
+        depths=list(requests),
+        rows=[
+            LatencyRow(
+                name=name,
+                model=options.model.name,
+                dtype=options.model.export_precision or resolve_dtype(options.dtype),
+                max_length=options.max_length,
+                MAP=float(np.nanmean(values[name])),
+                interval=mean_interval(values[name], seed),
+                cost=costs[name],
+            )
+            for name, options in options_of.items()
         ],
-    }
-    for file, evaluation in zip(report["files"], evaluations, strict=True):
-        depths = measure_depths(evaluation, seed)
-        file["depth"] = {ranker: [dataclasses.asdict(row) for row in found] for ranker, found in depths.items()}
+    )
+
+
+def _measure_each(models: Mapping[str, EngineOptions], requests: Requests) -> dict[str, Latency]:
+    """Measure every model; one that has several names is measured once."""
+    costs: dict[str, Latency] = {}
+    for name, options in models.items():
+        same = next((other for other in costs if models[other] == options), None)
+        costs[name] = measure_apart(options, requests) if same is None else costs[same]
+    return costs

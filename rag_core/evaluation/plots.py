@@ -9,7 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.figures import COLOURS, Picture, new_figure, svg
+from rag_core.distillation.weight_merging import Curve, Domain, Merge
+from rag_core.evaluation.latency import LatencyReport
 from rag_core.evaluation.rankers import FileEvaluation, Ranker
+from rag_core.evaluation.report import FileReport, Report
+from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.ranking import METRICS
 from rag_core.metrics.significance import count_wins
 
@@ -20,62 +24,58 @@ _MODEL_COLOURS = (COLOURS["after"], "#7b61c4", "#c8553d", "#2f97a8", "#8d6e63", 
 _MOST_POINTS = 2000
 
 
-def pictures_of_file(file: Mapping[str, Any], evaluation: FileEvaluation, seed: int) -> list[Picture]:
-    """Draw what the rankers did on a file.
-
-    Args:
-        file: its part of the report.
-    """
+def pictures_of_file(file: FileReport, evaluation: FileEvaluation, seed: int) -> list[Picture]:
+    """Draw what the rankers did on a file."""
     drawn = [metric_bars(file), change_histogram(evaluation)]
     if "teacher" in evaluation.scores:
         drawn.append(score_scatter(evaluation, seed))
     return drawn
 
 
-def pictures_of_training(report: Mapping[str, Any]) -> list[Picture]:
-    """Draw how "after" was made, as far as the report knows."""
+def pictures_of_training(training: TrainingRecord) -> list[Picture]:
+    """Draw how "after" was made, as far as that is known."""
     drawn = []
-    if report["training_log"]:
-        drawn.append(training_curve(report["training_log"]))
-    if report["merges"]:
-        drawn.append(trade_off(report["merges"]))
+    if training.log:
+        drawn.append(training_curve(training.log))
+    if training.merges:
+        drawn.append(trade_off(training.merges))
     return drawn
 
 
-def pictures_of_latency(report: Mapping[str, Any]) -> list[Picture]:
+def pictures_of_latency(report: Report) -> list[Picture]:
     """Draw what models cost against how well they rank, and how deep reranking helps, where it was measured."""
-    if "latency" not in report:
+    if report.latency is None:
         return []
-    return [quality_against_latency(report["latency"]), *(depth_curves(file) for file in report["files"])]
+    return [quality_against_latency(report.latency), *(depth_curves(file) for file in report.files)]
 
 
-def quality_against_latency(latency: Mapping[str, Any]) -> Picture:
+def quality_against_latency(latency: LatencyReport) -> Picture:
     """Draw each model's MAP, with its interval, against the median time of a query."""
     figure, axes = new_figure()
-    depth = str(30 if 30 in latency["depths"] else latency["depths"][-1])
+    depth = 30 if 30 in latency.depths else latency.depths[-1]
     described = []
-    for number, row in enumerate(latency["rows"]):
-        milliseconds = row["reranking"][depth]["p50"]
-        colour = COLOURS.get(row["name"]) or _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
-        bounds = np.abs(np.array([row["interval"]]).T - row["MAP"])
-        name = row["name"].replace("$", r"\$")  # no formula
-        axes.errorbar(milliseconds, row["MAP"], bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=name)
-        described.append(f"{row['name']}: MAP {row['MAP']:.4f}, {milliseconds:.3g} ms")
+    for number, row in enumerate(latency.rows):
+        milliseconds = row.cost.reranking[depth].p50
+        colour = COLOURS.get(row.name) or _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        bounds = np.abs(np.array([row.interval]).T - row.MAP)
+        name = row.name.replace("$", r"\$")  # no formula
+        axes.errorbar(milliseconds, row.MAP, bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=name)
+        described.append(f"{row.name}: MAP {row.MAP:.4f}, {milliseconds:.3g} ms")
     axes.set_xscale("log")
     axes.set_xlabel(f"median ms of a query with {depth} candidates")
     axes.set_ylabel("MAP, with 95 % interval")
     axes.legend(frameon=False, fontsize=8)
-    said = f"Quality against latency, {latency['path']}. {'; '.join(described)}"
+    said = f"Quality against latency, {latency.path}. {'; '.join(described)}"
     return Picture("Quality against latency", svg(figure, said))
 
 
-def depth_curves(file: Mapping[str, Any]) -> Picture:
+def depth_curves(file: FileReport) -> Picture:
     """Draw each ranker's MAP by how many candidates it reranks."""
     figure, axes = new_figure()
     described = []
-    for ranker, rows in file["depth"].items():
-        depths, values = [row["depth"] for row in rows], [row["MAP"] for row in rows]
-        bounds = np.abs(np.array([row["interval"] for row in rows]).T - values)
+    for ranker, results in (file.depth or {}).items():
+        depths, values = [result.depth for result in results], [result.MAP for result in results]
+        bounds = np.abs(np.array([result.interval for result in results]).T - values)
         axes.errorbar(
             depths, values, bounds, marker="o", color=COLOURS[ranker], elinewidth=0.8, capsize=2, label=ranker
         )
@@ -88,14 +88,14 @@ def depth_curves(file: Mapping[str, Any]) -> Picture:
     axes.set_xlabel("candidates reranked")
     axes.set_ylabel("MAP, with 95 % interval")
     axes.legend(frameon=False)
-    said = f"MAP by depth, {file['path']}. {'; '.join(described)}"
+    said = f"MAP by depth, {file.path}. {'; '.join(described)}"
     return Picture("How deep to rerank", svg(figure, said))
 
 
-def metric_bars(file: Mapping[str, Any]) -> Picture:
+def metric_bars(file: FileReport) -> Picture:
     """Draw the means of every ranker, metric by metric, with their intervals."""
     figure, axes = new_figure()
-    means, intervals = file["means"], file["intervals"]
+    means, intervals = file.means, file.intervals
     width = 0.84 / len(means)
     for i, ranker in enumerate(means):
         heights = np.array([means[ranker][metric] for metric in METRICS])
@@ -113,7 +113,7 @@ def metric_bars(file: Mapping[str, Any]) -> Picture:
     axes.legend(ncols=len(means), loc="upper center", bbox_to_anchor=(0.5, 1.17), frameon=False, columnspacing=1.2)
     said = (", ".join(f"{ranker} {by_metric[m]:.3f}" for ranker, by_metric in means.items()) for m in METRICS)
     described = "; ".join(f"{metric}: {figures}" for metric, figures in zip(METRICS, said, strict=True))
-    return Picture("What each ranker reaches", svg(figure, f"{file['path']}, means. {described}"))
+    return Picture("What each ranker reaches", svg(figure, f"{file.path}, means. {described}"))
 
 
 def change_histogram(evaluation: FileEvaluation) -> Picture:
@@ -178,29 +178,32 @@ def training_curve(log: Sequence[Mapping[str, float]]) -> Picture:
     return Picture("Loss by step", svg(figure, f"Loss by step. {'; '.join(described)}"))
 
 
-def trade_off(merges: Sequence[Mapping[str, Any]]) -> Picture:
+def trade_off(merges: Mapping[str, Merge]) -> Picture:
     """Draw in-domain quality against the change out of domain, along the line of `weight_merging`.
 
-    One line a model, its chosen alpha ringed. Where a model has no out-of-domain files, in-domain quality by alpha.
+    One line per model, its chosen alpha ringed. Where a model has no out-of-domain files, in-domain quality by alpha.
+
+    Args:
+        merges: by the name of the model.
     """
     figure, axes = new_figure()
-    forgetting = all(_curves(merge, "out-of-domain") for merge in merges)
+    forgetting = all(_curves(merge, "out-of-domain") for merge in merges.values())
     described = []
-    for number, merge in enumerate(merges):
+    for number, (model, merge) in enumerate(merges.items()):
         inside = _mean_values(merge, "in-domain")
         outside = _mean_values(merge, "out-of-domain") if forgetting else None
-        across = np.array(merge["alphas"]) if outside is None else outside - outside[0]
+        across = np.array(merge.alphas) if outside is None else outside - outside[0]
         colour = _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
-        name = merge["name"].replace("$", r"\$")  # no formula
+        name = model.replace("$", r"\$")  # no formula
         axes.plot(across, inside, marker="o", markersize=3, linewidth=1.2, label=name, color=colour, zorder=2)
-        chosen = merge["alphas"].index(merge["alpha"])
+        chosen = merge.alphas.index(merge.alpha)
         axes.scatter(across[chosen], inside[chosen], s=90, facecolors="none", edgecolors=colour, zorder=3)
-        for alpha, x, y in zip(merge["alphas"], across, inside, strict=True) if forgetting else ():
+        for alpha, x, y in zip(merge.alphas, across, inside, strict=True) if forgetting else ():
             axes.annotate(f"{alpha:g}", (x, y), (4, -8), textcoords="offset points", fontsize=7, color=colour)
-        described.append(f"{merge['name']}: alpha {merge['alpha']:g}, in-domain {inside[chosen]:.4f}")
+        described.append(f"{model}: alpha {merge.alpha:g}, in-domain {inside[chosen]:.4f}")
     if forgetting:
         axes.axvline(0, color="black", linewidth=0.8, zorder=1)
-    measures = " / ".join(dict.fromkeys(c["measure"] for merge in merges for c in _curves(merge, "in-domain")))
+    measures = " / ".join(dict.fromkeys(c.measure for merge in merges.values() for c in _curves(merge, "in-domain")))
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("mean change of the out-of-domain dev files" if forgetting else "alpha")
     axes.set_ylabel(f"in-domain dev files, {measures}")
@@ -210,12 +213,12 @@ def trade_off(merges: Sequence[Mapping[str, Any]]) -> Picture:
     return Picture("How much of the training is kept", svg(figure, described_as))
 
 
-def _curves(merge: Mapping[str, Any], domain: str) -> list[Mapping[str, Any]]:
-    return [curve for curve in merge["files"] if curve["domain"] == domain]
+def _curves(merge: Merge, domain: Domain) -> list[Curve]:
+    return [curve for curve in merge.files if curve.domain == domain]
 
 
-def _mean_values(merge: Mapping[str, Any], domain: str) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = np.mean([curve["values"] for curve in _curves(merge, domain)], axis=0)
+def _mean_values(merge: Merge, domain: Domain) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.mean([curve.values for curve in _curves(merge, domain)], axis=0)
     return values
 
 

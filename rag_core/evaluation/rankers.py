@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,19 +11,16 @@ import numpy as np
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample
-from rag_core.engines.options import EngineOptions
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import output_path, read_samples
+from rag_core.files.jsonl import read_samples
 from rag_core.metrics.ranking import METRICS, MetricName, PerQuery, means, measure, measured, rank
 from rag_core.metrics.significance import Change, paired_change
 from rag_core.retrieval.bm25 import bm25_scores
-from rag_core.scoring.scored_files import score_files, scores_by_sample
+from rag_core.scoring.scored_files import scores_by_sample
 
 Domain = Literal["in-domain", "out-of-domain"]
 Ranker = Literal["BM25", "before", "after", "teacher"]
 RANKERS: tuple[Ranker, ...] = ("BM25", "before", "after", "teacher")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +129,3 @@ def evaluate_file(
     found: dict[Ranker, list[list[float]]] = {"BM25": bm25_scores(samples)}
     found |= {ranker: scores_by_sample(scores[ranker], samples) for ranker in RANKERS if ranker in scores}
     return FileEvaluation(path, domain, samples, {ranker: measure(samples, by) for ranker, by in found.items()}, found)
-
-
-def score_for_evaluation(
-    ranker: str, paths: Sequence[Path], options: EngineOptions, *, stage: str, output_dir: Path, skip_bad_rows: bool
-) -> dict[Path, Path]:
-    """Score the files with a model; return input -> ScoredPair file, under `output_dir`, kept for the next time.
-
-    Scores made with other settings are replaced: they are this stage's own, and can be made again.
-    """
-    logger.info("%s: %s", ranker, options.model.name)
-    outputs = {path: output_path(path, f"_{ranker}", output_dir) for path in paths}
-    score_files(outputs, stage=stage, engine="auto", options=options, skip_bad_rows=skip_bad_rows, replace_stale=True)
-    return outputs

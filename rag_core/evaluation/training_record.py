@@ -23,12 +23,32 @@ _SHOWN_SETTINGS = (
 )  # fmt: skip
 
 
-def read_training(after: Path, trade_off: Sequence[Path]) -> dict[str, Any]:
-    """Return the report's `training`, `training_log` and `merges`, each without what is not there.
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """How "after" was trained, as far as its folder says.
+
+    Attributes:
+        facts: teacher, settings and counts, by name; `None` of a model from elsewhere.
+        log: the losses, and the step each was measured at; `None` where there are none.
+        merges: by the name of the model, "after" first; without the models that have no curve.
+    """
+
+    facts: dict[str, Any] | None = None
+    log: list[dict[str, float]] | None = None
+    merges: dict[str, Merge] = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys that it has in `report.json`."""
+        merges = [{"name": name, **dataclasses.asdict(merge)} for name, merge in self.merges.items()]
+        return {"training": self.facts, "training_log": self.log, "merges": merges}
+
+
+def read_training(after: Path, trade_off: Sequence[Path]) -> TrainingRecord:
+    """Read what training left in a model's folder.
 
     Args:
-        after: the folder of the trained model, or what is none (a hub's name): then nothing is there.
-        trade_off: folders of further trained models, whose merge curves are wanted.
+        after: folder of the trained model; of a name on a hub nothing is known.
+        trade_off: folders of further trained models, which must have a merge curve.
 
     Raises:
         DataError: a file of a model is damaged, or a model of `trade_off` has no merge curve.
@@ -43,15 +63,15 @@ def read_training(after: Path, trade_off: Sequence[Path]) -> dict[str, Any]:
                 path=path,
             )
     names = [folder.name for folder in folders]
-    return {
-        "training": _read_facts(folders[0]),
-        "training_log": _read_log(folders[0]),
-        "merges": [
-            {"name": folder.name if names.count(folder.name) == 1 else str(folder), **dataclasses.asdict(merge)}
+    return TrainingRecord(
+        facts=_read_facts(folders[0]),
+        log=_read_log(folders[0]),
+        merges={
+            folder.name if names.count(folder.name) == 1 else str(folder): merge
             for folder, merge in merges.items()
             if merge is not None
-        ],
-    }
+        },
+    )
 
 
 def _read_facts(model: Path) -> dict[str, Any] | None:

@@ -11,11 +11,12 @@ class BadRows:
     """What was wrong with the rows that a stage has left out.
 
     Attributes:
+        skip: whether bad rows are left out.
         errors: one for each row, in the order in which they were read.
     """
 
     def __init__(self, *, skip: bool) -> None:
-        self._skip = skip
+        self.skip = skip
         self.errors: list[DataError] = []
 
     def __len__(self) -> int:
@@ -27,10 +28,10 @@ class BadRows:
         Raises:
             DataError: the one that is given, where rows are not to be left out.
         """
-        if not self._skip:
+        if not self.skip:
             raise error
         self.errors.append(error)
 
     def again(self) -> BadRows:
         """Return an empty one of the same kind, for a file that is read another time."""
-        return BadRows(skip=self._skip)
+        return BadRows(skip=self.skip)

@@ -1,4 +1,4 @@
-"""Computed rows on disk, found by what they were computed from: one file a finished chunk, never a half one.
+"""Computed rows on disk, found by what they were computed from: one file per finished chunk, never a half one.
 
 A row is a score or a vector. Its key is the hash of all that determines it (`row_key`), so that a killed run goes on
 where it stopped, and files that share pairs or texts share their rows. A chunk is computed as a whole or not at all:
@@ -20,6 +20,10 @@ from rag_core.files.atomic import atomic_write
 
 Floats = npt.NDArray[np.float32]
 
+_KEY = np.dtype("S16")
+_LONGEST_MERGED = 2**18  # keys
+_Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]  # keys, and their places
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,7 +31,7 @@ class ChunkStore:
     """Rows of float32, all of one shape, in the chunk files of some folders; new ones go to the first folder.
 
     A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced (fsync)
-    and renamed. In memory are 24 bytes a row, its key and its place; values are read through a memory map that is
+    and renamed. Memory holds 24 bytes per row, its key and its place; values are read through a memory map that is
     closed again, so that they do not stay.
     """
 
@@ -111,11 +115,6 @@ def row_key(*parts: str) -> bytes:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=_KEY.itemsize).digest()
-
-
-_KEY = np.dtype("S16")
-_LONGEST_MERGED = 2**18
-_Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]
 
 
 def _sorted_run(keys: npt.NDArray[np.bytes_], places: npt.NDArray[np.int64]) -> _Run:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import AliasChoices, TypeAdapter, ValidationError
 
@@ -15,11 +16,15 @@ from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Recor
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 R = TypeVar("R")
 D = TypeVar("D", Document, Query)
 G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+_BUFFER = 2**18  # bytes that are read, and hashed, at once
 
 
 def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
@@ -28,16 +33,19 @@ def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
     return _ADAPTERS[record_type]
 
 
-def read_records(path: Path, record_type: type[R], *, bad_rows: BadRows | None = None) -> Iterator[R]:
+def read_records(
+    path: Path, record_type: type[R], *, bad_rows: BadRows | None = None, digest: _Hash | None = None
+) -> Iterator[R]:
     """Yield the records of a file in order; a sample without `query_id` gets its line number as one.
 
     Args:
         bad_rows: where given, it decides what becomes of a bad row.
+        digest: where given, it has the hash of the whole file when the last record was read.
 
     Raises:
         DataError: the file is missing, unreadable, without any record, or a row is bad and not left out.
     """
-    return _read(path, record_type, bad_rows, needs_id=False)
+    return _read(path, record_type, bad_rows, digest=digest)
 
 
 def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = None) -> dict[str, D]:
@@ -55,9 +63,16 @@ def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = N
     return found
 
 
-def _read(path: Path, record_type: type[R], bad_rows: BadRows | None, *, needs_id: bool) -> Iterator[R]:
+def _read(
+    path: Path,
+    record_type: type[R],
+    bad_rows: BadRows | None,
+    *,
+    digest: _Hash | None = None,
+    needs_id: bool = False,
+) -> Iterator[R]:
     rows, before = 0, len(bad_rows or ())
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, digest):
         try:
             record = _parse(line, record_type, path, number)
             if needs_id and isinstance(record, Query) and record.id is None:
@@ -90,10 +105,12 @@ def read_samples(path: Path, *, bad_rows: BadRows | None = None) -> list[Ranking
     return list(iterate_samples(path, bad_rows=bad_rows))
 
 
-def iterate_samples(path: Path, *, bad_rows: BadRows | None = None) -> Iterator[RankingSample]:
+def iterate_samples(
+    path: Path, *, bad_rows: BadRows | None = None, digest: _Hash | None = None
+) -> Iterator[RankingSample]:
     """Yield what `read_samples` reads, one by one; of all samples, only the `query_id` stays in memory."""
     seen: set[str] = set()
-    for sample in read_records(path, RankingSample, bad_rows=bad_rows):
+    for sample in read_records(path, RankingSample, bad_rows=bad_rows, digest=digest):
         assert sample.query_id is not None  # read_records fills it in
         if sample.query_id in seen:
             raise DataError(
@@ -134,13 +151,38 @@ def read_groups(path: Path, record_type: type[G], *, bad_rows: BadRows | None = 
     return list(groups.values())
 
 
-def read_lines(path: Path, kind: str = ".jsonl or .jsonl.gz file") -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of the lines that are not blank; where `path` is a folder, the error names `kind`."""
+class _Hashed(io.RawIOBase):
+    """A file whose bytes go into a digest as they are read."""
+
+    def __init__(self, file: io.FileIO, digest: _Hash) -> None:
+        self._file = file
+        self._digest = digest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:count])
+        return count
+
+
+def read_lines(
+    path: Path, digest: _Hash | None = None, *, kind: str = ".jsonl or .jsonl.gz file"
+) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines that are not blank.
+
+    Args:
+        digest: as in `read_records`.
+        kind: of file, for the error where `path` is a folder.
+    """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        with path.open("rb", buffering=0) as raw:
+            stored = io.BufferedReader(_Hashed(raw, digest) if digest else raw, _BUFFER)
+            lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+            for number, stored_line in enumerate(lines, start=1):
+                line = stored_line.removeprefix(b"\xef\xbb\xbf") if number == 1 else stored_line
                 if line.strip():
                     yield number, line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -208,12 +250,8 @@ def _made_by(record_type: type[object]) -> str:
     return next((stage for known, stage in MADE_BY.items() if known is record_type), "your own export")
 
 
-def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], None] = lambda: None) -> int:
-    """Write records, one a line, atomically; return their number. What is `None` is left out, but for a label.
-
-    Args:
-        check: called before the file takes its place; when it raises, the file does not.
-    """
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records atomically, one per line; return their number. What is `None` is left out, but for a label."""
     rows = 0
     with atomic_write(path) as file:
         for record in records:
@@ -221,7 +259,6 @@ def write_records(path: Path, records: Iterable[Record], *, check: Callable[[], 
             row = adapter.dump_json(record, by_alias=True, exclude_none=not isinstance(record, ScoredPair))
             file.write(row + b"\n")
             rows += 1
-        check()
     return rows
 
 

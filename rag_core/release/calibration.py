@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.errors import DataError, EngineError
+from rag_core.base.tables import format_rows
+from rag_core.release.cut_offs import Threshold, Values, format_thresholds
 from rag_core.release.saving import save_model
 
-Values = npt.NDArray[np.float64]
 Method = Literal["platt", "temperature"]
+Target = Literal["teacher", "labels"]
+Unit = Literal["logit", "cosine"]
+When = Literal["before", "after"]
 
 BINS = 15  # of equal width, as in Guo et al. (2017)
 SPLIT = "held out: the queries the SHA-256 of whose text has an odd first byte"
@@ -33,6 +37,55 @@ class Scaling:
     def __call__(self, scores: npt.ArrayLike) -> Values:
         """Return the probabilities of scores; any shape."""
         return sigmoid(self.slope * np.asarray(scores, dtype=np.float64) + self.intercept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """The queries that are fitted on, or those that are held out, with the mean target of their pairs."""
+
+    queries: int
+    pairs: int
+    mean_target: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Pairs with similar probabilities: how many, their mean probability, and the mean of their targets."""
+
+    pairs: int
+    probability: float
+    target: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The content of `calibration.json`.
+
+    Attributes:
+        folded: whether the model's last layer computes the scaling.
+        split: how the queries were divided.
+        errors: expected calibration error of the held-out pairs, by what it is measured against.
+        reliability: the bins of the held-out pairs.
+        thresholds: cut-offs that were carried over from the old model.
+    """
+
+    method: Method
+    slope: float
+    intercept: float
+    score_unit: Unit
+    folded: bool
+    target: Target
+    split: str
+    fitted_on: Half
+    held_out: Half
+    errors: dict[Target, dict[When, float]]
+    reliability: dict[When, list[Bin]]
+    thresholds: list[Threshold]
+
+    @property
+    def scaling(self) -> Scaling:
+        """From scores to probabilities."""
+        return Scaling(self.slope, self.intercept)
 
 
 def sigmoid(scores: npt.ArrayLike) -> Values:
@@ -105,15 +158,15 @@ def _smoothed(targets: Values) -> Values:
     return smoothed
 
 
-def reliability(probabilities: Values, targets: Values) -> list[dict[str, float]]:
-    """Return for each of `BINS` that is not empty its pairs, their mean probability, and the mean of their targets."""
+def reliability(probabilities: Values, targets: Values) -> list[Bin]:
+    """Divide the pairs into `BINS` by their probability; return those that are not empty."""
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     return [
-        {
-            "pairs": int((bins == number).sum()),
-            "probability": float(probabilities[bins == number].mean()),
-            "target": float(targets[bins == number].mean()),
-        }
+        Bin(
+            pairs=int((bins == number).sum()),
+            probability=float(probabilities[bins == number].mean()),
+            target=float(targets[bins == number].mean()),
+        )
         for number in np.unique(bins)
     ]
 
@@ -121,11 +174,11 @@ def reliability(probabilities: Values, targets: Values) -> list[dict[str, float]
 def expected_calibration_error(probabilities: Values, targets: Values) -> float:
     """Return the mean over the pairs of how far their bin's mean probability is from its mean target."""
     bins = reliability(probabilities, targets)
-    return sum(row["pairs"] * abs(row["probability"] - row["target"]) for row in bins) / len(targets)
+    return sum(bin.pairs * abs(bin.probability - bin.target) for bin in bins) / len(targets)
 
 
-def uncalibrated(scores: Values, unit: str) -> Values:
-    """Return what scores are taken for where nobody has calibrated them: a cosine as it is, from 0; others' sigmoid."""
+def uncalibrated(scores: Values, unit: Unit) -> Values:
+    """Return the probability that an uncalibrated score implies: a logit's sigmoid, a cosine cut to 0 to 1."""
     return np.clip(scores, 0, 1) if unit == "cosine" else sigmoid(scores)
 
 
@@ -165,26 +218,23 @@ def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[t
         )
 
 
-def markdown(content: Mapping[str, Any]) -> str:
-    """Return what `calibration.json` says as a section of a model card."""
-    from rag_core.base.tables import format_rows
-    from rag_core.release.cut_offs import format_thresholds
-
+def markdown(calibration: Calibration) -> str:
+    """Return a calibration as a section of a model card."""
     errors = [["expected calibration error, held out", "before", "after"]]
-    errors += [[f"against {of}", f"{e['before']:.4f}", f"{e['after']:.4f}"] for of, e in content["errors"].items()]
-    held_out = content["held_out"]
+    errors += [[f"against {of}", f"{e['before']:.4f}", f"{e['after']:.4f}"] for of, e in calibration.errors.items()]
+    fitted_on, held_out = calibration.fitted_on, calibration.held_out
     applied = "`CrossEncoder.predict` gives it"
-    if not content["folded"]:
+    if not calibration.folded:
         applied = "A cosine has no layer that could hold it: apply it yourself"
     lines = [
         "## Calibration",
-        f"Probability = sigmoid({content['slope']:.4g} * score {content['intercept']:+.4g}), fitted to "
-        f"{content['target']} by {content['method']} scaling on {content['fitted_on']['pairs']:,} pairs of "
-        f"{content['fitted_on']['queries']:,} queries; the figures are of {held_out['pairs']:,} other pairs of "
-        f"{held_out['queries']:,} other queries. {applied}. It holds for candidates like these, of which a share of "
-        f"{held_out['mean_target']:.3f} is relevant.",
+        f"Probability = sigmoid({calibration.slope:.4g} * score {calibration.intercept:+.4g}), fitted to "
+        f"{calibration.target} by {calibration.method} scaling on {fitted_on.pairs:,} pairs of "
+        f"{fitted_on.queries:,} queries; the figures are of {held_out.pairs:,} other pairs of "
+        f"{held_out.queries:,} other queries. {applied}. It holds for candidates like these, of which a share of "
+        f"{held_out.mean_target:.3f} is relevant.",
         format_rows(errors),
     ]
-    if content["thresholds"]:
-        lines += [format_thresholds(content["thresholds"])]
+    if calibration.thresholds:
+        lines += [format_thresholds(calibration.thresholds)]
     return "\n\n".join(lines)

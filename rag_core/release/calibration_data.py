@@ -7,18 +7,22 @@ import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.records import ScoredPair
 from rag_core.files.jsonl import read_records
 from rag_core.release.calibration import (
     SPLIT,
+    Calibration,
+    Half,
     Method,
     Scaling,
+    Target,
+    Unit,
+    When,
     expected_calibration_error,
     fit,
     is_held_out,
@@ -26,10 +30,7 @@ from rag_core.release.calibration import (
     sigmoid,
     uncalibrated,
 )
-from rag_core.release.cut_offs import default_cut_offs, largest_difference, map_cut_offs
-
-Target = Literal["teacher", "labels"]
-Values = npt.NDArray[np.float64]
+from rag_core.release.cut_offs import Flags, Threshold, Values, default_cut_offs, largest_difference, map_cut_offs
 
 _MOST_DIFFERENCE = 0.02  # of pass rates that a carried-over cut-off is warned about
 
@@ -49,19 +50,19 @@ class CalibrationData:
     """
 
     pairs: list[tuple[str, str]]
-    held_out: npt.NDArray[np.bool_]
+    held_out: Flags
     targets: dict[Target, Values]
     target: Target
     old: Values | None
 
     def calibrate(
-        self, scores: Sequence[float], method: Method, cut_offs: Sequence[float], *, unit: Literal["logit", "cosine"]
-    ) -> dict[str, Any]:
-        """Fit, measure, and return the content of `calibration.json`.
+        self, scores: Sequence[float], method: Method, cut_offs: Sequence[float], *, unit: Unit
+    ) -> Calibration:
+        """Fit on one half of the queries, and measure on the other.
 
         Args:
             scores: the student's, of each pair.
-            cut_offs: of the old model; none: those of `thresholds.PASS_RATES`.
+            cut_offs: of the old model; where there are none, those that `cut_offs.PASS_RATES` of the pairs pass.
 
         Raises:
             DataError: as `calibration.fit`.
@@ -72,7 +73,8 @@ class CalibrationData:
         scaling = fit(student[fitted], self.targets[self.target][fitted], method)
         before, after = uncalibrated(student, unit), scaling(student)
         measured = known & self.held_out
-        errors = {of: self._errors(targets, before, after) for of, targets in self.targets.items()}
+        probabilities: dict[When, Values] = {"before": before, "after": after}
+        errors = {of: self._errors(targets, probabilities) for of, targets in self.targets.items()}
         if errors[self.target]["after"] >= errors[self.target]["before"]:
             logger.warning(
                 "WARNING: on the held-out pairs the calibration error rises from %.4f to %.4f; more pairs "
@@ -80,39 +82,38 @@ class CalibrationData:
                 *(errors[self.target]["before"], errors[self.target]["after"], int(fitted.sum())),
             )
         folded = unit == "logit"
-        return {
-            "method": method,
-            "slope": scaling.slope,
-            "intercept": scaling.intercept,
-            "score_unit": unit,
-            "folded": folded,
-            "target": self.target,
-            "split": SPLIT,
-            "fitted_on": self._count(fitted),
-            "held_out": self._count(measured),
-            "errors": errors,
-            "reliability": {
+        return Calibration(
+            method=method,
+            slope=scaling.slope,
+            intercept=scaling.intercept,
+            score_unit=unit,
+            folded=folded,
+            target=self.target,
+            split=SPLIT,
+            fitted_on=self._half(fitted),
+            held_out=self._half(measured),
+            errors=errors,
+            reliability={
                 when: reliability(values[measured], self.targets[self.target][measured])
-                for when, values in (("before", before), ("after", after))
+                for when, values in probabilities.items()
             },
-            "thresholds": self._thresholds(student, scaling, cut_offs, folded=folded),
-        }
+            thresholds=self._thresholds(student, scaling, cut_offs, folded=folded),
+        )
 
-    def _count(self, chosen: npt.NDArray[np.bool_]) -> dict[str, float]:
+    def _half(self, chosen: Flags) -> Half:
         queries = {query for (query, _), is_chosen in zip(self.pairs, chosen, strict=True) if is_chosen}
         mean = float(self.targets[self.target][chosen].mean())
-        return {"queries": len(queries), "pairs": int(chosen.sum()), "mean_target": mean}
+        return Half(len(queries), int(chosen.sum()), mean)
 
-    def _errors(self, targets: Values, before: Values, after: Values) -> dict[str, float]:
+    def _errors(self, targets: Values, probabilities: dict[When, Values]) -> dict[When, float]:
         chosen = self.held_out & np.isfinite(targets)
         return {
-            when: expected_calibration_error(values[chosen], targets[chosen])
-            for when, values in (("before", before), ("after", after))
+            when: expected_calibration_error(values[chosen], targets[chosen]) for when, values in probabilities.items()
         }
 
     def _thresholds(
         self, student: Values, scaling: Scaling, cut_offs: Sequence[float], *, folded: bool
-    ) -> list[dict[str, Any]]:
+    ) -> list[Threshold]:
         """Carry cut-offs over to the scores that the calibrated model gives."""
         if self.old is None:
             return []
@@ -125,15 +126,15 @@ class CalibrationData:
         if difference > _MOST_DIFFERENCE:
             logger.warning("WARNING: that is more than 2 points; more pairs (--input_files) would make it less")
 
-        def probability(cut_off: float | None) -> float | None:
-            return None if cut_off is None else float(sigmoid(cut_off) if folded else scaling(cut_off))
+        def probability(cut_off: float) -> float:
+            return float(sigmoid(cut_off) if folded else scaling(cut_off))
 
         return [
-            {
+            Threshold(
                 **dataclasses.asdict(row),
-                "probability": probability(row.pass_rate),
-                "precision_probability": probability(row.precision),
-            }
+                probability=probability(row.pass_rate),
+                precision_probability=None if row.precision is None else probability(row.precision),
+            )
             for row in mapped
         ]
 

@@ -6,8 +6,7 @@ A pair passes where its score is not below the cut-off.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +39,19 @@ class MappedCutOff:
     precision: float | None
     precision_old: float | None
     precision_new: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Threshold(MappedCutOff):
+    """A mapped cut-off whose new ones are also given as probabilities.
+
+    Attributes:
+        probability: that of `pass_rate`.
+        precision_probability: that of `precision`.
+    """
+
+    probability: float
+    precision_probability: float | None
 
 
 def default_cut_offs(old: Values) -> list[float]:
@@ -109,23 +121,19 @@ def largest_difference(mapped: Sequence[MappedCutOff]) -> float:
     return max(abs(row.pass_rate_new - row.pass_rate_old) for row in mapped)
 
 
-def format_thresholds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return mapped cut-offs as a Markdown table: raw, and as the probability that it is; percentages are held out.
-
-    Args:
-        rows: `MappedCutOff` as dicts, with `probability` and `precision_probability` of the new ones.
-    """
-    labelled = any(row["precision_old"] is not None for row in rows)
+def format_thresholds(rows: Sequence[Threshold]) -> str:
+    """Return a Markdown table of mapped cut-offs, raw and as probabilities; shares are of the held-out pairs."""
+    labelled = any(row.precision_old is not None for row in rows)
     head = ["old cut-off", "new at equal pass rate: raw", "probability", "passes, old", "passes, new"]
     by_precision = ["new at equal precision: raw", "probability", "precision, old", "precision, new"]
     table = [head + (by_precision if labelled else [])]
     for row in rows:
-        cells = [f"{row['old']:.4g}", f"{row['pass_rate']:.4g}", f"{row['probability']:.4g}"]
-        cells += [f"{row['pass_rate_old']:.1%}", f"{row['pass_rate_new']:.1%}"]
+        cells = [f"{row.old:.4g}", f"{row.pass_rate:.4g}", f"{row.probability:.4g}"]
+        cells += [f"{row.pass_rate_old:.1%}", f"{row.pass_rate_new:.1%}"]
         if labelled:
-            found = (row["precision"], row["precision_probability"])
+            found = (row.precision, row.precision_probability)
             cells += ["none" if value is None else f"{value:.4g}" for value in found]
-            shares = (row["precision_old"], row["precision_new"])
+            shares = (row.precision_old, row.precision_new)
             cells += ["" if share is None else f"{share:.1%}" for share in shares]
         table.append(cells)
     return format_rows(table)

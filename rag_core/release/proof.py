@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rag_core.base.records import RankingSample
+from rag_core.base.tables import format_difference
 from rag_core.engines.canary import score_once
 from rag_core.engines.exported_engine import Format, Precision, load_exported
 from rag_core.engines.identity import ModelInfo
@@ -62,7 +63,7 @@ class Proof:
         rows = [["", "source", "export", "export - source [95 %]"]]
         for metric, change in self.changes.items():
             source, export = (f"{self.values[which][metric]:.4f}" for which in ("source", "export"))
-            rows.append([metric, source, export, f"{change.difference:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"])
+            rows.append([metric, source, export, format_difference(change.difference, change.low, change.high)])
         rows.append(["Kendall's tau", "", f"{self.kendall_tau:.4f}", f"{self.queries} queries, {self.pairs} pairs"])
         deviation = f"of a standard deviation of {self.score_deviation:.4g}"
         return [*rows, ["largest difference", "", f"{self.largest_difference:.4g}", deviation]]

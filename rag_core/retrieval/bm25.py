@@ -1,4 +1,4 @@
-"""BM25 through bm25s: candidates for `prepare`, and the baseline row of `evaluate`."""
+"""BM25 through bm25s: it finds candidates, and it is the baseline row of a report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BM25:
 
 
 def nearest_passages(queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
-    """Return the indices of the `count` best passages of each query, best first, ties in passage order."""
+    """Return the positions of the `count` best passages of each query, best first, ties in passage order."""
     index = BM25(passages)
     return [best_places(index.scores(query), count) for query in queries]
 

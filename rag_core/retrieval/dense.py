@@ -15,7 +15,7 @@ _SEARCHED_AT_ONCE = 256  # queries
 def nearest_vectors(
     queries: Sequence[str], vectors_of: Callable[[Sequence[str]], Floats], passages: Floats, count: int
 ) -> list[list[int]]:
-    """Return the places of the `count` passages with the highest cosines for each query, best first.
+    """Return the positions of the `count` passages with the highest cosines for each query, best first.
 
     Args:
         vectors_of: gives the vectors of queries; shape (queries, dimensions), each of length 1.
@@ -29,7 +29,7 @@ def nearest_vectors(
 
 
 def best_places(scores: npt.NDArray[np.float32], count: int) -> list[int]:
-    """Return the places of the `count` highest scores, best first, ties in their order."""
+    """Return the positions of the `count` highest scores, best first, ties in their order."""
     if count < len(scores):
         # Whatever ties with the last place stays in, so that the stable sort decides as it would over all.
         kept = np.flatnonzero(scores >= np.partition(scores, -count)[-count])

@@ -13,7 +13,10 @@ _RANK_CONSTANT = 60
 
 
 def take_turns(rankings: Sequence[Sequence[int]], count: int) -> list[int]:
-    """Return the first `count` places of rankings that take turns, each place once: all have their best ones in."""
+    """Interleave rankings of positions, each position once; return the first `count`.
+
+    Every ranking gets its best ones in, whatever its scores are.
+    """
     merged = dict.fromkeys(place for place in chain.from_iterable(zip_longest(*rankings)) if place is not None)
     return list(merged)[:count]
 

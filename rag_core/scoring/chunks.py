@@ -25,7 +25,7 @@ _WINDOW_ROWS = 2**15  # that are looked up, and texts sorted by length, at once
 
 @dataclass(frozen=True)
 class Work:
-    """A model at work.
+    """A model, and where the rows that it computes are kept.
 
     Attributes:
         scope: what determines a score beside the texts: model, precision, prompt. Part of every row's key.
@@ -49,8 +49,8 @@ class Chunks(Generic[Row]):
 
     Attributes:
         seen: rows gone through so far.
-        kept: rows whose values were put into the store.
-        out: rows that are in work.
+        kept: rows whose values are in the store by now, of those that were missing.
+        out: rows that were found missing and are not kept yet.
     """
 
     def __init__(
@@ -91,14 +91,13 @@ class Chunks(Generic[Row]):
         if chunk:
             yield self._send(number, chunk, pending)
 
-    def keep(self, number: int, values: Floats) -> int:
-        """Put the values of a chunk into the store; return their number."""
+    def keep(self, number: int, values: Floats) -> None:
+        """Put the values of a chunk into the store."""
         keys = self._in_work.pop(number)
         check_finite(values)
         self._store.write(keys, values)
         self.out -= len(keys)
         self.kept += len(keys)
-        return len(keys)
 
     def _is_full(self, chunk: list[Row], row: Row) -> bool:
         if len(chunk) < self._chunk_rows:
@@ -111,7 +110,7 @@ class Chunks(Generic[Row]):
         return chunk
 
 
-def compute(chunks: Chunks[Row], values: Iterator[tuple[int, Floats]], name: str, total: int | None) -> None:
+def keep_values(chunks: Chunks[Row], values: Iterator[tuple[int, Floats]], name: str, total: int | None) -> None:
     """Keep the values of chunks as they come, under a progress bar."""
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""What a scoring run would cost: pairs, tokens, GPU minutes and money, before any of it is spent.
+"""What a scoring run would cost: pairs, tokens, GPU minutes and money, told before any of it is spent.
 
 A decoder's or encoder's forward pass over a sequence of n tokens of which c are cached takes about
 2 N (n - c) + 2 L d (n^2 - c^2) operations where attention is causal, with N the weights without the embedding
@@ -59,9 +59,9 @@ class Plan:
 
     Attributes:
         unit: what is computed: "pairs", or "texts" of an embedder.
-        rows: distinct ones; `found` of them are there from an earlier run.
-        tokens: of the others, `cached` of them in full blocks that the prompt before has, too (vLLM reads those once).
-        operations: floating-point operations of the others, without the cached tokens.
+        rows: distinct ones; `found` of them were computed by an earlier run.
+        tokens: of the rows to compute; vLLM reads `cached` of them once, in full blocks shared with the prompt before.
+        operations: floating-point operations of the rows to compute, without the cached tokens.
         weights: number of parameters.
         seconds: on the hardware that was named.
     """
@@ -119,7 +119,7 @@ def make_plan(
     prompts = _prompts(spread_samples(chain.from_iterable(sources), _SAMPLED_QUERIES), options)
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.float64)
     decoder = options.model.kind == "llm-reranker"  # what vLLM runs with a prefix cache
-    cached = _cached_tokens(prompts) if decoder else np.zeros(len(prompts))
+    cached = cached_tokens(prompts) if decoder else np.zeros(len(prompts))
     model = Architecture.of(options.model)
     per_row = model.operations(lengths, cached).mean()
     dtype = resolve_dtype(options.dtype)
@@ -143,7 +143,7 @@ def make_plan(
 
 
 def matmul_peak(dtype: Dtype) -> float:
-    """Return the operations a second of this machine's best matrix products, measured for about two seconds."""
+    """Return the operations per second of this machine's best matrix products, measured for about two seconds."""
     import torch
 
     size = 2048
@@ -232,8 +232,8 @@ def _prompts(samples: Sequence[RankingSample], options: EngineOptions) -> list[l
     return encoded
 
 
-def _cached_tokens(prompts: Sequence[list[int]]) -> npt.NDArray[np.float64]:
-    """Return for each prompt the tokens in full blocks at its begin that the prompt before begins with, too."""
+def cached_tokens(prompts: Sequence[list[int]]) -> npt.NDArray[np.float64]:
+    """Return how many tokens each prompt shares with the prompt before it, counted in full blocks from its start."""
     shared = [0]
     for before, prompt in pairwise(prompts):
         same = 0

@@ -15,7 +15,7 @@ _LABELS = {1: "relevant", 0: "", None: ""}
 def ranking_rows(
     passages: Sequence[tuple[str, Label]], scores: npt.ArrayLike, before: npt.ArrayLike | None
 ) -> list[list[str]]:
-    """Return a head and, best first, a row a passage: rank, what was before, how far it moved, scores, label, text.
+    """Return a head and one row per passage, best first: rank, rank before, how far it moved, scores, label, text.
 
     Args:
         passages: distinct ones with their labels; the column of labels is there when one is.

@@ -114,7 +114,7 @@ class Worker:
         if describe_model(model.name).identity != model.identity:
             raise EngineError(
                 f"the worker on {platform.node()} has another version of {model.name}",
-                "Put the same on all machines",
+                "Put the same model on all machines",
             )
         return load_model(self._engine, self._options, self._canary_pairs)
 
@@ -221,7 +221,7 @@ def _connect(wanted: RayOptions) -> Any:
 
 
 def _check_port(address: str) -> None:
-    """See that something listens at host:port, where Ray would try for minutes.
+    """Check that something listens at host:port, where Ray would try for minutes.
 
     Raises:
         OSError, ValueError: nothing does, or that is no address.

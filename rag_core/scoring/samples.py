@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from rag_core.base.errors import StaleError
 from rag_core.base.records import RankingSample
+from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.protocols import Pair
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import iterate_samples, read_records
@@ -19,38 +21,55 @@ class SampleFile:
     """The RankingSample records of a file.
 
     Attributes:
+        sha256: of the file as it was first read.
         queries, pairs: how many samples, and distinct candidates of theirs.
+        canary_pairs: from all over the file.
         bad_rows: those of this file that are left out.
     """
 
-    def __init__(self, path: Path, hash_found: str, bad_rows: BadRows) -> None:
+    def __init__(self, path: Path, bad_rows: BadRows) -> None:
         """Go through the file once.
 
         Args:
-            hash_found: its SHA-256 now.
             bad_rows: empty; it decides what becomes of a bad row.
 
         Raises:
             DataError: as `jsonl.read_samples`.
         """
         self.path = path
-        self.sha256 = hash_found
         self.bad_rows = bad_rows
         self.queries = self.pairs = 0
-        for sample in iterate_samples(path, bad_rows=bad_rows):
-            self.queries += 1
-            self.pairs += sum(1 for _ in sample.passages())
+        digest = hashlib.sha256()
+        samples = iterate_samples(path, bad_rows=bad_rows, digest=digest)
+        self.canary_pairs = spread_pairs(self._counted(samples), CANARY_PAIRS)
+        self.sha256 = digest.hexdigest()
 
     def __iter__(self) -> Iterator[RankingSample]:
-        yield from read_records(self.path, RankingSample, bad_rows=self.bad_rows.again())
-
-    def check_unchanged(self) -> None:
-        """See that every pass over the file read the same.
+        """Go through the file once more.
 
         Raises:
-            StaleError: the file is another than it was.
+            StaleError: at the end, the file is another than it was.
         """
-        if sha256(self.path) != self.sha256:
+        digest = hashlib.sha256()
+        yield from read_records(self.path, RankingSample, bad_rows=self.bad_rows.again(), digest=digest)
+        self._compare(digest.hexdigest())
+
+    def check_unchanged(self) -> None:
+        """Check that the file is still the one that was read first.
+
+        Raises:
+            StaleError: it is another.
+        """
+        self._compare(sha256(self.path))
+
+    def _counted(self, samples: Iterable[RankingSample]) -> Iterator[RankingSample]:
+        for sample in samples:
+            self.queries += 1
+            self.pairs += sum(1 for _ in sample.passages())
+            yield sample
+
+    def _compare(self, found: str) -> None:
+        if found != self.sha256:
             raise StaleError(
                 "has changed while it was being scored",
                 "Run the same command again; scores of texts that are still in it are kept with --score_store only",

@@ -15,29 +15,45 @@ import numpy as np
 
 from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.records import RankingSample, ScoredPair
-from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
-from rag_core.engines.protocols import TextEncoder
+from rag_core.engines.protocols import ScoreUnit, TextEncoder
+from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
-from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
+from rag_core.files.manifest import (
+    UNKNOWN,
+    Recipe,
+    check_input,
+    check_inputs,
+    is_made,
+    read_manifest,
+    unfinished_folder,
+    write_manifest,
+)
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.samples import SampleFile, spread_pairs
-from rag_core.scoring.scores import score_samples
+from rag_core.scoring.samples import SampleFile
+from rag_core.scoring.scores import Scores, compute_scores, scored_samples
 from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle, what_scores
-from rag_core.scoring.vectors import embed_samples
 
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
 _CHUNKS_A_WORKER = 16
 _LEAST_ROWS = 256
 
+_MEASURED_AT_ONCE = 1000  # queries
+
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Item:
+class UnfinishedFile:
+    """A file that is to be scored.
+
+    Attributes:
+        recipe: of the output.
+    """
+
     source: SampleFile
     output: Path
     recipe: Recipe
@@ -53,20 +69,27 @@ class ScoringRun:
         scope: hash of all that determines a score beside the texts.
         folders: where computed rows are found; new ones go to the first.
         todo: the files that are not finished.
+        partial: folders of unfinished work, which are removed at the end.
+        overwrite: whether unfinished work of other settings gives way.
     """
 
     engine: EngineName
     options: EngineOptions
     scope: str
     folders: list[Path]
-    todo: list[_Item]
-    _partial: list[Path]
-    _take_over: bool  # of unfinished work of other settings
+    todo: list[UnfinishedFile]
+    partial: list[Path]
+    overwrite: bool
 
     @property
     def sources(self) -> list[SampleFile]:
         """Return the inputs that are not finished."""
-        return [item.source for item in self.todo]
+        return [file.source for file in self.todo]
+
+    @property
+    def pairs(self) -> int:
+        """Return how many candidates these have."""
+        return sum(source.pairs for source in self.sources)
 
     def score(self) -> None:
         """Load the model, and make the files that are not finished.
@@ -77,35 +100,52 @@ class ScoringRun:
         if not self.todo:
             self._clean_up()  # a kill may have come right before it
             return
-        model = load(self.engine, self.options, spread_pairs(self.sources[0], CANARY_PAIRS))
+        model = load(self.engine, self.options, self.sources[0].canary_pairs)
         with ExitStack() as stack:
-            for item in self.todo:
-                stack.enter_context(UnfinishedWork(item.output, item.recipe, overwrite=self._take_over))
-            if self.folders[0] not in self._partial:
+            for file in self.todo:
+                stack.enter_context(UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite))
+            if self.folders[0] not in self.partial:
                 describe_store(self.folders[0], self.engine, self.options)
-            work = Work(model, self.scope, self.folders, self._chunk_rows())
-            if isinstance(model, TextEncoder):
-                embed_samples(_Joined(self.sources), work, pairs=sum(source.pairs for source in self.sources))
-            for item in self.todo:
-                _score_file(item, work, self.options)
+            for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
+                _write(file, scores, model.score_unit, self.options.batch_size)
             if model.truncated:
                 logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
             self._clean_up()
 
+    def _compute(self, work: Work) -> Iterator[tuple[UnfinishedFile, Scores]]:
+        """Yield each file when its scores are there: a reranker's file by file, an embedder's all together."""
+        if isinstance(work.model, TextEncoder):
+            scores = compute_scores(_Joined(self.sources), work, pairs=self.pairs)
+            yield from ((file, scores) for file in self.todo)
+        else:
+            yield from ((file, compute_scores(file.source, work, pairs=file.source.pairs)) for file in self.todo)
+
+    def copy_finished(self, made: Mapping[Path, Path]) -> ScoringRun:
+        """Take scores from files that have them; return the run over the rest, which may be none.
+
+        Args:
+            made: input path -> finished output of a run with this scope.
+        """
+        for file in self.todo:
+            if (finished := made.get(file.source.path)) is not None:
+                with UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite):
+                    _copy(finished, file)
+                logger.info("%s: the same scores as %s", file.output, finished)
+        return dataclasses.replace(self, todo=[file for file in self.todo if file.source.path not in made])
+
     def _clean_up(self) -> None:
-        for folder in filter(Path.exists, self._partial):
+        for folder in filter(Path.exists, self.partial):
             shutil.rmtree(folder)
 
     def _chunk_rows(self) -> int:
         rows = CHUNK_ROWS[self.engine]
         if self.options.ray is None:
             return rows
-        pairs = sum(source.pairs for source in self.sources)
-        return min(rows, max(_LEAST_ROWS, pairs // (self.options.ray.num_workers * _CHUNKS_A_WORKER)))
+        return min(rows, max(_LEAST_ROWS, self.pairs // (self.options.ray.num_workers * _CHUNKS_A_WORKER)))
 
 
 def read_sources(outputs: Mapping[Path, Path], *, skip_bad_rows: bool) -> list[SampleFile]:
-    """Go through all inputs once, and see that each has an output of its own.
+    """Go through all inputs once, and check that each has an output of its own.
 
     Args:
         outputs: input path -> output path.
@@ -117,7 +157,16 @@ def read_sources(outputs: Mapping[Path, Path], *, skip_bad_rows: bool) -> list[S
     """
     if len(set(outputs.values())) < len(outputs):
         raise UsageError("two input files have the same name and would have the same output", "Score them one by one")
-    return [_read(Path(path), found, skip_bad_rows) for path, found in check_inputs(list(outputs)).items()]
+    try:
+        sources = [SampleFile(Path(path), BadRows(skip=skip_bad_rows)) for path in outputs]
+    except DataError:
+        check_inputs(list(outputs))  # a file that changed after its manifest was written says more than a bad row
+        raise
+    for source in sources:
+        check_input(source.path, source.sha256)
+    for error in (error for source in sources for error in source.bad_rows.errors):
+        logger.warning("left out: %s", error)
+    return sources
 
 
 def prepare_run(
@@ -128,7 +177,6 @@ def prepare_run(
     engine: EngineChoice,
     options: EngineOptions,
     overwrite: bool = False,
-    skip_bad_rows: bool = False,
     replace_stale: bool = False,
     score_store: Path | None = None,
 ) -> ScoringRun:
@@ -147,13 +195,13 @@ def prepare_run(
     name, options = settle(engine, options, list(outputs))
     todo = []
     for source in sources:
-        item = _Item(source, outputs[source.path], _recipe(source, stage, name, options, skip_bad_rows))
-        if not overwrite and _is_made(item.output, item.recipe, replace_stale):
-            logger.info("%s is finished already", item.output)
+        file = UnfinishedFile(source, outputs[source.path], _recipe(source, stage, name, options))
+        if not overwrite and _is_made(file, replace_stale=replace_stale):
+            logger.info("%s is finished already", file.output)
         else:
-            todo.append(item)
+            todo.append(file)
     # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
-    partial = [*(unfinished_folder(item.output) for item in todo), *map(unfinished_folder, outputs.values())]
+    partial = [*(unfinished_folder(file.output) for file in todo), *map(unfinished_folder, outputs.values())]
     scope = scope_of(name, options)
     stores = [score_store / scope] if score_store else []
     folders = list(dict.fromkeys([*stores, *partial]))
@@ -162,37 +210,50 @@ def prepare_run(
 
 def score_files(outputs: Mapping[Path, Path], *, skip_bad_rows: bool = False, **settings: Any) -> None:
     """Score each input file into its output; what is finished stays, what was begun goes on. See `prepare_run`."""
-    sources = read_sources(outputs, skip_bad_rows=skip_bad_rows)
-    prepare_run(sources, outputs, skip_bad_rows=skip_bad_rows, **settings).score()
+    prepare_run(read_sources(outputs, skip_bad_rows=skip_bad_rows), outputs, **settings).score()
 
 
-def _score_file(item: _Item, work: Work, options: EngineOptions) -> None:
-    values: list[PerQuery] = []
-    scored = score_samples(item.source, work, pairs=item.source.pairs)
-    rows = write_records(item.output, _measuring(scored, values), check=item.source.check_unchanged)
+def _write(file: UnfinishedFile, scores: Scores, score_unit: ScoreUnit, batch_size: int) -> None:
+    """Write an output and its manifest, and log how well the scores rank."""
+    rankings: list[PerQuery] = []
+    try:
+        rows = write_records(file.output, _measuring(scored_samples(file.source, scores), rankings))
+    except KeyError:
+        file.source.check_unchanged()  # or else there could be no text that was not there before
+        raise
     write_manifest(
-        item.output,
-        item.recipe,
+        file.output,
+        file.recipe,
         rows=rows,
-        score_unit=work.model.score_unit,
-        skipped={"bad_rows": len(item.source.bad_rows)},
-        batch_size=options.batch_size,
+        score_unit=score_unit,
+        skipped={"bad_rows": len(file.source.bad_rows)},
+        batch_size=batch_size,
     )
-    logger.info("%s: %d queries, %d pairs", item.output, item.source.queries, rows)
-    ranking = {metric: np.concatenate([block[metric] for block in values]) for metric in METRICS}
+    logger.info("%s: %d queries, %d pairs", file.output, file.source.queries, rows)
+    ranking = {metric: np.concatenate([block[metric] for block in rankings]) for metric in METRICS}
     if measured(ranking):
         figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
         logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
 
 
+def _copy(finished: Path, file: UnfinishedFile) -> None:
+    """Write an output and its manifest from one that has the same scores."""
+    facts = (read_manifest(finished) or UNKNOWN).facts
+    with atomic_write(file.output) as output:
+        output.write(finished.read_bytes())
+    kept = ("rows", "score_unit", "skipped", "batch_size")
+    write_manifest(file.output, file.recipe, **{name: facts[name] for name in kept if name in facts})
+
+
 def _measuring(
-    scored: Iterator[tuple[RankingSample, list[ScoredPair]]], values: list[PerQuery]
+    scored: Iterator[tuple[RankingSample, list[ScoredPair]]], rankings: list[PerQuery]
 ) -> Iterator[ScoredPair]:
     """Yield the pairs as they come, and measure their ranking on the way."""
     while block := list(islice(scored, _MEASURED_AT_ONCE)):
         for _, pairs in block:
             yield from pairs
-        values.append(measure([sample for sample, _ in block], [[pair.score for pair in pairs] for _, pairs in block]))
+        scores = [[pair.score for pair in pairs] for _, pairs in block]
+        rankings.append(measure([sample for sample, _ in block], scores))
 
 
 class _Joined:
@@ -205,33 +266,23 @@ class _Joined:
         return chain.from_iterable(self._sources)
 
 
-def _is_made(output: Path, recipe: Recipe, replace_stale: bool) -> bool:
+def _is_made(file: UnfinishedFile, *, replace_stale: bool) -> bool:
     try:
-        return is_made(output, recipe)
+        return is_made(file.output, file.recipe)
     except StaleError:
         if not replace_stale:
             raise
         return False
 
 
-def _read(path: Path, found: str, skip_bad_rows: bool) -> SampleFile:
-    source = SampleFile(path, found, BadRows(skip=skip_bad_rows))
-    for error in source.bad_rows.errors:
-        logger.warning("left out: %s", error)
-    return source
-
-
-def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions, skip_bad_rows: bool) -> Recipe:
+def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions) -> Recipe:
     flags, model = what_scores(engine, options)
     return Recipe(
         stage=stage,
-        flags={**flags, "skip_bad_rows": skip_bad_rows},
+        flags={**flags, "skip_bad_rows": source.bad_rows.skip},
         inputs={str(source.path): source.sha256},
         model=model,
     )
-
-
-_MEASURED_AT_ONCE = 1000  # queries
 
 
 def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[float]]:

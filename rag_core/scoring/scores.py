@@ -5,47 +5,112 @@ Samples stream through: of all the texts, those of one window are in memory at a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from rag_core.base.records import RankingSample, ScoredPair
-from rag_core.engines.protocols import ChunkPairScorer, Pair, PairScorer
+from rag_core.engines.protocols import ChunkPairScorer, Floats, Pair, PairScorer
 from rag_core.files.chunk_store import ChunkStore, row_key
-from rag_core.scoring.chunks import Chunks, Work, compute
-from rag_core.scoring.vectors import embed_samples
+from rag_core.scoring.chunks import Chunks, Work, keep_values
+from rag_core.scoring.vectors import TextVectors, embed_samples
 
 _BLOCK_FLOATS = 2**22  # of vectors that are in memory at once while cosines are taken
 _BLOCK_PAIRS = 2**13  # whose scores are read at once
 
-logger = logging.getLogger(__name__)
+
+class Scores(Protocol):
+    """Scores of pairs, read from disk when they are asked for."""
+
+    @property
+    def block_pairs(self) -> int:
+        """How many pairs to ask for at once."""
+        ...
+
+    def of(self, pairs: Sequence[Pair]) -> Floats:
+        """Return the scores of pairs; shape (pairs,).
+
+        Raises:
+            KeyError: one has no score.
+        """
+        ...
 
 
-def score_samples(
-    samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None
-) -> Iterator[tuple[RankingSample, list[ScoredPair]]]:
-    """Yield every sample with its distinct candidates and their scores, in the order of the samples.
+@dataclass(frozen=True)
+class PairScores:
+    """Scores by a model that reads query and passage together."""
+
+    store: ChunkStore
+    scope: str
+
+    @property
+    def block_pairs(self) -> int:
+        return _BLOCK_PAIRS
+
+    def of(self, pairs: Sequence[Pair]) -> Floats:
+        return self.store.read([row_key(self.scope, *pair) for pair in pairs])
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Scores by an embedder."""
+
+    vectors: TextVectors
+
+    @property
+    def block_pairs(self) -> int:
+        return max(1, _BLOCK_FLOATS // self.vectors.dimensions)
+
+    def of(self, pairs: Sequence[Pair]) -> Floats:
+        row_of = {query: row for row, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
+        left = self.vectors.of([("query", query) for query in row_of])
+        right = self.vectors.of([("passage", passage) for _, passage in pairs])
+        cosines: Floats = np.einsum("ij,ij->i", left[[row_of[query] for query, _ in pairs]], right)
+        return cosines
+
+
+def compute_scores(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> Scores:
+    """Compute what is missing of the samples' scores, and keep it.
 
     A pair that stands in several samples is scored once, a text of a role is embedded once. Pairs of a query stay
     neighbours, so that an engine with a prefix cache reads the query once.
 
     Args:
-        samples: gone through several times.
+        samples: gone through once, by an embedder twice.
         pairs: how many candidates they have, for the progress bar.
 
     Raises:
         EngineError: a score is not finite, or as the engine raises.
     """
-    if isinstance(work.model, PairScorer):
-        read, block_pairs = _pair_scores(samples, work, pairs), _BLOCK_PAIRS
+    if not isinstance(work.model, PairScorer):
+        return Cosines(embed_samples(samples, work, pairs=pairs))
+    store = ChunkStore(work.folders, "pair")
+    rows = ((sample.query, passage) for sample in samples for passage, _ in sample.passages())
+    chunks = Chunks(rows, lambda pair: row_key(work.scope, *pair), store, work.chunk_rows, by_length=False)
+    model = work.model
+    if isinstance(model, ChunkPairScorer):
+        values = model.score_chunks(chunks)
     else:
-        read = _cosines(samples, work, pairs)
-        block_pairs = max(1, _BLOCK_FLOATS // work.model.dimensions)
-    for block in _sample_blocks(samples, block_pairs):
+        values = ((number, model.score(chunk)) for number, chunk in enumerate(chunks))
+    keep_values(chunks, values, "pairs", pairs)
+    return PairScores(store, work.scope)
+
+
+def scored_samples(
+    samples: Iterable[RankingSample], scores: Scores
+) -> Iterator[tuple[RankingSample, list[ScoredPair]]]:
+    """Yield every sample with its distinct candidates and their scores, in the order of the samples.
+
+    Raises:
+        KeyError: a pair has no score.
+    """
+    for block in _sample_blocks(samples, scores.block_pairs):
         candidates = [list(sample.passages()) for sample in block]
-        scores = iter(read([(s.query, text) for s, found in zip(block, candidates, strict=True) for text, _ in found]))
-        for sample, found in zip(block, candidates, strict=True):
+        pairs = [(sample.query, text) for sample, texts in zip(block, candidates, strict=True) for text, _ in texts]
+        found = iter(scores.of(pairs))
+        for sample, texts in zip(block, candidates, strict=True):
             yield (
                 sample,
                 [
@@ -53,43 +118,12 @@ def score_samples(
                         query_id=sample.query_id or "",
                         query=sample.query,
                         passage=passage,
-                        score=float(str(next(scores))),  # the shortest decimal that is this float32
+                        score=float(str(next(found))),  # the shortest decimal that is this float32
                         label=label,
                     )
-                    for passage, label in found
+                    for passage, label in texts
                 ],
             )
-
-
-def _pair_scores(
-    samples: Iterable[RankingSample], work: Work, total: int | None
-) -> Callable[[Sequence[Pair]], Sequence[np.float32]]:
-    """Score all pairs of the samples; return what looks scores up."""
-    assert isinstance(work.model, PairScorer)
-    model, store = work.model, ChunkStore(work.folders, "pair")
-    pairs = ((sample.query, passage) for sample in samples for passage, _ in sample.passages())
-    chunks = Chunks(pairs, lambda pair: row_key(work.scope, *pair), store, work.chunk_rows, by_length=False)
-    if isinstance(model, ChunkPairScorer):
-        values = model.score_chunks(chunks)
-    else:
-        values = ((number, model.score(chunk)) for number, chunk in enumerate(chunks))
-    compute(chunks, values, "pairs", total)
-    return lambda pairs: list(store.read([row_key(work.scope, *pair) for pair in pairs]))
-
-
-def _cosines(
-    samples: Iterable[RankingSample], work: Work, total: int | None
-) -> Callable[[Sequence[Pair]], Sequence[np.float32]]:
-    """Embed all texts of the samples; return what takes the cosines of pairs of them."""
-    stores = embed_samples(samples, work, pairs=total)
-
-    def cosines(pairs: Sequence[Pair]) -> Sequence[np.float32]:
-        row_of = {query: row for row, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
-        left = stores["query"].read([row_key(work.scope, "query", query) for query in row_of])
-        right = stores["passage"].read([row_key(work.scope, "passage", passage) for _, passage in pairs])
-        return list(np.einsum("ij,ij->i", left[[row_of[query] for query, _ in pairs]], right))
-
-    return cosines
 
 
 def _sample_blocks(samples: Iterable[RankingSample], pairs: int) -> Iterator[list[RankingSample]]:

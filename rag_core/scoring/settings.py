@@ -48,7 +48,7 @@ def settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> t
     if options.vllm.quantization and name != "vllm":
         raise EngineError(
             f"--quantization is vLLM's, and the engine is {name} ({reason})",
-            "Pass --engine vllm, or leave it out; a model that was saved quantised needs no such flag",
+            "Pass --engine vllm, or leave out --quantization; a model that was saved quantised needs no such flag",
         )
     logger.info("engine: %s, %s (%s)", name, "its own precision" if name in _OWN_PRECISION else options.dtype, reason)
     return name, dataclasses.replace(options, instruction=_instruction(options, paths))
@@ -97,7 +97,7 @@ def scope_of(engine: EngineName, options: EngineOptions) -> str:
     """Return the hash of all that determines a score beside the texts."""
     flags, model = what_scores(engine, options)
     if "sha256" in model:
-        del model["name"]  # where a folder stands has no say
+        del model["name"]  # the same weights in another folder give the same scores
     return row_key(json.dumps([flags, model], sort_keys=True)).hex()
 
 

@@ -14,7 +14,7 @@ from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import ChunkTextEncoder, Floats, Role, TextEncoder
 from rag_core.files.chunk_store import ChunkStore, row_key
-from rag_core.scoring.chunks import Chunks, Work, compute
+from rag_core.scoring.chunks import Chunks, Work, keep_values
 from rag_core.scoring.samples import spread_pairs
 from rag_core.scoring.settings import CHUNK_ROWS, load, scope_of, settle
 
@@ -37,14 +37,18 @@ class TextVectors:
         return vectors
 
 
-def embed_samples(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> dict[Role, ChunkStore]:
-    """Embed all queries and passages of samples, which are gone through twice; return where their vectors are.
+def embed_samples(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> TextVectors:
+    """Embed all queries of samples, then all passages; return their vectors.
 
-    Of several files at once: a text that stands in two is embedded once, and long texts share their batches.
+    The samples are gone through twice: of one role after the other, so that one window of texts is in memory at a
+    time, and the batches are the same whatever the other role has. Those of several files may be given at once: a text
+    that stands in two is embedded once, and long texts share their batches.
     """
+    assert isinstance(work.model, TextEncoder)
     queries = embed_texts((sample.query for sample in samples), "query", work)
     passages = (passage for sample in samples for passage, _ in sample.passages())
-    return {"query": queries, "passage": embed_texts(passages, "passage", work, total=pairs)}
+    stores: dict[Role, ChunkStore] = {"query": queries, "passage": embed_texts(passages, "passage", work, total=pairs)}
+    return TextVectors(stores, work.scope, work.model.dimensions)
 
 
 def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | None = None) -> ChunkStore:
@@ -59,7 +63,7 @@ def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | No
         values = model.encode_chunks(chunks, role)
     else:
         values = ((number, model.encode(chunk, role)) for number, chunk in enumerate(chunks))
-    compute(chunks, values, f"{role}s", total)
+    keep_values(chunks, values, f"{role}s", total)
     return store
 
 

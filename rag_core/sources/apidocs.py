@@ -71,7 +71,7 @@ class ApiDocs:
 
 
 def read_samples(packages: Sequence[str], num_candidates: int) -> list[RankingSample]:
-    """Make one sample a docstring: 1 positive and `num_candidates - 1` BM25 neighbours as negatives.
+    """Make one sample per docstring: 1 positive and `num_candidates - 1` BM25 neighbours as negatives.
 
     Summaries and passages that stand more than once (inherited methods) are left out on every side: no
     one passage would be their answer. A neighbour of the positive's own name (`numpy.fft.fft` and

@@ -1,9 +1,9 @@
-"""A pile of passages and nothing else, or with a log of queries: candidates are mined, and the teacher judges them.
+"""Unlabelled passages, with a log of queries or without: candidates are mined, and the teacher judges them.
 
-Where there are no queries, they are taken out of the passages, without a language model: a sentence of a passage, which
-is cut out of it (the inverse cloze task of Lee et al. 2019, "Latent Retrieval for Weakly Supervised Open Domain
-Question Answering", arXiv:1906.00300), or its title. Nothing is labelled: that the query came from a passage is no
-judgement, and the passage, without the query, is one candidate among others.
+Without a log, queries are taken out of the passages, with no language model: a sentence that is cut out of its passage
+(the inverse cloze task of Lee et al. 2019, "Latent Retrieval for Weakly Supervised Open Domain
+Question Answering", arXiv:1906.00300), or its title. Nothing is labelled. The passage that a query was cut
+out of is one candidate among others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_LENGTH = 512  # tokens of a passage that the dense search reads
 
 @plain_dataclass(frozen=True)
 class _Made:
-    """A query, the place of the passage that it was taken from, and what is left of that one."""
+    """A query, the position of its passage, and what is left of that passage."""
 
     query: str
     place: int
@@ -48,7 +48,7 @@ class Corpus:
     """Splits by `fractions`, of queries from a log or from the passages themselves.
 
     Args:
-        vectors: folder that keeps what the dense model has embedded, for a run that goes on after a kill.
+        vectors: folder that keeps the embedded texts, for a run that goes on after a kill.
     """
 
     instruction = None
@@ -122,7 +122,7 @@ class Corpus:
         return list(made.values())
 
     def _candidates(self, queries: Sequence[str], passages: Sequence[str]) -> list[list[int]]:
-        """Return the places of each query's candidates, one more than asked for: the best by BM25 and by vectors."""
+        """Return the positions of each query's candidates, one more than asked for: the best by BM25 and by vectors."""
         count = self._num_candidates + 1
         rankings = [nearest_passages(queries, passages, count)]
         if self._dense_model:

@@ -1,6 +1,6 @@
 """The reranking sets of MTEB, from a hub or a local folder, in either layout.
 
-Older (`mteb/askubuntudupquestions-reranking`): a file a split, rows of query, positive, negative. Newer
+Older (`mteb/askubuntudupquestions-reranking`): one file per split, rows of query, positive, negative. Newer
 (`mteb/AskUbuntuDupQuestions`): the configs corpus, queries, qrels (or default) and top_ranked. Whatever the
 hub, the files are brought to a local folder first, so that the manifest can say which ones they were.
 """

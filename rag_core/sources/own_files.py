@@ -1,4 +1,4 @@
-"""One's own JSONL files of samples: one to be split, or several that are splits already."""
+"""Your own JSONL files of samples: one that is split, or several that are splits already."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# 2 of 4. One row a query with all its candidates and the teacher's scores, in seconds. Labels are not used.
+# 2 of 4. One row per query, with all its candidates and the teacher's scores, in seconds. Labels are not used.
 #   RUN_DIR=runs/scidocs bash scripts/embedding/2_generate_scores.sh [flags]
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

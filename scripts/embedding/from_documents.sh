@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Documents in, distilled embedder and report out: no labels, and no queries either.
 #   PASSAGES=my_passages.jsonl RUN_DIR=runs/mine bash scripts/embedding/from_documents.sh
-# PASSAGES has {"text": ..., "title": ...} a line (title optional), QUERIES (optional) a log of {"query": ...} lines; without
+# PASSAGES has one {"text": ..., "title": ...} per line (title optional), QUERIES (optional) a log of {"query": ...} lines; without
 # it queries are cut out of the passages. TEST (optional) is a labelled RankingSample file for the report.
 set -euo pipefail
 STAGES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

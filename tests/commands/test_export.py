@@ -37,7 +37,7 @@ pytestmark = [
 
 PAIRS = [("how are caves made", "melt water carves them"), ("how are caves made", "a cave"), ("ants", "the fence")]
 TEXTS = ["how are caves made", *(text for _, text in PAIRS)]
-NEEDED = ["onnxruntime", "tokenizers", "numpy"]  # as README says
+NEEDED = ["onnxruntime", "tokenizers", "numpy"]  # as docs/EXPORT.md says
 
 
 def run(model, folder, *flags):
@@ -46,8 +46,8 @@ def run(model, folder, *flags):
 
 
 def example(folder, rows):
-    """README's lines, with a folder and rows of ours, and what they compute printed."""
-    code = marked_code("README.md", "export example").replace("runs/mine/int8", str(folder))
+    """The lines of docs/EXPORT.md, with a folder and rows of ours, and what they compute printed."""
+    code = marked_code("docs/EXPORT.md", "export example").replace("runs/mine/int8", str(folder))
     code, count = re.subn(r"encode_batch\(.*?\)  #.*", f"encode_batch({rows})", code)
     assert count == 1
     return f"{code}\nimport sys\nassert not {{'torch', 'transformers'}} & sys.modules.keys()\nprint(scores.tolist())"
@@ -104,7 +104,7 @@ def python(request):
 @pytest.mark.parametrize(
     "python", ["this environment", pytest.param("a new environment", marks=pytest.mark.slow)], indirect=True
 )
-def test_the_lines_of_the_readme_score_without_torch(
+def test_the_lines_of_the_page_score_without_torch(
     python, exported, exported_embedder, student, tiny_encoder, tmp_path
 ):
     def compute(folder, rows):

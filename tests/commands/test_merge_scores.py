@@ -2,17 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rag_core import merge_scores
 from rag_core.base.records import ScoredPair
-from rag_core.distillation.teachers import merge
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, read_manifest, write_manifest
-from rag_core.retrieval.fusion import standardise
 
 ROWS = [
     ("1", "wet dog", "a dog", 1),
@@ -127,22 +122,3 @@ def test_one_file_twice(tmp_path, files, capsys):
     argv = ["--output_file", f"{tmp_path}/o.jsonl", "--input_files", str(files[0]), str(files[0])]
     assert merge_scores.main(argv) == 2
     assert capsys.readouterr().err == "Error: an input file is given twice. Pass each once, and --weights.\n"
-
-
-SCORES = st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=9)
-
-
-@given(SCORES, st.floats(0.1, 100), st.floats(-100, 100))
-def test_standardised_scores_know_neither_unit_nor_zero(scores, factor, constant):
-    standard = standardise(scores)
-    assert standard.mean() == pytest.approx(0, abs=1e-9)
-    assert standard.std() == pytest.approx(float(len(set(scores)) > 1))
-    if len(set(scores)) > 1:
-        assert standardise(np.array(scores) * factor + constant) == pytest.approx(standard, abs=1e-6)
-
-
-@given(SCORES, st.floats(0.1, 5))
-def test_fused_ranks_know_the_order_only_and_one_teacher_keeps_its_own(scores, power):
-    fused = merge([scores], [2.0], "rank_fusion")
-    assert fused == pytest.approx(merge([np.exp(np.array(scores) / 20 * power)], [1.0], "rank_fusion"))
-    assert (np.argsort(-fused, kind="stable") == np.argsort(-np.array(scores), kind="stable")).all()

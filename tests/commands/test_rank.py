@@ -1,38 +1,13 @@
-"""The table of a ranking: by hand, and what the stage prints for tiny models."""
+"""The table of a ranking that the stage prints for tiny models."""
 
 import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rag_core import rank
-from rag_core.base.tables import format_ranking
-from rag_core.scoring.ranking_table import ranking_rows
 from tests.conftest import TINY
-
-PASSAGES = [("first  in\nthe file", 0), ("second", 1), ("third", 0)]
-
-
-def test_the_rows_by_hand():
-    assert ranking_rows(PASSAGES, np.array([0.1, 0.9, 0.5]), np.array([3.0, 1.0, 2.0])) == [
-        ["rank", "before", "moved", "score", "score before", "label", "passage"],
-        ["1", "3", "+2", "0.9000", "1.0000", "relevant", "second"],
-        ["2", "2", "", "0.5000", "2.0000", "", "third"],
-        ["3", "1", "-2", "0.1000", "3.0000", "", "first in the file"],
-    ]
-    unlabelled = [(text, None) for text, _ in PASSAGES]
-    assert ranking_rows(unlabelled, [1, 2, 3], None)[:2] == [["rank", "score", "passage"], ["1", "3.0000", "third"]]
-
-
-def test_passages_are_cut_to_the_width():
-    rows = [["rank", "passage"], ["1", "a" * 100], ["2", "漢" * 50], ["3", "e\u0301" * 30 + "\x1b[31m"]]
-    lines = format_ranking(rows, 40).splitlines()
-    assert lines[1] == "   1  " + "a" * 33 + "…"
-    assert lines[2] == "   2  " + "漢" * 16 + "…"  # each takes two columns
-    assert lines[3] == "   3  " + "e\u0301" * 30 + "[31m"  # no combining character takes one, no control is printed
-    assert format_ranking([["rank", "passage"], ["1", "short"]], 40) == "rank  passage\n   1  short"
 
 
 def test_two_models_side_by_side(tiny_cross_encoder, tiny_encoder, capsys, monkeypatch):

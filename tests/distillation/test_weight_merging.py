@@ -6,12 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_core.base.errors import DataError
-from rag_core.base.records import ScoredPair
 from rag_core.distillation import weight_merging
-from rag_core.distillation.dev_set import DevSet
 from rag_core.distillation.weight_merging import BETWEEN, BEYOND
-from rag_core.files.jsonl import write_records
 
 
 def curve(mean, spread=0.0, queries=8):
@@ -75,7 +71,7 @@ def test_beyond_the_trained_one_as_far_as_nothing_falls():
 class Dev:
     """A file whose values follow a curve; counts how often it is measured."""
 
-    path, groups, measure = Path("dev.jsonl"), [0] * 8, "MAP"
+    path, queries, measure = Path("dev.jsonl"), 8, "MAP"
 
     def __init__(self, line, mean):
         self._line, self._mean, self.asked = line, mean, []
@@ -109,24 +105,3 @@ def test_how_far_it_is_measured(inside, outside, measured, monkeypatch):
         dev.asked == measured and len(curve.values) == len(measured)
         for (_, dev), curve in zip(devs, merge.files, strict=True)
     )
-
-
-def rows(*candidates):
-    return [ScoredPair("1", "q", f"p{i}", score, label) for i, (score, label) in enumerate(candidates)]
-
-
-def read(path, pairs):
-    write_records(path, pairs)
-    return DevSet.read(path)
-
-
-def test_labels_are_measured_where_there_are_any(tmp_path):
-    assert read(tmp_path / "a", rows((0.1, 1), (0.2, 0))).measure == "MAP"
-    assert read(tmp_path / "b", rows((0.1, 1), (0.2, 1))).measure == "Kendall's tau"
-    assert read(tmp_path / "c", rows((0.1, None), (0.2, None))).measure == "Kendall's tau"
-
-
-@pytest.mark.parametrize("pairs", [rows((0.1, 1)), rows((0.1, None), (0.1, None))])
-def test_a_file_that_compares_nothing_is_refused(tmp_path, pairs):
-    with pytest.raises(DataError, match="no query with two candidates that differ in label or score"):
-        read(tmp_path / "a", pairs)

@@ -10,13 +10,9 @@ from scipy.stats import entropy
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
 
-from embedding_distillation.collator import GroupedCollator, make_dataset, role_prompts
-from embedding_distillation.losses import (
-    DistillationLoss,
-    LossSettings,
-    contrastive,
-    usable_negatives,
-)
+from embedding_distillation.collator import Anchors, GroupedCollator, make_dataset, role_prompts
+from embedding_distillation.loss_settings import LossSettings
+from embedding_distillation.losses import DistillationLoss, contrastive, usable_negatives
 from rag_core.base.records import SoftLabels
 
 MASK = torch.tensor([[True, True, True], [True, True, False]])  # the second query has two candidates
@@ -42,7 +38,7 @@ def settings(name="kl", **changes):
 
 def batch_of(model, groups=GROUPS, anchors=(), **options):
     collator = GroupedCollator(preprocess_fn=model.preprocess, role_prompts=role_prompts(model), **options)
-    return collator(list(make_dataset(groups, anchors, len(anchors), 0)))
+    return collator(list(make_dataset(groups, Anchors(anchors, len(anchors)))))
 
 
 def test_false_negatives_are_those_near_the_teachers_best():
@@ -91,6 +87,28 @@ def test_each_text_is_encoded_once_with_the_loss_and_gradient_of_query_by_query(
     for key, value in model.named_parameters():
         if value.grad is not None:
             assert (value.grad - gradient[key]).norm() <= 1e-5 * max(1.0, value.grad.norm()), key
+
+
+def test_each_text_of_a_batch_is_tokenised_once_with_the_prompt_of_its_role(tiny_encoder):
+    model = SentenceTransformer(tiny_encoder, prompts={"query": "egg : ", "document": "pan : "})
+    tokenised = []
+
+    def preprocess(texts, prompt):
+        tokenised.extend((prompt, text) for text in texts)
+        return model.preprocess(texts, prompt=prompt)
+
+    collator = GroupedCollator(preprocess_fn=preprocess, role_prompts=role_prompts(model), mini_batch_size=3)
+    batch = collator(list(make_dataset(GROUPS, Anchors([("query", "ten minutes")], 1))))
+    queries = [("egg : ", text) for text in ("how to boil an egg", "a hen", "ten minutes")]
+    passages = ["an egg boils in ten minutes", "a hen", "the pan is hot", "how to boil an egg"]
+    assert tokenised == queries + [("pan : ", text) for text in passages]
+    texts = [*queries[:2], *(("pan : ", text) for text in passages), queries[2]]
+    order = batch["order"].tolist()
+    assert [len(minibatch["input_ids"]) for minibatch in batch["minibatches"]] == [3, 3, 1]
+    for number, minibatch in enumerate(batch["minibatches"]):
+        mine = [texts[i] for i in order[3 * number : 3 * number + 3]]
+        alone = model.preprocess([text for _, text in mine], prompt=mine[0][0])
+        assert torch.equal(minibatch["input_ids"], alone["input_ids"])
 
 
 def test_kl_is_sentence_transformers_loss_but_for_its_squared_temperature(tiny_encoder):

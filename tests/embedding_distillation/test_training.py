@@ -9,14 +9,18 @@ import sys
 import pytest
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
-from embedding_distillation.losses import LossSettings
-from embedding_distillation.training import Anchors, MergeSettings, StudentSettings, train
+from embedding_distillation.collator import Anchors
+from embedding_distillation.loss_settings import LossSettings, TrainingData
+from embedding_distillation.training import train
 from rag_core.base.errors import UsageError
 from rag_core.base.records import ScoredPair, SoftLabels
 from rag_core.distillation.checkpoints import NO_SELECTION, Selection
-from rag_core.distillation.dev_set import DevSet, student_scores
-from rag_core.distillation.trainer import parse_training_arguments
-from rag_core.files.jsonl import write_records
+from rag_core.distillation.dev_set import Candidates, DevSet
+from rag_core.distillation.student import StudentSettings
+from rag_core.distillation.train_args import parse_training_arguments
+from rag_core.distillation.trainer import TrainingRun
+from rag_core.engines.identity import describe_model
+from rag_core.files.jsonl import read_groups, write_records
 from tests.conftest import TINY
 
 GOLDEN = TINY.parent.parent / "tests" / "golden" / "train_embedder_losses.json"
@@ -59,18 +63,20 @@ def run(
     )
     checkpoints = output.with_name(output.name + ".partial")
     checkpoints.mkdir(exist_ok=True)
+    arguments.output_dir = str(checkpoints)
     facts = train(
-        StudentSettings(student, 64, None, 3, init_layers),
-        groups(),
-        None,
-        loss=LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0, sizes),
-        teacher=teacher,
-        anchors=Anchors(list(anchors), 2),
-        merge=MergeSettings(merge, list(dev_sets)),
-        selection=selection,
-        training_arguments=arguments,
-        checkpoints=checkpoints,
-        output_dir=output,
+        TrainingData(groups()),
+        LossSettings(name, 0.3, 0.1, 0.1, 1.0 if anchors else 0.0, sizes),
+        Anchors(list(anchors), 2, seed=1),
+        merge,
+        TrainingRun(
+            student=StudentSettings(describe_model(student), 64, None, 3, init_layers),
+            arguments=arguments,
+            output_dir=output,
+            teacher=describe_model(teacher) if teacher else None,
+            selection=selection,
+            dev_sets=list(dev_sets),
+        ),
     )
     log = json.loads((output / "training_log.json").read_text())
     return facts, [entry["loss"] for entry in log if "loss" in entry]
@@ -128,12 +134,13 @@ def dev_set(path, labels=True):
 def test_the_best_checkpoint_is_kept_and_measuring_changes_nothing(tmp_path, tiny_encoder):
     flags = [*BATCH_4, "--save_steps", "1", "--save_total_limit", "9"]
     _, plain = run(tmp_path / "plain", tiny_encoder, *flags)
-    dev = dev_set(tmp_path / "dev.jsonl")
+    dev_set(tmp_path / "dev.jsonl")
+    asked = read_groups(tmp_path / "dev.jsonl", ScoredPair)
     then = SentenceTransformer(str(tmp_path / "plain.partial" / "checkpoint-2"))
     then.max_seq_length = 64
     rows = [
         ScoredPair(pair.query_id, pair.query, pair.passage, float(score))
-        for group, scores in zip(dev.groups, student_scores(then, dev.groups, 3), strict=True)
+        for group, scores in zip(asked, Candidates(asked).scores(then, 3), strict=True)
         for pair, score in zip(group, scores, strict=True)
     ]
     write_records(tmp_path / "dev.jsonl", rows)

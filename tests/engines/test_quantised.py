@@ -51,7 +51,9 @@ def test_a_quantised_form_is_compared_with_the_model_itself(loaded):
 
 
 def test_a_saved_one_is_compared_with_the_one_named(loaded):
-    with pytest.raises(EngineError, match=r"m-awq is quantised \(awq\), and nothing says how .* Pass --reference"):
+    with pytest.raises(
+        EngineError, match=r"m-awq is quantised \(awq\), and the model that it was made from is not named\. Pass --ref"
+    ):
         load_model("vllm", EngineOptions(QUANTISED), PAIRS)
     assert not loaded[1:]
     load_model("vllm", EngineOptions(QUANTISED, reference="m"), PAIRS)

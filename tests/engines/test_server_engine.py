@@ -14,12 +14,14 @@ import pytest
 import tenacity
 
 from rag_core.base.errors import EngineError
-from rag_core.engines import server
+from rag_core.engines import generators, server
+from rag_core.engines.generation import Prompt, Sampling, token_ids
 from rag_core.engines.identity import describe_model
-from rag_core.engines.loading import choose_engine, load_model
+from rag_core.engines.loading import choose_engine, load_generator, load_model
 from rag_core.engines.options import EngineOptions, ServerOptions
 from rag_core.engines.protocols import ChunkPairScorer, ChunkTextEncoder, PairScorer, TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
+from rag_core.engines.tokenizer import load_tokenizer
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
 from rag_core.files.manifest import read_manifest
 from rag_core.scoring.settings import CHUNK_ROWS
@@ -27,6 +29,7 @@ from reranker_distillation import generate_logits
 from tests.tiny_qwen import DECLARED_INSTRUCTION, MAX_LENGTH
 
 KEY = "sk-very-secret"
+SHORT = 4  # a --server_timeout to wait for, in seconds, of which half is time enough for an answer on a busy machine
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -192,7 +195,7 @@ def test_scores_and_what_is_asked_for(vllm, load, pairs, expected):
 
 def test_chunks_are_computed_over_their_ends_within_the_bound(vllm, load, pairs, expected):
     scorer = load(concurrency=6, batch_size=2)
-    vllm.seconds, vllm.busiest = 0.02, 0
+    vllm.seconds, vllm.busiest = 0.1, 0
     taken = []
 
     def chunks():
@@ -223,33 +226,33 @@ def test_retry_after_is_honoured(vllm, load, pairs, asked):
     vllm.trouble = [failing(429, **{"Retry-After": asked()})]
     start = time.monotonic()
     scorer.score(pairs[:1])
-    assert 0.3 <= time.monotonic() - start < 3
+    assert 0.3 <= time.monotonic() - start < 30, "neither at once nor after --server_timeout"
 
 
 def test_a_slow_answer_is_asked_for_again(vllm, load, pairs, expected):
-    scorer = load(server_timeout=1)
-    vllm.trouble = [lambda handler: time.sleep(1)]  # half of it is what a single answer may take
+    scorer = load(server_timeout=SHORT)
+    vllm.trouble = [lambda handler: time.sleep(SHORT)]  # half of it is what a single answer may take
     np.testing.assert_allclose(scorer.score(pairs), expected, rtol=1e-6)
 
 
 def test_a_server_that_stays_away(vllm, load, pairs, caplog):
-    scorer = load(server_timeout=0.3)
-    vllm.trouble = [failing(503, b"down\nfor today")] * 10000
+    scorer = load(server_timeout=SHORT)
+    vllm.trouble = [failing(503, b"down\nfor today")] * 100_000
     with pytest.raises(EngineError) as caught:
         scorer.score(pairs)
     assert str(caught.value) == (
-        f"the server {vllm.url} gave no answer for 0.3 seconds (HTTP 503: down for today). See that it runs, then run "
-        "the same command again, which goes on where it stopped; for a server that is only slow lower --concurrency or "
+        f"the server {vllm.url} gave no answer for {SHORT} seconds (HTTP 503: down for today). Check that it runs, "
+        "then run the same command again to go on where it stopped. If it is only slow, lower --concurrency or "
         "--batch_size, or raise --server_timeout."
     )
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"the server {vllm.url} does not answer (HTTP 503: down for today); trying again for up to 0.3 seconds"
+        f"the server {vllm.url} does not answer (HTTP 503: down for today); trying again for up to {SHORT} seconds"
     ], "once a minute, not once a request"
 
 
 def test_no_server(tiny_qwen, pairs):
     nowhere = EngineOptions(describe_model(tiny_qwen), server=ServerOptions("http://127.0.0.1:9", timeout=0.1))
-    with pytest.raises(EngineError, match=r"the server http://127\.0\.0\.1:9 gave no answer .*refused\)\. See that"):
+    with pytest.raises(EngineError, match=r"the server http://127\.0\.0\.1:9 gave no answer .*refused\)\. Check that"):
         load_model("server", nowhere, pairs)
 
 
@@ -317,11 +320,11 @@ def test_a_server_that_reads_too_little(vllm, load):
 def test_the_key_is_sent_and_never_told(vllm, load, pairs, monkeypatch, caplog):
     monkeypatch.setenv("RAG_SERVER_API_KEY", KEY)
     caplog.set_level(logging.DEBUG)
-    scorer = load(server_timeout=0.1)
+    scorer = load(server_timeout=SHORT)
     assert all(headers["Authorization"] == f"Bearer {KEY}" for _, _, headers in vllm.seen)
     said = []
     for status in (401, 500):
-        vllm.trouble = [failing(status, f"wrong key {KEY}".encode())] * 1000
+        vllm.trouble = [failing(status, f"wrong key {KEY}".encode())] * 100_000
         with pytest.raises(EngineError) as caught:
             scorer.score(pairs[:1])
         said.append(str(caught.value))
@@ -432,6 +435,62 @@ def test_a_cross_encoder_on_tei(fake, tiny_cross_encoder, pairs):
     assert {name: body[name] for name in body.keys() - {"query", "texts"}} == {"raw_scores": True, "truncate": True}
 
 
+def write(body):
+    """Answer in reverse order; an answer names the sum of its prompt's ids, and the seed."""
+    answers = [f"{sum(prompt)} {body.get('seed')}" for prompt in body["prompt"]]
+    return {"choices": [{"index": i, "text": text} for i, text in enumerate(answers)][::-1]}
+
+
+@pytest.fixture(scope="module")
+def chat_tokenizer(qwen_chat):
+    return load_tokenizer(qwen_chat)
+
+
+@pytest.fixture
+def writer(vllm, qwen_chat, chat_tokenizer, monkeypatch):
+    monkeypatch.setattr(generators, "load_tokenizer", lambda model: chat_tokenizer)
+    vllm.routes["/v1/completions"] = write
+    return load_generator("server", options(qwen_chat, vllm, batch_size=2))
+
+
+@pytest.fixture
+def questions(chat_tokenizer):
+    """Prompts, the third of which is too long, and the sum of each one's ids."""
+    prompts = [Prompt("Ask. ", text) for text in ("ice", "a lake", "ice " * 400, "the snow that became ice", "a lake")]
+    return prompts, [sum(ids) for ids in token_ids(chat_tokenizer, prompts, MAX_LENGTH - 8)]
+
+
+def test_a_generator_gives_each_prompt_its_answer(vllm, writer, questions):
+    prompts, sums = questions
+    vllm.seen.clear()
+    assert writer.generate(prompts, Sampling(max_new_tokens=8)) == [f"{found} None" for found in sums]
+    assert sorted(len(body.pop("prompt")) for _, body, _ in vllm.seen) == [1, 2, 2]
+    assert [(path, body) for path, body, _ in vllm.seen] == [
+        ("/v1/completions", {"model": "its-name", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0})
+    ] * 3
+
+
+def test_a_generator_draws_with_a_seed_one_higher_per_prompt(vllm, writer, questions):
+    prompts, sums = questions
+    vllm.seen.clear()
+    drawn = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7, top_p=0.9, seed=3))
+    assert drawn == [f"{found} {3 + number}" for number, found in enumerate(sums)]
+    assert {(len(body["prompt"]), body["temperature"], body["top_p"]) for _, body, _ in vllm.seen} == {(1, 0.7, 0.9)}
+    unseeded = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7))
+    assert unseeded == [f"{found} None" for found in sums]
+
+
+def test_servers_that_write_nothing_or_too_little(fake, vllm, qwen_chat):
+    vllm.routes["/v1/models"] = models("its-name", reads=100)
+    with pytest.raises(
+        EngineError, match=r"reads 100 tokens, where --max_length 256 needs 256\. Pass --max_length 100"
+    ):
+        load_generator("server", options(qwen_chat, vllm))
+    fake.routes = {"/info": tei()}
+    with pytest.raises(EngineError, match=r"is TEI, which writes no text\. Serve the model with vllm serve"):
+        load_generator("server", options(qwen_chat, fake))
+
+
 def test_what_tei_cannot_do(fake, tiny_cross_encoder, tiny_qwen, pairs):
     fake.routes = {"/info": tei(reads=512)}
     with pytest.raises(EngineError, match=r"cuts a text at its own 512 tokens, not at 256\. Pass --max_length 512, or"):
@@ -471,11 +530,11 @@ def test_the_stage_and_its_manifest(vllm, command, tiny_data, capsys, monkeypatc
 
 def test_a_run_that_gave_up_goes_on(vllm, command, tiny_data, capsys, monkeypatch):
     monkeypatch.setitem(CHUNK_ROWS, "server", 4)
-    flags = ["--server_timeout", "0.2", "--concurrency", "1"]
-    vllm.trouble = [None] * 5 + [failing(503)] * 10000
+    flags = ["--server_timeout", str(SHORT), "--concurrency", "1"]
+    vllm.trouble = [None] * 5 + [failing(503)] * 100_000
     assert generate_logits.main([*command, *flags]) == 1
     assert (
-        f"Error: the server {vllm.url} gave no answer for 0.2 seconds (HTTP 503: overloaded)."
+        f"Error: the server {vllm.url} gave no answer for {SHORT} seconds (HTTP 503: overloaded)."
         in capsys.readouterr().err
     )
     kept = sum(len(np.load(chunk)) for chunk in (tiny_data / "test_logits.jsonl.partial").glob("pair-*.npy"))

@@ -16,8 +16,9 @@ import tenacity
 
 from rag_core.base.records import RankingSample
 from rag_core.engines import server
+from rag_core.engines.generation import Prompt, Sampling
 from rag_core.engines.identity import describe_model
-from rag_core.engines.loading import load_model
+from rag_core.engines.loading import load_generator, load_model
 from rag_core.engines.options import EngineOptions, ServerOptions
 from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
 from rag_core.files.jsonl import write_records
@@ -136,6 +137,16 @@ def test_vectors_are_those_of_transformers(servers, tiny_llm_embedder, texts, pa
     for role in ("query", "passage"):
         expected = encoder.encode(texts, role)
         np.testing.assert_allclose(client.encode(texts, role), expected, rtol=0, atol=1e-4)
+
+
+def test_what_is_written_is_what_transformers_writes(servers, qwen_chat):
+    sampling = Sampling(max_new_tokens=32)
+    prompts = [Prompt("Ask. ", text) for text in ("ice", "a lake", "the snow that became ice on the mountain")]
+    local = EngineOptions(describe_model(qwen_chat), max_length=MAX_LENGTH, dtype="float32")
+    expected = load_generator("transformers", local).generate(prompts, sampling)
+    assert len(set(expected)) == 3
+    client = load_generator("server", options(qwen_chat, servers[0], batch_size=2))
+    assert client.generate(prompts, sampling) == expected
 
 
 def test_a_server_that_is_killed_and_started_again_loses_nothing(

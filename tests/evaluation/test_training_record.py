@@ -33,15 +33,15 @@ def make_model(tmp_path):
 
 def test_a_model_from_elsewhere_has_left_nothing(make_model, tmp_path):
     nothing = {"training": None, "training_log": None, "merges": []}
-    assert read_training(make_model("bare"), []) == nothing
-    assert read_training(tmp_path / "of-a-hub", []) == nothing
+    assert read_training(make_model("bare"), []).as_json() == nothing
+    assert read_training(tmp_path / "of-a-hub", []).as_json() == nothing
 
 
 def test_all_that_training_leaves_is_read(make_model):
     after = make_model("student", merge=MERGE, training_log=LOG)
     manifest = {"recipe": {"flags": {"loss": "kl", "optim": "x"}}, "teacher": {"name": "t"}, "steps": 2, "python": "3"}
     (after.parent / "student.manifest.json").write_text(json.dumps(manifest))
-    assert read_training(after, [make_model("other", merge=MERGE), after]) == {
+    assert read_training(after, [make_model("other", merge=MERGE), after]).as_json() == {
         "training": {"teacher": "t", "loss": "kl", "steps": 2},
         "training_log": [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.0}],
         "merges": [{"name": "student", **MERGE}, {"name": "other", **MERGE}],
@@ -50,12 +50,12 @@ def test_all_that_training_leaves_is_read(make_model):
 
 def test_models_with_the_same_name_are_told_apart_by_their_folders(make_model):
     one, two = make_model("one/student", merge=MERGE), make_model("two/student", merge=MERGE)
-    assert [merge["name"] for merge in read_training(one, [two])["merges"]] == [str(one), str(two)]
+    assert list(read_training(one, [two]).merges) == [str(one), str(two)]
 
 
 def test_a_model_may_be_the_current_folder(make_model, monkeypatch):
     monkeypatch.chdir(make_model("student", merge=MERGE))
-    assert read_training(Path(), [])["merges"][0]["name"] == "student"
+    assert list(read_training(Path(), []).merges) == ["student"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_model_may_be_the_current_folder(make_model, monkeypatch):
 )
 def test_without_an_in_domain_curve_there_is_nothing_to_draw(make_model, merge):
     folder = make_model("student", **({} if merge is None else {"merge": merge}))
-    assert read_training(folder, [])["merges"] == []
+    assert read_training(folder, []).merges == {}
     with pytest.raises(DataError) as error:
         read_training(make_model("after"), [folder])
     assert str(error.value) == (

@@ -1,14 +1,15 @@
 import gzip
+import hashlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_core.base.errors import DataError, StaleError
+from rag_core.base.errors import DataError
 from rag_core.base.records import Document, Passage, Query, RankingSample, ScoredPair, SoftLabels, Triplet
-from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_by_id, read_groups, read_records, read_samples, write_records
+from rag_core.files.manifest import sha256
 
 text = st.text(min_size=1).filter(str.strip)
 
@@ -33,22 +34,10 @@ def test_what_is_written_is_read(tmp_path_factory, records, suffix):
     assert list(read_records(path, ScoredPair)) == records
 
 
-def test_equal_content_gives_equal_gzip_bytes(tmp_path):
-    record = Triplet("1", "q", "p", "n", 0.5)
-    for name in ("a", "b"):
-        write_records(tmp_path / f"{name}.jsonl.gz", [record])
-    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-
-
 def test_a_sample_without_id_gets_its_line_number(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"query": "a", "candidates": ["x"]}\n\n{"query": "a", "candidates": ["x"]}\n')
     assert [sample.query_id for sample in read_samples(path)] == ["2", "4"]
-
-
-def test_a_passage_in_both_lists_is_a_positive_and_stands_once():
-    sample = RankingSample("q", positive=["a", "b", "a"], negative=["c", "a"])
-    assert list(sample.passages()) == [("a", 1), ("b", 1), ("c", 0)]
 
 
 def test_keys_of_others_are_ignored_and_a_byte_order_mark_too(tmp_path):
@@ -229,34 +218,13 @@ def test_files_that_cannot_be_read(tmp_path):
         assert what in str(error.value)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("old")
-
-    def records():
-        yield Triplet("1", "q", "p", "n", 0.5)
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_records(path, records())
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
-    assert path.read_text() == "old"
-
-
-def test_two_writers_of_one_file(tmp_path):
-    path = tmp_path / "a.jsonl"
-    with atomic_write(path) as file:
-        file.write(b"first")
-        with pytest.raises(StaleError, match="another process is writing it"), atomic_write(path):
-            pass
-    assert path.read_text() == "first"
-
-
-def test_a_temporary_file_of_a_killed_run_is_taken_over(tmp_path):
-    (tmp_path / ".a.jsonl.tmp").write_text("a long rest of a run that was killed in the middle of its writing")
-    write_records(tmp_path / "a.jsonl", [Triplet("1", "q", "p", "n", 0.5)])
-    assert len(list(read_records(tmp_path / "a.jsonl", Triplet))) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_the_hash_is_taken_of_the_file_as_it_is_stored(tmp_path, name):
+    path = tmp_path / name
+    write_records(path, [Triplet(str(i), f"query {i * 7919}", "p" * i, "n", 0.5) for i in range(1, 2000)])
+    digest = hashlib.sha256()
+    assert len(list(read_records(path, Triplet, digest=digest))) == 1999
+    assert digest.hexdigest() == sha256(path)
 
 
 def test_output_path(tmp_path):

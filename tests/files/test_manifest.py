@@ -105,5 +105,5 @@ def test_only_a_folder_that_a_stage_made_is_replaced(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": 1}'])
 def test_a_manifest_that_is_none(made, content):
     manifest_path(made).write_text(content)
-    with pytest.raises(DataError, match="Delete it to use the file beside it as one from elsewhere"):
+    with pytest.raises(DataError, match="Delete it to use its file without a manifest"):
         check_inputs([made])

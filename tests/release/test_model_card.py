@@ -52,6 +52,19 @@ def test_a_command_has_what_differs_from_the_defaults_and_no_folders(tmp_path):
     args.dev_files, args.log_level = [tmp_path / "x", tmp_path / "y"], "debug"
     args.further_flags = ["--learning_rate", "1e-5"]
     assert shlex.split(shown_command("reranker_distillation.train", args))[3:] == [
-        *["--seed", "7", "--dev_files", "x", "y", "--train_file", "a b.jsonl", "--output_dir", "m"],
-        *["--student", tmp_path.name, "--learning_rate", "1e-5"],
+        *["--seed", "7", "--train_file", "a b.jsonl", "--output_dir", "m", "--student", tmp_path.name],
+        *["--dev_files", "x", "y", "--learning_rate", "1e-5"],
     ]
+
+
+def test_a_section_is_replaced_and_what_is_around_it_stays(tmp_path):
+    (tmp_path / "README.md").write_text("# mine\n\nmy own words\n")
+    write_section(tmp_path, "figures", "first")
+    with (tmp_path / "README.md").open("a") as file:
+        file.write("\nmore of mine\n")
+    write_section(tmp_path, "figures", r"second \1")
+    write_section(tmp_path, "others", "third")
+    assert (tmp_path / "README.md").read_text() == (
+        "# mine\n\nmy own words\n\n<!-- figures: begin -->\nsecond \\1\n<!-- figures: end -->\n\nmore of mine\n"
+        "\n<!-- others: begin -->\nthird\n<!-- others: end -->\n"
+    )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from rag_core.distillation.student import StudentSettings
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_model
 from rag_core.engines.options import EngineOptions
@@ -63,7 +64,7 @@ def grown(tiny_encoder, tmp_path_factory):
     """A cross-encoder as `train` grows one from an embedder."""
     torch.manual_seed(1)
     folder = str(tmp_path_factory.mktemp("grown"))
-    load_student(tiny_encoder, 64, None).save_pretrained(folder, create_model_card=False)
+    load_student(StudentSettings(describe_model(tiny_encoder), 64)).save_pretrained(folder, create_model_card=False)
     return folder
 
 

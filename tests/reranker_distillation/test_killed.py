@@ -11,7 +11,7 @@ import pytest
 
 from rag_core.base.records import Triplet
 from rag_core.files.jsonl import write_records
-from tests.conftest import TINY
+from tests.conftest import TINY, write_model
 
 GOLDEN = TINY.parent.parent / "tests" / "golden"
 
@@ -35,6 +35,8 @@ KILLED_SCORING = (
     + """
 import collections, json
 import ir_measures  # once for all of them
+from rag_core.engines.identity import describe_model
+describe_model(sys.argv[2])  # what it imports, too
 generator = random.Random(5)
 
 def deadly(owner, name, moment):
@@ -92,16 +94,9 @@ print(json.dumps({"killed": killed, "finished": finished}))
 
 @pytest.mark.slow
 def test_scoring_killed_at_50_moments_ends_in_the_same_bytes(tiny_data):
-    flags = [
-        "--teacher",
-        "t",
-        "--dtype",
-        "float32",
-        "--log_level",
-        "error",
-        "--input_files",
-        f"{tiny_data}/train.jsonl",
-    ]
+    write_model(tiny_data / "t")
+    flags = ["--teacher", f"{tiny_data}/t", "--dtype", "float32", "--log_level", "error"]
+    flags += ["--input_files", f"{tiny_data}/train.jsonl"]
     golden = GOLDEN / "train_logits.jsonl"
     environment = os.environ | {"EXPECTED": str(golden)}
     command = [sys.executable, "-c", KILLED_SCORING, *flags]
@@ -118,10 +113,11 @@ def test_scoring_killed_at_50_moments_ends_in_the_same_bytes(tiny_data):
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_is_finished(tiny_data):
+    write_model(tiny_data / "t")
     disk = tiny_data / "disk"
     disk.mkdir()
     stage = [sys.executable, "-c", SCORING + "sys.exit(generate_logits.main(sys.argv[1:]))"]
-    stage += ["--teacher", "t", "--output_dir", str(disk), "--input_files", f"{tiny_data}/train.jsonl"]
+    stage += ["--teacher", f"{tiny_data}/t", "--output_dir", str(disk), "--input_files", f"{tiny_data}/train.jsonl"]
     run = shlex.join(stage)
     # A disk of 24 KiB, and later one with room, in a namespace where it may be mounted.
     script = f"""

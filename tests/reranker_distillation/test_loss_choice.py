@@ -264,7 +264,7 @@ def test_lists_are_learned_from_soft_labels_and_the_card_says_how(flags, setting
 def test_what_was_left_open_is_chosen_by_the_teachers_scores(loss, unit, margin_scale, tmp_path):
     args = train.Args(train_file=tmp_path, output_dir=tmp_path, loss=loss)
     lists = [SoftLabels("1", "q", ["a", "b"], [0.0, 3.0])]  # a standard deviation of 1.5
-    settings = settle_loss(args, lists, tmp_path, unit)
+    settings = settle_loss(args, lists, unit)
     assert settings.margin_scale == margin_scale
     assert settings.teacher_temperature == (0.5 if loss == "kl" else 1)
 

@@ -8,7 +8,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import MarginMSELoss
 
 from rag_core.base.records import ScoredPair
-from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
+from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, ListwiseCollator, group_triplets
 from reranker_distillation.triplets import make_triplets
 from tests.conftest import TINY
 
@@ -107,3 +107,23 @@ def test_margins_are_scaled():
     (row,) = group_triplets(triplet_groups(4, queries=1), 20.0)
     (plain,) = group_triplets(triplet_groups(4, queries=1), 1.0)
     assert row["margin"] == pytest.approx([20 * margin for margin in plain["margin"]])
+
+
+@pytest.mark.parametrize("collator_type", [GroupedCollator, ListwiseCollator])
+def test_a_batch_is_tokenised_once_and_stands_in_its_mini_batches(student, collator_type):
+    rows = list(group_triplets(triplet_groups(4), 1.0))
+    if collator_type is ListwiseCollator:
+        rows = [{**row, "scores": [0.0] * len(row["passages"])} for row in rows]
+    tokenised = []
+
+    def preprocess(pairs):
+        tokenised.extend(pairs)
+        return student.preprocess(pairs)
+
+    batch = collator_type(preprocess, mini_batch_size=5)(rows)
+    pairs = [(row["query"], passage) for row in rows for passage in row["passages"]]
+    assert tokenised == pairs
+    order = batch["order"].tolist()
+    for number, minibatch in enumerate(batch["minibatches"]):
+        alone = student.preprocess([pairs[i] for i in order[5 * number : 5 * number + 5]])
+        assert torch.equal(minibatch["input_ids"], alone["input_ids"])

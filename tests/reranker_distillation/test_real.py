@@ -29,6 +29,8 @@ def test_grouped_and_single_losses_agree_on_real_triplets(minilm, tmp_path):
     import torch
     from sentence_transformers.cross_encoder.losses import MarginMSELoss
 
+    from rag_core.distillation.student import StudentSettings
+    from rag_core.engines.identity import describe_model
     from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
     from reranker_distillation.training import load_student
     from tests.reranker_distillation.test_losses import CountedPasses, gradients
@@ -43,7 +45,7 @@ def test_grouped_and_single_losses_agree_on_real_triplets(minilm, tmp_path):
     assert len(triplets) == 4 * 32
 
     torch.manual_seed(0)
-    student = load_student(minilm, 128, dropout=0.0)
+    student = load_student(StudentSettings(describe_model(minilm), 128, dropout=0.0))
     passes = CountedPasses(student)
     columns = [[getattr(triplet, name) for triplet in triplets] for name in ("query", "positive", "negative")]
     single = MarginMSELoss(student)(columns, torch.tensor([20 * triplet.score for triplet in triplets]))

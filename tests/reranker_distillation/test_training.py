@@ -11,9 +11,12 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from rag_core.base.records import Triplet
 from rag_core.distillation.checkpoints import NO_SELECTION
-from rag_core.distillation.trainer import parse_training_arguments
+from rag_core.distillation.student import StudentSettings
+from rag_core.distillation.train_args import parse_training_arguments
+from rag_core.distillation.trainer import TrainingRun
+from rag_core.engines.identity import describe_model
 from rag_core.files.jsonl import write_records
-from reranker_distillation.loss_settings import LossSettings
+from reranker_distillation.loss_settings import LossSettings, TrainingData
 from reranker_distillation.training import load_student, train
 from tests.conftest import TINY
 
@@ -48,20 +51,9 @@ def losses_of(tmp_path, student, *flags, groups=None, loss=MARGIN_MSE, selection
         selection=selection,
     )
     output = tmp_path / "-".join(["model", *(flag.strip("-") for flag in flags)])
-    train(
-        student,
-        groups or triplet_groups(),
-        None,
-        loss=loss,
-        max_length=64,
-        dropout=None,
-        mini_batch_size=32,
-        training_arguments=arguments,
-        checkpoints=output.with_name(output.name + ".partial"),
-        output_dir=output,
-        selection=selection,
-        **options,
-    )
+    arguments.output_dir = str(output.with_name(output.name + ".partial"))
+    settings = StudentSettings(describe_model(student), 64, **options)
+    train(TrainingData(groups or triplet_groups()), loss, TrainingRun(settings, arguments, output, selection=selection))
     log = json.loads((output / "training_log.json").read_text())
     return [entry["loss"] for entry in log if "loss" in entry], output
 
@@ -123,6 +115,7 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_cross_encoder):
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "length"), [("tiny_encoder", 64), ("tiny_cross_encoder", 128)])
 def test_a_cross_encoder_reads_as_much_as_before(tmp_path, request, start, length):
     from sentence_transformers import CrossEncoder
@@ -134,7 +127,7 @@ def test_a_cross_encoder_reads_as_much_as_before(tmp_path, request, start, lengt
 def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder):
     from reranker_distillation.losses import GroupedCollator, GroupedMarginMSE, group_triplets
 
-    model = load_student(tiny_cross_encoder, 64, None)
+    model = load_student(StudentSettings(describe_model(tiny_cross_encoder), 64))
     losses = []
     for size in (1, 7, 64):
         batch = GroupedCollator(model.preprocess, mini_batch_size=size)(list(group_triplets(triplet_groups(), 1.0)))
@@ -143,6 +136,7 @@ def test_the_size_of_mini_batches_has_no_influence(tmp_path, tiny_cross_encoder)
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["tiny_encoder", "tiny_cross_encoder"])
 def test_a_shallow_student_learns_and_is_loaded(tmp_path, request, start):
     from sentence_transformers import CrossEncoder
@@ -156,9 +150,7 @@ def test_a_shallow_student_learns_and_is_loaded(tmp_path, request, start):
 def test_a_student_grown_from_an_encoder_is_saved_and_loaded_as_it_was(tmp_path, tiny_encoder):
     from sentence_transformers import CrossEncoder
 
-    from rag_core.engines.identity import describe_model
-
-    student = load_student(tiny_encoder, 64, None)
+    student = load_student(StudentSettings(describe_model(tiny_encoder), 64))
     student.save_pretrained(str(tmp_path / "grown"), create_model_card=False)
     loaded = CrossEncoder(str(tmp_path / "grown"))
     pairs = [("how do I keep bread fresh", "Store a loaf in a linen bag."), ("a", "b " * 200)]
@@ -168,7 +160,6 @@ def test_a_student_grown_from_an_encoder_is_saved_and_loaded_as_it_was(tmp_path,
 
 
 def test_bfloat16_does_not_make_ties(tmp_path, tiny_cross_encoder):
-    from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
     from rag_core.engines.sentence_transformers_engine import CrossEncoderScorer
 

@@ -8,11 +8,10 @@ from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import sha256
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.plan import UTILISATION, Architecture, _cached_tokens, make_plan
+from rag_core.scoring.plan import UTILISATION, Architecture, cached_tokens, make_plan
 from rag_core.scoring.samples import SampleFile
-from rag_core.scoring.scores import score_samples
+from rag_core.scoring.scores import compute_scores
 from reranker_distillation import generate_logits
 from tests.conftest import OverlapScorer
 
@@ -22,7 +21,7 @@ def source(tmp_path):
     rows = [RankingSample(f"a query {i % 5}", candidates=[f"passage {i}", "the same", "the same"]) for i in range(10)]
     path = tmp_path / "in.jsonl"
     write_records(path, rows)
-    return SampleFile(path, sha256(path), BadRows(skip=False))
+    return SampleFile(path, BadRows(skip=False))
 
 
 def test_rows_are_counted_once_and_without_those_that_are_there(source, tmp_path, tiny_cross_encoder):
@@ -32,7 +31,7 @@ def test_rows_are_counted_once_and_without_those_that_are_there(source, tmp_path
     plan = make_plan([source], options, [folder], "scope", "H100")
     # "the same" is one passage, and there are five query texts: ten pairs with a passage of their own, and five.
     assert (plan.queries, plan.pairs, plan.rows, plan.found) == (10, 20, 15, 0)
-    list(score_samples(list(source)[:2], Work(OverlapScorer(), "scope", [folder], 8)))
+    compute_scores(list(source)[:2], Work(OverlapScorer(), "scope", [folder], 8))
     rest = make_plan([source], options, [folder], "scope", "H100")
     assert (rest.rows, rest.found) == (15, 4)
     assert rest.tokens == pytest.approx(plan.tokens * 11 / 15)
@@ -63,7 +62,7 @@ def test_operations_of_a_forward_pass(tiny_encoder):
 def test_full_blocks_at_the_begin_are_shared():
     head = list(range(40))
     prompts = [[*head, 1], [*head, 2], [*head[:33], 0, 0], [*head[:31], 0], head[:32]]
-    assert _cached_tokens(prompts).tolist() == [0, 32, 32, 16, 16]
+    assert cached_tokens(prompts).tolist() == [0, 32, 32, 16, 16]
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tiny_data, tiny_cross_encoder, capsys):

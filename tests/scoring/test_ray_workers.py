@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from embedding_distillation import generate_logits as embed
-from rag_core.base.errors import DataError, EngineError
+from rag_core.base.errors import EngineError
 from rag_core.engines.identity import ModelInfo, describe_model
 from rag_core.engines.options import EngineOptions, RayOptions
 from rag_core.files.chunk_store import ChunkStore
@@ -264,13 +264,17 @@ def test_a_cluster_that_is_too_small(samples, tiny_cross_encoder, capsys):
     [
         (
             ["--num_workers", "2"],
-            "--num_workers, --gpus_per_worker and --ray_address are for workers. Pass --engine ray",
+            "--num_workers, --gpus_per_worker and --ray_address are for --engine ray. Pass --engine ray as well.",
         ),
-        ([*RAY, "--gpus_per_worker", "1.5"], "--gpus_per_worker is 1.5. Pass a part of one GPU, or a whole number."),
-        ([*RAY, "--num_workers", "0"], "--num_workers is 0. Pass at least 1."),
+        (
+            [*RAY, "--gpus_per_worker", "1.5"],
+            "--gpus_per_worker is 1.5. Pass a fraction of one GPU, such as 0.5, or a whole number.",
+        ),
+        ([*RAY, "--num_workers", "0"], "--num_workers is 0. Pass --num_workers 1 or more."),
         (
             [*RAY, "--gpus_per_worker", "1", "--tensor_parallel_size", "2"],
-            "--tensor_parallel_size 2 is more than --gpus_per_worker 1. A worker holds a whole copy of the teacher",
+            "--tensor_parallel_size 2 is more than --gpus_per_worker 1. A worker holds a whole copy of the teacher: "
+            "pass --gpus_per_worker 2.",
         ),
     ],
 )
@@ -291,11 +295,3 @@ def test_no_cluster_at_the_address(samples, tiny_cross_encoder):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: no Ray cluster at localhost:1 (")
-
-
-def test_an_error_travels_whole():
-    import pickle
-
-    error = pickle.loads(pickle.dumps(DataError("is empty", "Fill it", path="a.jsonl", line=3)))
-    assert str(error) == "a.jsonl:3: is empty. Fill it."
-    assert (error.what, error.remedy) == ("is empty", "Fill it")

@@ -1,6 +1,6 @@
-"""Which engine runs a model, and which model it is."""
+"""Which engine runs a model, and why."""
 
-import json
+import importlib.util
 
 import pytest
 
@@ -9,67 +9,16 @@ from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import choose_engine
 from rag_core.files.manifest import read_manifest
 from reranker_distillation import generate_logits
-from tests.tiny_qwen import DECLARED_INSTRUCTION
-
-LAST = {"pooling_mode": "lasttoken"}
-OLD_LAST = {"pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True, "include_prompt": True}
-ASKS = {"query": "Instruct: Find it\nQuery:", "document": ""}
-QWEN = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
-BERT = {"model_type": "bert", "architectures": ["BertModel"]}
-
-
-@pytest.fixture
-def embedder(tmp_path):
-    """Write the files that say what an embedder is; return its folder."""
-
-    def write(config=QWEN, layers=("Transformer", "Pooling", "Normalize"), pooling=LAST, prompts=ASKS):
-        modules = [
-            {"type": f"sentence_transformers.models.{layer}", "path": f"{i}_{layer}" if i else ""}
-            for i, layer in enumerate(layers)
-        ]
-        files = {
-            "config.json": config,
-            "modules.json": modules,
-            "config_sentence_transformers.json": {"prompts": prompts},
-            "1_Pooling/config.json": pooling,
-        }
-        (tmp_path / "1_Pooling").mkdir()
-        for name, content in files.items():
-            (tmp_path / name).write_text(json.dumps(content))
-        return str(tmp_path)
-
-    return write
-
-
-def test_kinds_of_models(tiny_qwen, tiny_encoder, tiny_cross_encoder):
-    assert describe_model(str(tiny_qwen)).kind == "llm-reranker"
-    assert describe_model(tiny_encoder).kind == "bi-encoder"
-    assert describe_model(tiny_cross_encoder).kind == "cross-encoder"
+from tests.engines.conftest import ASKS, BERT, OLD_LAST
 
 
 def test_auto_says_what_it_picked_and_why(tiny_qwen, tiny_encoder, monkeypatch):
     assert choose_engine(describe_model(tiny_encoder), "auto")[0] == "sentence-transformers"
     reranker = describe_model(str(tiny_qwen))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     engine, reason = choose_engine(reranker, "auto")
     assert engine == "transformers"
     assert reason == "config.json says Qwen3ForCausalLM: an LLM reranker; vLLM is not installed"
-
-
-@pytest.mark.parametrize("pooling", [LAST, {"pooling_mode": ["lasttoken"]}, OLD_LAST])
-@pytest.mark.parametrize("architecture", ["Qwen3ForCausalLM", "Qwen3Model"])
-@pytest.mark.parametrize("prompts", [ASKS, {"query": ASKS["query"]}])
-def test_an_llm_embedder(embedder, pooling, architecture, prompts):
-    model = embedder(QWEN | {"architectures": [architecture]}, pooling=pooling, prompts=prompts)
-    found = describe_model(model)
-    assert (found.kind, found.is_llm) == ("bi-encoder", True)
-    assert found.why == f"modules.json has a pooling layer, config.json says {architecture}"
-
-
-def test_an_llm_embedder_as_it_is_saved(tiny_llm_embedder):
-    found = describe_model(tiny_llm_embedder)
-    assert (found.is_llm, found.why) == (True, "modules.json has a pooling layer, config.json says Qwen3Model")
-    assert found.instruction == DECLARED_INSTRUCTION
 
 
 QWEN_SAYS = "modules.json has a pooling layer, config.json says Qwen3ForCausalLM"
@@ -109,11 +58,6 @@ def test_what_only_sentence_transformers_can_run(embedder, files, reason):
         )
 
 
-def test_other_models_are_no_llm_embedders(tiny_qwen, tiny_cross_encoder):
-    assert describe_model(tiny_qwen).kind == "llm-reranker"
-    assert not describe_model(tiny_cross_encoder).is_llm
-
-
 @pytest.mark.parametrize("asked", ["vllm", "transformers", "sentence-transformers"])
 def test_an_llm_embedder_runs_on_every_engine(embedder, asked):
     assert choose_engine(describe_model(embedder()), asked) == (asked, "as asked")
@@ -129,35 +73,12 @@ def test_an_llm_embedder_runs_on_every_engine(embedder, asked):
 )
 def test_auto_takes_vllm_for_an_llm_embedder_where_it_can(embedder, monkeypatch, installed, cuda, engine, reason):
     model = describe_model(embedder())
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     assert choose_engine(model, "auto") == (
         engine,
         f"modules.json has a pooling layer, config.json says Qwen3ForCausalLM: an LLM embedder; {reason}",
     )
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, True),
-        ({"config": BERT, "pooling": {"pooling_mode": "mean"}}, True),
-        ({"prompts": {"query": "Instruct: Find it\nQuery: "}}, False),
-        ({"prompts": {"query": "query: "}}, False),
-        ({"prompts": {"query": None}}, False),
-        ({"prompts": {}}, False),
-    ],
-)
-def test_an_embedder_takes_an_instruction_where_it_declares_one(embedder, files, expected):
-    model = describe_model(embedder(**files))
-    assert model.takes_instruction is expected
-    assert model.instruction == ("Find it" if expected else None)
-
-
-def test_rerankers_take_an_instruction_where_they_are_llms(tiny_qwen, tiny_encoder, tiny_cross_encoder):
-    assert describe_model(tiny_qwen).takes_instruction
-    assert not describe_model(tiny_encoder).takes_instruction
-    assert not describe_model(tiny_cross_encoder).takes_instruction
 
 
 def test_an_engine_that_cannot_run_the_model(tiny_qwen, tiny_encoder, tiny_cross_encoder):
@@ -169,29 +90,11 @@ def test_an_engine_that_cannot_run_the_model(tiny_qwen, tiny_encoder, tiny_cross
         choose_engine(describe_model(str(tiny_qwen)), "sentence-transformers")
 
 
-def test_the_identity_of_a_folder_is_its_content(tiny_encoder, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(tiny_encoder, tmp_path / "copy")
-    assert describe_model(str(copy)).identity["sha256"] == describe_model(tiny_encoder).identity["sha256"]
-    weights = copy / "model.safetensors"
-    changed = tmp_path / "changed"
-    shutil.copytree(copy, changed)
-    (changed / "model.safetensors").write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert describe_model(str(changed)).identity["sha256"] != describe_model(tiny_encoder).identity["sha256"]
-
-
 def test_a_model_that_is_not_there(tiny_data, capsys):
     assert generate_logits.main(["--teacher", "nobody/nothing", "--input_files", f"{tiny_data}/train.jsonl"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: cannot load the model 'nobody/nothing' (")
     assert "Check the name or folder" in error
-
-
-def test_a_config_of_no_known_kind(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
-    with pytest.raises(EngineError, match=r"its config\.json says BertModel"):
-        describe_model(str(tmp_path))
 
 
 def test_an_llm_reranker_through_the_stage(tiny_qwen, tiny_data, capsys):

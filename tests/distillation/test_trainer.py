@@ -12,9 +12,9 @@ from sentence_transformers import CrossEncoder
 from rag_core.base.errors import UsageError
 from rag_core.base.records import ScoredPair
 from rag_core.distillation.checkpoints import Selection
-from rag_core.distillation.dev_set import DevSet, student_scores
+from rag_core.distillation.dev_set import Candidates, DevSet
 from rag_core.distillation.student import LoraSettings
-from rag_core.files.jsonl import write_records
+from rag_core.files.jsonl import read_groups, write_records
 from tests.reranker_distillation.test_training import losses_of, triplet_groups
 
 FLAGS = ["--per_device_train_batch_size", "4", "--max_steps", "8", "--save_steps", "2"]
@@ -32,13 +32,13 @@ def unlabelled_rows():
 def dev_set(tmp_path, tiny_cross_encoder):
     """Scores with which the student agrees best at step 4: they are its own."""
     write_records(tmp_path / "dev.jsonl", unlabelled_rows())
-    groups = DevSet.read(tmp_path / "dev.jsonl").groups
+    groups = read_groups(tmp_path / "dev.jsonl", ScoredPair)
     _, output = losses_of(tmp_path / "before", tiny_cross_encoder, *FLAGS)
     then = CrossEncoder(str(partial(output) / "checkpoint-4"), model_kwargs={"attn_implementation": "eager"})
     then.max_seq_length = 64
     rows = [
         ScoredPair(pair.query_id, pair.query, pair.passage, float(score))
-        for group, scores in zip(groups, student_scores(then, groups, 4), strict=True)
+        for group, scores in zip(groups, Candidates(groups).scores(then, 4), strict=True)
         for pair, score in zip(group, scores, strict=True)
     ]
     write_records(tmp_path / "dev.jsonl", rows)

@@ -1,0 +1,91 @@
+"""A report on disk: `report.json`, `report.md`, the self-contained `report.html`, and `per_query.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_core.evaluation.rankers import FileEvaluation
+from rag_core.evaluation.report import Report, warnings
+from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
+from rag_core.files.atomic import atomic_write
+from rag_core.metrics.ranking import METRICS
+
+
+def write_report(directory: Path, report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> None:
+    """Write the four files; those that stand there are replaced."""
+    with atomic_write(directory / "report.json") as file:
+        file.write(json.dumps(report.as_json(), indent=2, ensure_ascii=False).encode() + b"\n")
+    with atomic_write(directory / "per_query.jsonl") as file:
+        for row in _per_query(evaluations):
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    with atomic_write(directory / "report.md") as file:
+        file.write(_markdown(report).encode())
+    with atomic_write(directory / "report.html") as file:
+        file.write(_html(report, evaluations, seed).encode())
+
+
+def _per_query(evaluations: Sequence[FileEvaluation]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": str(evaluation.path),
+            "query_id": sample.query_id,
+            "query": sample.query,
+            **{ranker: {m: float(values[m][i]) for m in METRICS} for ranker, values in evaluation.values.items()},
+        }
+        for evaluation in evaluations
+        for i, sample in enumerate(evaluation.samples)
+        if np.isfinite(evaluation.values["BM25"]["MAP"][i])
+    ]
+
+
+def _markdown(report: Report) -> str:
+    return _render(
+        "report.md.jinja",
+        autoescape=False,
+        report=report,
+        table=format_table(report),
+        format_changes=format_changes,
+        plain=_plain_markdown,
+    )
+
+
+def _plain_markdown(text: str) -> str:
+    """Escape a text of the data, so that Markdown shows it as it is, in one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
+
+
+def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> str:
+    from rag_core.evaluation import plots
+
+    return _render(
+        "report.html.jinja",
+        autoescape=True,
+        report=report,
+        metrics=METRICS,
+        summary=summary,
+        pictures=[
+            plots.pictures_of_file(file, evaluation, seed)
+            for file, evaluation in zip(report.files, evaluations, strict=True)
+        ],
+        training_pictures=plots.pictures_of_training(report.training),
+        latency_pictures=plots.pictures_of_latency(report),
+        latency_rows=latency_rows,
+        latency_note=latency_note,
+        depth_rows=depth_rows,
+        warnings=warnings(report),
+    )
+
+
+def _render(template: str, *, autoescape: bool, **values: Any) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("rag_core.evaluation", "."), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,54 @@
+"""The folder of a report's `ScoredPair` files, in which equal models are scored once."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rag_core.engines.options import EngineOptions
+from rag_core.files.jsonl import output_path
+from rag_core.scoring.scored_files import ScoringRun, prepare_run, read_sources
+
+logger = logging.getLogger(__name__)
+
+
+class ScoreFolder:
+    """Scores files with models, under their names in the report; what is finished is kept for the next report.
+
+    Models are equal where their weights and all that decides a score are: one of them is scored, and the others get
+    a copy of its files. Scores that were made with other settings are replaced.
+    """
+
+    def __init__(self, folder: Path, *, stage: str, skip_bad_rows: bool) -> None:
+        self._folder = folder
+        self._stage = stage
+        self._skip_bad_rows = skip_bad_rows
+        self._finished: defaultdict[str, dict[Path, Path]] = defaultdict(dict)  # by scope: input -> ScoredPair file
+
+    def score(self, models: Mapping[str, EngineOptions], paths: Sequence[Path]) -> dict[str, dict[Path, Path]]:
+        """Score each file with each model; return by name: input -> ScoredPair file `<input stem>_<name>.jsonl`.
+
+        Raises:
+            PipelineError: as `scored_files.prepare_run` and `ScoringRun.score`; the former of any model comes first.
+        """
+        if not models:
+            return {}
+        outputs = {name: {path: output_path(path, f"_{name}", self._folder) for path in paths} for name in models}
+        sources = read_sources(outputs[next(iter(outputs))], skip_bad_rows=self._skip_bad_rows)
+        runs: dict[str, ScoringRun] = {}
+        for name, options in models.items():
+            logger.info("%s: %s", name, options.model.name)
+            runs[name] = prepare_run(
+                sources, outputs[name], stage=self._stage, engine="auto", options=options, replace_stale=True
+            )
+            left = {source.path for source in runs[name].sources}
+            self._finished[runs[name].scope] |= {path: made for path, made in outputs[name].items() if path not in left}
+        for name, prepared in runs.items():
+            run = prepared.copy_finished(self._finished[prepared.scope])
+            if run.todo:
+                logger.info("score with %s", name)
+            run.score()
+            self._finished[run.scope] |= outputs[name]
+        return outputs

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all."""
+
+import pytest
+
+from rag_core.base.errors import StaleError
+from rag_core.base.records import Triplet
+from rag_core.files.atomic import atomic_write
+from rag_core.files.jsonl import read_records, write_records
+
+
+def test_equal_content_gives_equal_gzip_bytes(tmp_path):
+    record = Triplet("1", "q", "p", "n", 0.5)
+    for name in ("a", "b"):
+        write_records(tmp_path / f"{name}.jsonl.gz", [record])
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("old")
+
+    def records():
+        yield Triplet("1", "q", "p", "n", 0.5)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_records(path, records())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    assert path.read_text() == "old"
+
+
+def test_two_writers_of_one_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with atomic_write(path) as file:
+        file.write(b"first")
+        with pytest.raises(StaleError, match="another process is writing it"), atomic_write(path):
+            pass
+    assert path.read_text() == "first"
+
+
+def test_a_temporary_file_of_a_killed_run_is_taken_over(tmp_path):
+    (tmp_path / ".a.jsonl.tmp").write_text("a long rest of a run that was killed in the middle of its writing")
+    write_records(tmp_path / "a.jsonl", [Triplet("1", "q", "p", "n", 0.5)])
+    assert len(list(read_records(tmp_path / "a.jsonl", Triplet))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

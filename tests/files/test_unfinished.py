@@ -1,0 +1,87 @@
+"""Whose unfinished work a folder has, and what takes its place."""
+
+import json
+
+import pytest
+
+from rag_core.base.errors import StaleError
+from rag_core.files.manifest import Recipe, manifest_path
+from rag_core.files.unfinished import UnfinishedWork, save_whole
+
+RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
+
+
+def work_on(tmp_path, recipe=RECIPE, overwrite=False):
+    return UnfinishedWork(tmp_path / "out.jsonl", recipe, overwrite=overwrite)
+
+
+def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp_path):
+    with work_on(tmp_path) as work:
+        (work.directory / "kept").touch()
+    other = Recipe(stage="s", flags={"dtype": "bfloat16"}, inputs={"a.jsonl": "01"}, model={"name": "m"})
+    with pytest.raises(StaleError) as error, work_on(tmp_path, other):
+        pass
+    assert str(error.value) == (
+        f"{tmp_path / 'out.jsonl.partial'}: holds unfinished work made with other settings: "
+        "--dtype (was 'float32', is 'bfloat16'); the content of the input. "
+        "Use the former settings to go on, or pass --overwrite to start afresh."
+    )
+    with work_on(tmp_path, overwrite=True) as work:
+        assert (work.directory / "kept").exists()  # the same recipe: nothing to gain from starting afresh
+    with work_on(tmp_path, other, overwrite=True) as work:
+        assert not (work.directory / "kept").exists()
+    assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
+
+
+def test_a_second_process_on_the_same_output(tmp_path):
+    with work_on(tmp_path), pytest.raises(StaleError, match="another process is working on this output"):
+        work_on(tmp_path).__enter__()
+
+
+def test_of_the_processes_of_torchrun_the_first_holds_the_lock(tmp_path, monkeypatch):
+    with work_on(tmp_path):
+        monkeypatch.setenv("RANK", "1")
+        with work_on(tmp_path):
+            pass
+
+
+def test_what_a_kill_left_of_the_recipe_is_no_recipe(tmp_path):
+    with work_on(tmp_path) as work:
+        (work.directory / "recipe.json").write_text("{")
+        (work.directory / "kept").mkdir()
+    with pytest.raises(StaleError, match=r"made with other settings: recipe\.json is damaged"), work_on(tmp_path):
+        pass
+    with work_on(tmp_path, overwrite=True) as work:
+        assert sorted(path.name for path in work.directory.iterdir()) == ["lock", "recipe.json"]
+        work.remove()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    output = tmp_path / "folder" / "model"
+
+    def write(name):
+        return lambda folder: (folder / name).write_text("weights")
+
+    save_whole(output, tmp_path / "beside", write("old"))
+    manifest_path(output).write_text("of the old one")
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "half").touch()  # of a run that was killed
+    save_whole(output, tmp_path / "beside", write("new"))
+    assert [path.name for path in output.iterdir()] == ["new"]
+    assert [path.name for path in output.parent.iterdir()] == ["model"]
+    assert not (tmp_path / "beside").exists()
+
+
+def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path):
+    output = tmp_path / "model"
+    output.mkdir()
+    (output / "old").touch()
+
+    def fail(folder):
+        (folder / "half").touch()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        save_whole(output, tmp_path / "beside", fail)
+    assert [path.name for path in output.iterdir()] == ["old"]
