@@ -53,9 +53,9 @@ class LossArgs(TrainArgs):
     """Flags of the stage that are about the loss."""
 
     loss: LossName = flag(
-        "what is learned: of Triplet records the margins (margin_mse) or which is better (ranknet); of SoftLabels "
-        "records the scores up to a constant and a little their level (margin_mse+mse), their distribution (kl, "
-        "listnet) or their order (plistmle, adr_mse, lambda)",
+        "what is learned. Of Triplet records: the margins (margin_mse), or which of two is better (ranknet). Of "
+        "SoftLabels records: margins and level of the scores (margin_mse+mse), their distribution (kl, listnet), or "
+        "their order (plistmle, adr_mse, lambda)",
         "margin_mse",
     )
     margin_scale: float | None = flag(
@@ -64,12 +64,13 @@ class LossArgs(TrainArgs):
         None,
     )
     weighting: Weighting = flag(
-        "margin_mse, ranknet: a triplet counts as any other, or in proportion to the teacher's margin", "none"
+        "margin_mse, ranknet: all triplets count the same (none), or in proportion to the teacher's margin (margin)",
+        "none",
     )
     mse_weight: float = flag("margin_mse+mse: weight of the squared error of single scores", 0.1)
     score_scaling: ScoreScaling = flag(
-        "margin_mse+mse, kl, listnet: the teacher's scores as they are, or of mean 0 and standard deviation 1 in every "
-        "query (for losses of triplets: merge_scores, before create_triplets)",
+        "margin_mse+mse, kl, listnet: the teacher's scores as they are (none), or with mean 0 and standard deviation 1 "
+        "in each query (standardise); for triplets, run merge_scores before create_triplets",
         "none",
     )
     teacher_temperature: float | None = flag(

@@ -45,13 +45,13 @@ class Args(LossArgs):
         "Triplet records, made by create_triplets, or SoftLabels records, made by generate_scores", decides=False
     )
     student: str = flag(
-        "cross-encoder to train; an encoder without a scoring head gets a fresh one",
+        "cross-encoder to train, or a bi-encoder, which gets a fresh scoring head",
         "BAAI/bge-reranker-v2-m3",
         decides=False,
     )
     max_length: int = flag(
-        "tokens of query and passage together while training; the passage is cut to fit. The trained cross-encoder "
-        "reads as much as before, one that is grown from a bi-encoder as much as this",
+        "tokens of query and passage together while training; the passage is cut to fit. Afterwards a cross-encoder "
+        "reads as much as before training, and one that was grown from a bi-encoder as much as this",
         4096,
     )
 

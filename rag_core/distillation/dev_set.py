@@ -5,6 +5,7 @@ All that does not depend on the student is prepared once, when the file is read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,8 @@ class TeacherRanking:
         """Return Kendall's tau-b between a student's scores and the teacher's; 0 where the student's are all equal."""
         from scipy.stats import kendalltau
 
-        return float(np.nan_to_num(kendalltau(scores, self._scores).statistic))
+        tau = float(kendalltau(scores, self._scores).statistic)
+        return 0.0 if math.isnan(tau) else tau
 
     def ndcg(self, scores: npt.ArrayLike) -> float:
         """Return NDCG@10 of a student's scores, with the teacher's as gains, from 0 for its lowest to 1.
