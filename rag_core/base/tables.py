@@ -22,7 +22,7 @@ def format_difference(difference: float, low: float, high: float) -> str:
 
 
 def counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Lay counts out as text, a row a split."""
+    """Lay counts out as text, one row per split."""
     columns = list(next(iter(counts.values())))
     rows = [["", *(column.replace("_", " ") for column in columns)]]
     rows += [[name, *(f"{row[column]:,}" for column in columns)] for name, row in counts.items()]
