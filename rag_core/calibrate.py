@@ -1,4 +1,4 @@
-"""Make a student's scores probabilities, and carry a running system's cut-offs over to it.
+"""Turn a student's scores into probabilities, and carry a running system's cut-offs over to it.
 
 ScoredPair -> model folder with calibration.json
 
@@ -53,15 +53,17 @@ class Args(OverwriteArgs, BadRowsArgs):
 
     model: str = flag("the student: cross-encoder or embedder", decides=False)
     input_files: list[Path] = flag(
-        "a teacher's ScoredPair records, with labels where there are any; not trained on", decides=False
+        "a teacher's ScoredPair records, with labels if you have any; not the training data", decides=False
     )
-    output_dir: Path = flag("folder of the calibrated model", decides=False)
+    output_dir: Path = flag("folder for the calibrated model", decides=False)
     target: Literal["auto", "teacher", "labels"] = flag(
-        "what probabilities are fitted to; auto: the teacher's where it is an LLM reranker, else the labels", "auto"
+        "what to fit to; auto takes the teacher's probabilities if it is an LLM reranker, else the labels", "auto"
     )
-    method: Literal["platt", "temperature"] = flag("sigmoid(a * score + b), or without b", "platt")
-    old_scores: list[Path] = flag("ScoredPair records of the same pairs by the model that runs now", [], decides=False)
-    cut_offs: list[float] = flag("its cut-offs that are to be carried over (default: at nine pass rates)", [])
+    method: Literal["platt", "temperature"] = flag(
+        "platt fits sigmoid(a * score + b), temperature leaves out b", "platt"
+    )
+    old_scores: list[Path] = flag("the old model's ScoredPair records of the same pairs", [], decides=False)
+    cut_offs: list[float] = flag("the old model's cut-offs to carry over (default: those at nine pass rates)", [])
     max_length: int = flag("tokens of query and passage together", 4096)
     batch_size: int = flag("pairs in a batch", 32, decides=False)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the student", "auto")
@@ -70,7 +72,7 @@ class Args(OverwriteArgs, BadRowsArgs):
 def run(args: Args) -> Path:
     """Write the calibrated model and return its folder."""
     if args.cut_offs and not args.old_scores:
-        raise UsageError("--cut_offs are the old model's, and its scores are not given", "Pass --old_scores")
+        raise UsageError("--cut_offs need the scores of the old model", "Pass --old_scores, too")
     hashes = check_inputs([*args.input_files, *args.old_scores])
     check_output_folder(args.output_dir, [*hashes, args.model])
     from rag_core.release.calibration_data import read_calibration_data
@@ -84,9 +86,15 @@ def run(args: Args) -> Path:
 
     model = describe_model(args.model)
     if model.kind == "llm-reranker":
-        raise EngineError(f"{args.model} is an LLM reranker ({model.why})", "Its score is a log-odds as it is")
+        raise EngineError(
+            f"{args.model} is an LLM reranker ({model.why})",
+            "Its score is a log-odds: take the sigmoid",
+        )
     if model.kind == "cross-encoder" and model.export_precision:
-        raise EngineError(f"{args.model} is an export, whose head is fixed", "Calibrate its source, and export that")
+        raise EngineError(
+            f"{args.model} is an export, whose head is fixed",
+            "Calibrate the exported model, then export it",
+        )
     recipe = Recipe(stage=STAGE, flags=decisive(args) | {"target": data.target}, inputs=hashes, model=model.identity)
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)

@@ -43,25 +43,23 @@ logger = logging.getLogger(__name__)
 class Args(SeedArgs, BadRowsArgs):
     """Flags of the stage."""
 
-    teacher: str = flag("model that is to teach", decides=False)
-    student: str = flag(
-        "model that is to learn; for a cross-encoder grown from an embedder, that embedder", decides=False
-    )
+    teacher: str = flag("model to teach", decides=False)
+    student: str = flag("model to train; for a cross-encoder grown from an embedder, pass that embedder", decides=False)
     dataset: Path = flag("labelled RankingSample records of the domain", decides=False)
-    queries: int = flag("how many of them, drawn at random", 200)
+    queries: int = flag("queries to draw at random", 200)
     output_dir: Path | None = flag(
-        "folder of sample, scores and check.json (default: <dataset>_check beside it)", None, decides=False
+        "folder for sample, scores and check.json (default: <dataset>_check beside it)", None, decides=False
     )
     engine: Literal["auto", "vllm", "transformers", "sentence-transformers"] = flag(
-        "what runs the teacher", "auto", decides=False
+        "engine of the teacher", "auto", decides=False
     )
     instruction: str | None = flag(
-        "the task, as told to an LLM teacher (default: as in generate_logits)", None, decides=False
+        "task instruction for an LLM teacher (default: as in generate_logits)", None, decides=False
     )
     max_length: int = flag("tokens, as in generate_logits", 4096, decides=False)
     batch_size: int = flag("sequences in a batch", 32, decides=False)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto", decides=False)
-    force: bool = flag("go on (exit 0) on a clear no, too", False, decides=False)
+    force: bool = flag("exit with 0 even on a clear no", False, decides=False)
 
 
 def run(args: Args) -> Path:
@@ -71,7 +69,7 @@ def run(args: Args) -> Path:
         PipelineError: the verdict is no, and not `force`.
     """
     if args.queries < 2:
-        raise UsageError(f"--queries is {args.queries}", "Pass at least 2")
+        raise UsageError(f"--queries is {args.queries}", "Pass --queries 2 or more")
     from rag_core.base.tables import format_difference, format_rows
     from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
@@ -145,14 +143,14 @@ def _conclude(
     elif verdict == "unclear":
         logger.warning(
             "WARNING: unclear: %d queries do not tell whether the teacher ranks better than the student (%s). "
-            "More --queries would; a student cannot learn what its teacher does not know.",
+            "Pass more --queries: a student cannot learn what its teacher does not know.",
             queries,
             interval,
         )
     elif not args.force:
         raise PipelineError(
             f"no: the teacher ranks worse than the student on {args.dataset} ({interval}, {queries} queries)",
-            "Choose another teacher or instruction, or pass --force to go on nevertheless",
+            "Pass another --teacher or --instruction, or --force to go on nevertheless",
         )
     else:
         logger.warning("WARNING: no: the teacher ranks worse than the student (%s); going on, as forced", interval)

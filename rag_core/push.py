@@ -36,17 +36,17 @@ class Args(StageArgs):
     """Flags of the stage; the token is no flag, but HF_TOKEN, or that of `hf auth login`."""
 
     model: Path = flag("trained, calibrated or exported model folder, with a README.md")
-    repo_id: str = flag("OWNER/NAME on the hub; made where it does not exist")
-    private: Literal["true", "false"] = flag("whether only its owner sees it", "true")
-    revision: str | None = flag("branch, made where it does not exist (default: main)", None)
-    dry_run: bool = flag("list what would be sent, and send nothing", False)
+    repo_id: str = flag("OWNER/NAME on the hub; created if it does not exist")
+    private: Literal["true", "false"] = flag("whether only the owner sees it", "true")
+    revision: str | None = flag("branch, created if it does not exist (default: main)", None)
+    dry_run: bool = flag("list what would be sent, but send nothing", False)
 
 
 def run(args: Args) -> list[Path]:
-    """List what is sent, send it, and print where it stands.
+    """List what is sent, send it, and print its address.
 
     Raises:
-        PipelineError: a flag, the folder or the hub is at fault.
+        PipelineError: as `_files` and `_send`, or a name that no repository can have.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily
@@ -73,11 +73,13 @@ def _files(folder: Path) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
 
     if not folder.is_dir():
-        raise DataError("is no folder", "Name the folder of a model", path=folder)
+        raise DataError("is no folder", "Pass the folder of a model as --model", path=folder)
     if any(part.suffix == ".partial" for part in (folder.resolve(), *folder.resolve().parents)):
-        raise DataError("is unfinished", "Run the stage that writes it to its end", path=folder)
+        raise DataError("is unfinished", "Run the stage that writes it again, to its end", path=folder)
     if not any((folder / name).is_file() for name in ("config.json", "modules.json", "export.json")):
-        raise DataError("is no model (no config.json, modules.json, export.json)", "Name a model folder", path=folder)
+        raise DataError(
+            "is no model (no config.json, modules.json, export.json)", "Pass a model as --model", path=folder
+        )
     if not (folder / "README.md").is_file():
         raise DataError("has no model card", "Write README.md", path=folder)
     there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
@@ -135,9 +137,9 @@ def _send(args: Args) -> str:
         if status in (401, 403):
             raise HubError(f"{api.endpoint} refuses the token ({status})", log_in) from error
         what = f"{api.endpoint} answers {status} ({error.server_message or 'without a reason'})"
-        raise HubError(what, f"Mend that where it can be mended, {again}") from error
+        raise HubError(what, f"Fix the cause, {again}") from error
     except ValueError as error:  # the library's word for a card whose front matter the hub does not accept
-        raise HubError(" ".join(str(error).split()), "Change the file") from error
+        raise HubError(" ".join(str(error).split()), "Correct the front matter of README.md") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # one for each way of sending
         what = f"{api.endpoint} is out of reach ({error or type(error).__name__})"
         raise HubError(what, f"Check the network and HF_ENDPOINT, {again}") from error

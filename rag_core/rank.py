@@ -1,4 +1,4 @@
-"""Look at what a model does: the passages of a query in its order, and what moved since the model before.
+"""Show how a model ranks the passages of a query, and what moved against another model.
 
 passages, or a RankingSample -> a table on the screen
 
@@ -31,12 +31,12 @@ class Args(BadRowsArgs):
     """Flags of the stage."""
 
     model: str = flag("cross-encoder, embedder or LLM reranker, a folder or a hub's name")
-    before: str | None = flag("another one, to see what moved", None)
-    passages: Path = flag("one passage a line (.txt), or RankingSample records (.jsonl, .jsonl.gz)")
-    query: str | None = flag("what is asked (default: the query of the sample)", None)
+    before: str | None = flag("another model, to see what moved against it", None)
+    passages: Path = flag("one passage per line (.txt), or RankingSample records (.jsonl, .jsonl.gz)")
+    query: str | None = flag("the query (default: that of the sample)", None)
     query_id: str | None = flag("which sample of the file (default: the first)", None)
     instruction: str | None = flag(
-        "the task, as told to a model that takes one (default: as in generate_logits)", None, decides=False
+        "task instruction for a model that takes one (default: as in generate_logits)", None, decides=False
     )
     max_length: int = flag("tokens, as in generate_logits", 4096)
     batch_size: int = flag("pairs in a batch", 32)
@@ -69,12 +69,12 @@ def _sample(args: Args) -> RankingSample:
         )
     if not args.passages.name.endswith((".jsonl", ".jsonl.gz")):
         if args.query_id:
-            raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave it out")
+            raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave out --query_id")
         if not args.query or not args.query.strip():
-            raise UsageError("lines of text have no query", "Pass --query")
+            raise UsageError("lines of text have no query", "Pass --query QUERY")
         return RankingSample(args.query, candidates=_read_lines(args.passages))
     if args.query is not None and not args.query.strip():
-        raise UsageError("--query is empty", "Write a query, or leave it out")
+        raise UsageError("--query is empty", "Pass a query, or leave out --query")
     samples = read_samples(args.passages, bad_rows=BadRows(skip=args.skip_bad_rows))
     chosen = [sample for sample in samples if args.query_id in (None, sample.query_id)]
     if not chosen:
@@ -86,12 +86,12 @@ def _read_lines(path: Path) -> list[str]:
     check_inputs([path])
     passages = [line.removesuffix("\n") for _, line in read_lines(path)]
     if not passages:
-        raise DataError("holds no passages", "Write one a line", path=path)
+        raise DataError("holds no passages", "Write one passage per line", path=path)
     return passages
 
 
 def _scores(model: str, sample: RankingSample, args: Args) -> Floats:
-    """Score the candidates; the canary of a long run is for one, so a passage alone is no error."""
+    """Score the candidates, without the canary of long runs: a single passage is no error."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import choose_engine, scores_of
     from rag_core.engines.options import EngineOptions

@@ -107,6 +107,24 @@ def tiny_cross_encoder(tiny_encoder, tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def sharp_cross_encoder(tiny_cross_encoder, tmp_path_factory):
+    """The tiny cross-encoder with larger weights, so that its scores tell pairs apart by more than rounding."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from rag_core.release.saving import save_model
+
+    model = CrossEncoder(tiny_cross_encoder)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "LayerNorm" not in name and "bias" not in name:
+                values.mul_(8)
+    folder = tmp_path_factory.mktemp("sharp-cross-encoder")
+    save_model(model, folder)
+    return str(folder)
+
+
 class GivenScorer:
     """Gives the scores that a test has chosen, whatever the pairs."""
 

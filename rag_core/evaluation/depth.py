@@ -1,4 +1,4 @@
-"""How deep to rerank: the quality where the first 10, 30, 100, 1,000 of BM25's order are reranked and the rest stay."""
+"""How deep to rerank: quality when the first 10, 30, 100 or 1,000 of BM25's order are reranked and the rest stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEPTHS = (10, 30, 100, 1000)
 
 @dataclasses.dataclass(frozen=True)
 class DepthResult:
-    """The MAP of a ranker that reranks so many candidates.
+    """The MAP of a ranker that reranks the first `depth` candidates.
 
     Attributes:
         interval: 95 %, of MAP.

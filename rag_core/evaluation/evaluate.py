@@ -36,21 +36,21 @@ class EvaluateArgs(SeedArgs, BadRowsArgs):
     after: str = flag("the trained student", decides=False)
     teacher: str | None = flag("also score the files with this teacher", None, decides=False)
     teacher_scores: list[Path] = flag(
-        "or take its scores: ScoredPair files, one for each file, in their order", [], decides=False
+        "instead of --teacher: its ScoredPair files, one per evaluated file, in their order", [], decides=False
     )
-    in_domain: list[Path] = flag("labelled samples of the domain that was trained on", decides=False)
+    in_domain: list[Path] = flag("labelled samples of the training domain", decides=False)
     out_of_domain: list[Path] = flag("labelled samples of other domains", [], decides=False)
     trade_off: list[Path] = flag(
-        "further trained models, whose merge curves are drawn beside that of after", [], decides=False
+        "further trained models; their merge curves are drawn beside that of --after", [], decides=False
     )
-    output_dir: Path = flag("folder of report and scores", decides=False)
-    instruction: str | None = flag("the task, as told to an LLM teacher (default: as in generate_logits)", None)
+    output_dir: Path = flag("folder for report and scores", decides=False)
+    instruction: str | None = flag("task instruction for an LLM teacher (default: as in generate_logits)", None)
     batch_size: int = flag("pairs in a batch", 32, decides=False)
     max_length: int = flag("tokens of query and passage together", 4096)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of before and after", "auto")
-    latency: bool = flag("also measure time, size and memory of the models, and how deep reranking helps", False)
-    latency_queries: int = flag("how many queries are timed, at each number of candidates", 50)
-    also: list[str] = flag("further models for the page on latency: smaller files of after, say", [], decides=False)
+    latency: bool = flag("also measure time, size and memory of the models, and MAP by reranking depth", False)
+    latency_queries: int = flag("queries to time, at each number of candidates", 50)
+    also: list[str] = flag("--latency: further models to measure, e.g. an int8 export of --after", [], decides=False)
     expect: Path | None = flag(
         "JSON list of expected figures; a deviation, up or down, is an error", None, decides=False
     )
@@ -109,24 +109,26 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
 
 def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
     if len({path.name for path in files}) < len(files):
-        raise UsageError("two files have the same name", "Rename one: figures are told apart by the file's name")
+        raise UsageError("two files have the same name", "Rename one: the report names a file without its folder")
     if args.teacher and args.teacher_scores:
         raise UsageError("both --teacher and --teacher_scores are given", "Pass one of them")
     if args.teacher_scores and len(args.teacher_scores) != len(files):
         raise UsageError(
             f"{len(args.teacher_scores)} files of teacher scores for {len(files)} files",
-            "Pass one for each of --in_domain and --out_of_domain, in their order",
+            "Pass --teacher_scores with one file per file of --in_domain and --out_of_domain, in their order",
         )
     if args.also and not args.latency:
-        raise UsageError("--also models stand on the page on latency only", "Pass --latency, too")
+        raise UsageError("--also is for --latency", "Pass --latency, too")
     if args.latency and args.latency_queries < 2:
-        raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass at least 2")
+        raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass --latency_queries 2 or more")
     if args.instruction and not args.teacher:
-        raise UsageError("--instruction is told to the teacher, and there is none", "Pass --teacher, or leave it out")
+        raise UsageError(
+            "--instruction is for a teacher, which is missing", "Pass --teacher, or leave out --instruction"
+        )
 
 
 def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
-    """See that what is measured after the scoring can be: the candidates of the first file, and further models."""
+    """See before the scoring that latency can be measured: enough passages in the first file, and models that load."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import choose_engine
     from rag_core.evaluation.latency import DEPTHS
@@ -134,8 +136,8 @@ def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
     distinct = len({text for sample in samples for text, _ in sample.passages()})
     if distinct < DEPTHS[0]:
         raise DataError(
-            f"has {distinct} distinct passages, and latency takes {DEPTHS[0]}",
-            "Name a larger file first, or leave out --latency",
+            f"has {distinct} distinct passages, and --latency needs {DEPTHS[0]}",
+            "Pass a larger file first in --in_domain, or leave out --latency",
             path=args.in_domain[0],
         )
     for model in args.also:
@@ -153,7 +155,7 @@ def _models(args: EvaluateArgs) -> dict[Ranker, str]:
 
 
 def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
-    """Return how each model is run that is not known by its scores only."""
+    """Return how each model runs; a teacher of which only scores are given does not."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
 

@@ -40,7 +40,7 @@ Requests = dict[int, list[tuple[str, list[str]]]]
 
 @dataclasses.dataclass(frozen=True)
 class RerankingTime:
-    """Of the queries with so many candidates each: how many a second, and milliseconds of one."""
+    """How fast queries are reranked at one number of candidates; p50 and p95 are milliseconds of a query."""
 
     queries_per_second: float
     p50: float
@@ -52,12 +52,12 @@ class Latency:
     """What a model costs.
 
     Attributes:
-        embeds: whether it is an embedder: then its passages were embedded beforehand, and a query is embedded and
-            compared with their vectors.
+        embeds: whether it is an embedder. Its passages are embedded beforehand; timed is embedding the query and
+            comparing it with their vectors.
         threads: of a matrix product.
         disk_bytes: of all files of the model.
         peak_bytes: of the process's memory, with the libraries and the texts.
-        passages_per_second: that an embedder embeds; `None` of others.
+        passages_per_second: how fast an embedder embeds them; `None` of other models.
         reranking: by number of candidates.
     """
 
@@ -116,7 +116,7 @@ class LatencyReport:
 
 
 def make_requests(samples: Sequence[RankingSample], queries: int) -> Requests:
-    """Return queries with exactly as many passages as each of `DEPTHS` says, as far as the samples have so many.
+    """Return queries by number of passages: each of `DEPTHS` for which the samples have enough.
 
     A query's own candidates come first; where they are too few, other queries' fill up.
     """
@@ -133,7 +133,7 @@ def make_requests(samples: Sequence[RankingSample], queries: int) -> Requests:
 
 
 def measure_apart(options: EngineOptions, requests: Requests) -> Latency:
-    """Measure a model in a new process, whose peak memory is of this model alone.
+    """Measure a model in a process of its own, so that the peak memory is this model's.
 
     Raises:
         EngineError: as `load_model`.
@@ -195,7 +195,7 @@ def _time_embedder(
 
 
 def _embed(model: TextEncoder, requests: Requests) -> tuple[dict[str, Floats], float]:
-    """Return the vectors of all passages, and how many were embedded a second."""
+    """Return the vectors of all passages, and how many are embedded per second."""
     texts = list(dict.fromkeys(text for rows in requests.values() for _, passages in rows for text in passages))
     model.encode(texts[:_WARM_UP], "passage")
     started = time.perf_counter()

@@ -97,7 +97,7 @@ def sigmoid(scores: npt.ArrayLike) -> Values:
 
 
 def is_held_out(query: str) -> bool:
-    """Tell which half a query is in; the same text is always in the same, see `SPLIT`."""
+    """Tell whether a query is in the half that measures; it depends on the text only, see `SPLIT`."""
     return hashlib.sha256(query.encode()).digest()[0] % 2 == 1
 
 
@@ -105,7 +105,7 @@ def fit(scores: Values, targets: Values, method: Method) -> Scaling:
     """Minimise the cross-entropy of the probabilities and their targets, by Newton's method.
 
     Labels (every target 0 or 1) are taken as Platt (1999) does, as (n + 1) / (n + 2) and 1 / (n + 2) with n the number
-    of such labels, so that classes that scores divide without error do not ask for an infinite slope.
+    of such labels, so that classes which scores separate without error do not lead to an infinite slope.
 
     Args:
         scores, targets: shape (pairs,); the targets are probabilities.
@@ -119,7 +119,9 @@ def fit(scores: Values, targets: Values, method: Method) -> Scaling:
     spread = float(scores.std())
     if spread == 0 or targets.std() == 0:
         what = "scores" if spread == 0 else "targets"
-        raise DataError(f"the {what} of the pairs to fit on are all the same", "Pass other pairs, or another model")
+        raise DataError(
+            f"the {what} of the pairs to fit on are all the same", "Pass other --input_files or another --model"
+        )
     shift = float(scores.mean()) if method == "platt" else 0.0
     design = np.stack([(scores - shift) / spread, np.ones_like(scores)], axis=1)[
         :, : 1 if method == "temperature" else 2
@@ -172,7 +174,7 @@ def reliability(probabilities: Values, targets: Values) -> list[Bin]:
 
 
 def expected_calibration_error(probabilities: Values, targets: Values) -> float:
-    """Return the mean over the pairs of how far their bin's mean probability is from its mean target."""
+    """Return the mean distance between mean probability and mean target of a bin, weighted by its pairs."""
     bins = reliability(probabilities, targets)
     return sum(bin.pairs * abs(bin.probability - bin.target) for bin in bins) / len(targets)
 
@@ -200,8 +202,8 @@ def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[t
         module for module in encoder.modules() if isinstance(module, torch.nn.Linear) and module.out_features == 1
     ]
     if not linear or (scaling.intercept and linear[-1].bias is None):
-        what = "no offset that an intercept could be added to" if linear else "no linear layer of one output at its end"
-        raise EngineError(f"{model} has {what}", "Pass --method temperature" if linear else "Choose another model")
+        what = "no bias that could take the intercept" if linear else "no linear layer with one output at its end"
+        raise EngineError(f"{model} has {what}", "Pass --method temperature" if linear else "Pass another --model")
     with torch.no_grad():
         linear[-1].weight.mul_(scaling.slope)
         if linear[-1].bias is not None:
@@ -214,7 +216,7 @@ def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[t
         raise EngineError(
             f"the probabilities of the saved model differ from the scaled scores by up to {error:.2g}: "
             "its score is not the output of its last linear layer",
-            "Choose another model",
+            "Pass another --model",
         )
 
 

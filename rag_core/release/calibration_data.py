@@ -46,7 +46,7 @@ class CalibrationData:
         held_out: of each pair, whether it measures; the others are fitted on.
         targets: what its probability should be, NaN where that is not known; by where it comes from.
         target: the one that is fitted to.
-        old: of each pair, the score of the model that runs now.
+        old: of each pair, the score of the old model.
     """
 
     pairs: list[tuple[str, str]]
@@ -77,8 +77,8 @@ class CalibrationData:
         errors = {of: self._errors(targets, probabilities) for of, targets in self.targets.items()}
         if errors[self.target]["after"] >= errors[self.target]["before"]:
             logger.warning(
-                "WARNING: on the held-out pairs the calibration error rises from %.4f to %.4f; more pairs "
-                "(--input_files) than these %d would fit better",
+                "WARNING: on the held-out pairs the calibration error rises from %.4f to %.4f; pass --input_files with "
+                "more pairs than the %d that were fitted on",
                 *(errors[self.target]["before"], errors[self.target]["after"], int(fitted.sum())),
             )
         folded = unit == "logit"
@@ -121,10 +121,10 @@ class CalibrationData:
         asked = cut_offs or default_cut_offs(self.old[~self.held_out])
         mapped = map_cut_offs(asked, self.old, new, self.held_out, self.targets.get("labels"))
         difference = largest_difference(mapped)
-        said = "pass rates of old and new cut-offs differ by %.1f points at most, on pairs that were not fitted on"
+        said = "on the held-out pairs, the pass rates of old and new cut-offs differ by at most %.1f points"
         logger.info(said, 100 * difference)
         if difference > _MOST_DIFFERENCE:
-            logger.warning("WARNING: that is more than 2 points; more pairs (--input_files) would make it less")
+            logger.warning("WARNING: that is more than 2 points; pass --input_files with more pairs")
 
         def probability(cut_off: float) -> float:
             return float(sigmoid(cut_off) if folded else scaling(cut_off))
@@ -145,14 +145,14 @@ def read_calibration_data(
     target: Literal["auto", "teacher", "labels"],
     old_scores: Sequence[Path],
 ) -> CalibrationData:
-    """Put together what the files say of the pairs.
+    """Collect targets and old scores of the pairs, and divide the queries into halves.
 
     Args:
         groups: the teacher's scores, query by query.
         units: of its scores, from the manifests; `None` where there is none.
 
     Raises:
-        PipelineError: nothing can be fitted to, or the old scores lack a pair.
+        PipelineError: there is nothing to fit to, or the old scores lack a pair.
     """
     rows = list(chain.from_iterable(groups))
     labels = np.array([np.nan if row.label is None else row.label for row in rows], dtype=np.float64)
@@ -170,8 +170,8 @@ def read_calibration_data(
         if len(set(values[np.isfinite(values)])) < 2:
             raise DataError(
                 f"of {len(groups)} queries, the half that {'measures' if half is held_out else 'is fitted on'} has "
-                "pairs of one kind only",
-                "Pass more queries",
+                "pairs with one target only",
+                "Pass --input_files with more queries",
             )
     old = _read_old_scores(old_scores, rows) if old_scores else None
     return CalibrationData([(row.query, row.passage) for row in rows], held_out, targets, chosen, old)
@@ -181,16 +181,16 @@ def _choose_target(
     asked: Literal["auto", "teacher", "labels"], units: Collection[str | None], labelled: bool
 ) -> Target:
     if asked == "teacher" and "cosine" in units:
-        raise UsageError("the teacher's scores are cosines, which are no probabilities", "Pass --target labels")
+        raise UsageError("the teacher's scores are cosines, not probabilities", "Pass --target labels")
     if asked == "teacher" or (asked == "auto" and set(units) == {"log-odds"}):
         return "teacher"
     if labelled:
         return "labels"
     said = ", ".join(sorted(unit or "of an unknown unit" for unit in units))
-    remedy = "Pass files with labels of both kinds"
+    remedy = "Pass --input_files with labels of 0 and of 1"
     if asked == "auto" and "cosine" not in units:
-        remedy += ", or --target teacher where the scores are the log-odds of relevance"
-    raise DataError(f"there are no labels to fit to (the teacher's scores are {said}, no probabilities)", remedy)
+        remedy += ", or --target teacher if the scores are the log-odds of relevance"
+    raise DataError(f"there are no labels to fit to (the teacher's scores are {said}, not probabilities)", remedy)
 
 
 def _read_old_scores(paths: Sequence[Path], rows: Sequence[ScoredPair]) -> Values:
@@ -200,6 +200,6 @@ def _read_old_scores(paths: Sequence[Path], rows: Sequence[ScoredPair]) -> Value
     except KeyError as error:
         raise DataError(
             f"has no score for query {error.args[0][0][:40]!r} and passage {error.args[0][1][:60]!r}",
-            "Score the same samples with the model that runs now (generate_logits)",
+            "Score the same samples with the old model (generate_logits)",
             path=paths[0],
         ) from error

@@ -33,7 +33,7 @@ _LARGEST_FILE = 1_900_000_000  # bytes; a protobuf holds 2 GiB
 
 
 def check_packages(form: Format) -> None:
-    """See that what a format needs is installed.
+    """See that the packages of a format are installed.
 
     Raises:
         EngineError: a package is not.
@@ -50,9 +50,9 @@ class PlainGraph:
 
     Args:
         model: the student.
-        folder: of the graph, for the time that it is needed.
-        calibration: pairs by which int8 sets the ranges of activations; without any, onnxruntime sets them as it runs
-            (dynamic), and OpenVINO keeps activations as they are (weights only).
+        folder: where the graph stands as long as it is needed.
+        calibration: pairs for static int8; without any, onnxruntime sets the ranges of activations at run time
+            (dynamic), and OpenVINO leaves activations in float32 (weights only).
 
     Raises:
         EngineError: the model is an LLM, or cannot be loaded.
@@ -118,7 +118,7 @@ def _load(model: ModelInfo) -> CrossEncoder | SentenceTransformer:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     if model.kind == "llm-reranker":
-        raise EngineError(f"{model.name} is an LLM ({model.why})", "Export a student: a cross-encoder or an embedder")
+        raise EngineError(f"{model.name} is an LLM ({model.why})", "Pass --model with a cross-encoder or an embedder")
     try:
         loaded = (CrossEncoder if model.kind == "cross-encoder" else SentenceTransformer)(
             model.name, device="cpu", model_kwargs={"dtype": "float32", "attn_implementation": "eager"}

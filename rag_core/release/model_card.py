@@ -41,7 +41,7 @@ A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels 
 {snippet}
 ```
 
-{meaning} How well it ranks is for `evaluate` to say. It was trained by:
+{meaning} Run `evaluate` to measure it. It was trained by:
 
 ```bash
 {command}
@@ -56,7 +56,7 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
             "from sentence_transformers import CrossEncoder\n\n"
             'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
         ),
-        "meaning": "Scores compare passages of one query; they are probabilities where a calibration stands below.",
+        "meaning": "Scores compare passages of one query. They are probabilities if a calibration stands below.",
     },
     "bi-encoder": {
         "task": "sentence-similarity",
@@ -74,7 +74,7 @@ _EXPORT = """\
 ## Export
 
 A graph for {runtime} in {precision}, with pooling and head in it; sentence-transformers does not load it. `export.json`
-says what goes in, what comes out, and which prompts stand before an embedder's texts; `tokenizer.json` cuts and pads.
+describes inputs, output and an embedder's prompts; `tokenizer.json` truncates and pads.
 
 ```bash
 python -m rag_core.rank --model {name} --query "a query" --passages passages.txt
@@ -92,7 +92,7 @@ _DATA = {
 
 
 def shown_command(module: str, args: StageArgs) -> str:
-    """Return the command of a stage: the flags that are not at their defaults, and of paths the last part."""
+    """Return the command of a stage: flags that are not at their defaults, paths without folders."""
     words = ["python", "-m", module]
     for field in flags_of(type(args)):
         value = getattr(args, field.name)

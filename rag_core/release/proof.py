@@ -69,27 +69,27 @@ class Proof:
         return [*rows, ["largest difference", "", f"{self.largest_difference:.4g}", deviation]]
 
     def fault(self, precision: Precision, max_map_drop: float) -> str | None:
-        """Return why the export is refused, `None` where it ranks as its source; warn of what the data cannot tell.
+        """Return why the export is refused, `None` if it ranks as its source; warn if the data cannot tell.
 
         Args:
-            max_map_drop: that is allowed, where there are labels.
+            max_map_drop: largest loss of MAP that is accepted, if there are labels.
         """
         change = self.changes.get("MAP")
         if change and change.difference < -max_map_drop:
             return (
-                f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], where "
-                f"--max_map_drop {max_map_drop:g} is allowed"
+                f"the export loses {-change.difference:.4f} of MAP [{-change.high:.4f}, {-change.low:.4f}], and "
+                f"--max_map_drop allows {max_map_drop:g}"
             )
         if change and change.low < -max_map_drop:
             logger.warning(
-                "WARNING: %d queries leave room for a loss of %.4f of MAP, more than --max_map_drop %g; "
-                "more labelled queries (--dataset) would tell",
+                "WARNING: on these %d queries the loss of MAP may be %.4f, more than --max_map_drop %g; "
+                "pass a --dataset with more labelled queries",
                 *(self.queries, -change.low, max_map_drop),
             )
         if not change:
             logger.warning(
-                "WARNING: fewer than 2 queries have a positive and a negative, so not MAP decides but the order of "
-                "all candidates (Kendall's tau of at least %g)",
+                "WARNING: fewer than 2 queries have a positive and a negative, so MAP is not measured: the order of "
+                "all candidates decides (Kendall's tau must be at least %g)",
                 _LEAST_TAU,
             )
         if not change and not self.kendall_tau >= _LEAST_TAU:

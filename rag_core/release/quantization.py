@@ -96,7 +96,7 @@ def products_in(graph: Path, parts: Sequence[str]) -> list[str]:
         inside = [name for name, modules in products.items() if pattern.search(modules)]
         if not inside:
             known = ", ".join(dict.fromkeys(chain.from_iterable(parts_of(graph))))
-            raise UsageError(f"--exclude {part} is in the path of no matrix product", f"There are {known}")
+            raise UsageError(f"--exclude {part} matches no matrix product", f"Pass parts of their paths: {known}")
         found |= dict.fromkeys(inside)
     return list(found)
 

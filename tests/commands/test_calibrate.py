@@ -56,7 +56,7 @@ def test_the_calibrated_folder_predicts_probabilities(tiny_cross_encoder, scored
     assert calibrate.main(command) == 0
     output = capsys.readouterr()
     assert "fitted to the teacher's probabilities" in output.err
-    assert "points at most, on pairs that were not fitted on" in output.err
+    assert "on the held-out pairs, the pass rates of old and new cut-offs differ by at most" in output.err
     found = content(folder)
     assert (found["slope"], found["intercept"]) == (pytest.approx(30, rel=0.01), pytest.approx(-2, abs=0.05))
     assert found["errors"]["teacher"]["after"] < 0.01 < found["errors"]["teacher"]["before"]
@@ -105,12 +105,12 @@ def test_an_embedder_stays_as_it_is_and_has_the_figures_beside_it(tiny_encoder, 
         (
             "cosine",
             [],
-            "there are no labels to fit to (the teacher's scores are cosine, no probabilities). Pass files ",
+            "there are no labels to fit to (the teacher's scores are cosine, not probabilities). Pass --input_files ",
         ),
-        (None, [], "or --target teacher where the scores are the log-odds of relevance."),
-        ("cosine", ["--target", "teacher"], "scores are cosines, which are no probabilities. Pass --target labels."),
+        (None, [], "or --target teacher if the scores are the log-odds of relevance."),
+        ("cosine", ["--target", "teacher"], "scores are cosines, not probabilities. Pass --target labels."),
         ("log-odds", ["--target", "labels"], "there are no labels to fit to"),
-        ("log-odds", ["--cut_offs", "1"], "its scores are not given. Pass --old_scores."),
+        ("log-odds", ["--cut_offs", "1"], "--cut_offs need the scores of the old model. Pass --old_scores, too."),
         ("log-odds", ["--output_dir", "no/model"], "no/model, which is read. Name a folder of its own"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_worse_teacher_stops_unless_forced(check, tmp_path, capsys):
     assert check("fair", "good") == 1
     error = capsys.readouterr().err
     assert "Error: no: the teacher ranks worse than the student on" in error
-    assert "Choose another teacher or instruction, or pass --force to go on nevertheless." in error
+    assert "Pass another --teacher or --instruction, or --force to go on nevertheless." in error
     assert content(tmp_path)["verdict"] == "no"
     assert check("fair", "good", "--force") == 0
     assert "going on, as forced" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Exports of tiny models: they run without torch, rank as before, and broken ones are refused."""
 
-import dataclasses
 import json
 import re
 import shlex
@@ -14,29 +13,17 @@ import numpy as np
 import pytest
 
 from rag_core import export
-from rag_core.base.records import RankingSample
 from rag_core.engines.exported_engine import load_exported
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_model
 from rag_core.engines.options import EngineOptions
-from rag_core.metrics.significance import Change
 from rag_core.release import graph, proof
-from rag_core.release.proof import Proof, prove
-from rag_core.release.quantization import products_in
-from rag_core.release.saving import save_model
 from reranker_distillation import evaluate
 from tests.conftest import ROOT, TINY, marked_code
+from tests.exports import MARKS, PAIRS, TEXTS, error_of
 
-pytestmark = [
-    pytest.mark.skipif(
-        any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
-        reason="onnxruntime is not installed (extra export)",
-    ),
-    pytest.mark.filterwarnings("ignore"),  # what the exporters warn of is not ours to mend
-]
+pytestmark = MARKS
 
-PAIRS = [("how are caves made", "melt water carves them"), ("how are caves made", "a cave"), ("ants", "the fence")]
-TEXTS = ["how are caves made", *(text for _, text in PAIRS)]
 NEEDED = ["onnxruntime", "tokenizers", "numpy"]  # as docs/EXPORT.md says
 
 
@@ -54,25 +41,9 @@ def example(folder, rows):
 
 
 @pytest.fixture(scope="module")
-def student(tiny_cross_encoder, tmp_path_factory):
-    """The tiny cross-encoder with larger weights, so that its scores tell pairs apart by more than rounding."""
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    model = CrossEncoder(tiny_cross_encoder)
-    with torch.no_grad():
-        for name, values in model.named_parameters():
-            if "LayerNorm" not in name and "bias" not in name:
-                values.mul_(8)
-    folder = tmp_path_factory.mktemp("student")
-    save_model(model, folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def exported(student, tmp_path_factory):
+def exported(sharp_cross_encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "fp32"
-    assert run(student, folder) == 0
+    assert run(sharp_cross_encoder, folder) == 0
     return folder
 
 
@@ -105,13 +76,15 @@ def python(request):
     "python", ["this environment", pytest.param("a new environment", marks=pytest.mark.slow)], indirect=True
 )
 def test_the_lines_of_the_page_score_without_torch(
-    python, exported, exported_embedder, student, tiny_encoder, tmp_path
+    python, exported, exported_embedder, sharp_cross_encoder, tiny_encoder, tmp_path
 ):
     def compute(folder, rows):
         command = [python, "-I", "-c", example(folder, rows)]  # -I: nothing of this checkout or of PYTHONPATH
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout)
 
-    source = load_model("sentence-transformers", EngineOptions(describe_model(student), dtype="float32"), PAIRS)
+    source = load_model(
+        "sentence-transformers", EngineOptions(describe_model(sharp_cross_encoder), dtype="float32"), PAIRS
+    )
     scores = compute(exported, PAIRS)
     np.testing.assert_allclose(scores, source.score(PAIRS), rtol=0, atol=1e-5)
     assert np.argsort(scores).tolist() == np.argsort(source.score(PAIRS)).tolist()
@@ -139,26 +112,10 @@ def test_the_proof_stands_beside_the_graph(exported):
     assert b"site-packages" not in (exported / "model.onnx").read_bytes()  # where torch notes who called what
 
 
-def test_an_embedder_and_its_prompts(exported_embedder, tiny_encoder):
-    source = load_model("sentence-transformers", EngineOptions(describe_model(tiny_encoder), dtype="float32"), PAIRS)
-    texts = ["one text", "another, which is longer than the first"]
-    for role in ("query", "passage"):
-        found = load_exported(exported_embedder).encode(texts, role)
-        np.testing.assert_allclose(found, source.encode(texts, role), rtol=0, atol=1e-5)
-
-
 def operators(folder):
     import onnx
 
     return {node.op_type for node in onnx.load(folder / "model.onnx", load_external_data=False).graph.node}
-
-
-def error_of(folder, exact):
-    """Root mean square of the differences of scores, in standard deviations of the exact ones."""
-    samples = [json.loads(line) for line in (TINY / "test.jsonl").read_text().splitlines()]
-    pairs = [(sample["query"], text) for sample in samples for text in sample["positive"] + sample["negative"]]
-    scores, reference = (load_exported(path).score(pairs) for path in (folder, exact))
-    return float(np.sqrt(np.mean((scores - reference) ** 2)) / reference.std())
 
 
 def size(folder):
@@ -171,9 +128,9 @@ STATIC = ["--calibration_file", f"{TINY}/train.jsonl"]
 @pytest.mark.parametrize(
     ("flags", "quantised"), [([], "DynamicQuantizeLinear"), (STATIC, "QuantizeLinear")], ids=["dynamic", "static"]
 )
-def test_int8_is_smaller_and_close(flags, quantised, exported, student, tmp_path):
+def test_int8_is_smaller_and_close(flags, quantised, exported, sharp_cross_encoder, tmp_path):
     out = tmp_path / "int8"
-    assert run(student, out, "--precision", "int8", "--max_map_drop", "1", *flags) == 0
+    assert run(sharp_cross_encoder, out, "--precision", "int8", "--max_map_drop", "1", *flags) == 0
     assert 0 < error_of(out, exported) < 0.5  # of zeros it is 1 and more
     assert size(out) < 0.9 * size(exported)
     assert operators(out) & {"DynamicQuantizeLinear", "QuantizeLinear"} == {quantised}
@@ -188,8 +145,8 @@ def test_int8_is_smaller_and_close(flags, quantised, exported, student, tmp_path
         (["--precision", "int8", *STATIC], "static", 0.5),
     ],
 )
-def test_openvino(flags, way, most, exported, student, tmp_path, capfd):
-    assert run(student, tmp_path / "ov", "--format", "openvino", "--max_map_drop", "1", *flags) == 0
+def test_openvino(flags, way, most, exported, sharp_cross_encoder, tmp_path, capfd):
+    assert run(sharp_cross_encoder, tmp_path / "ov", "--format", "openvino", "--max_map_drop", "1", *flags) == 0
     assert error_of(tmp_path / "ov", exported) < most
     assert json.loads((tmp_path / "ov" / "export.json").read_text())["quantisation"] == way
     assert {line[:1] for line in capfd.readouterr().out.splitlines()[:-1]} == {
@@ -230,35 +187,7 @@ def test_a_sigmoid_too_many_is_refused(tiny_cross_encoder, tmp_path, monkeypatch
     assert "scores of the export differ by up to" in capsys.readouterr().err
 
 
-SAME = Change(difference=0.0, relative=0.0, low=0.0, high=0.0, p_value=1.0)
-
-
-def test_int8_that_ranks_alike_but_scores_otherwise_is_refused():
-    proof = Proof(9, 90, 1.0, 0.5, 1.0, {"MAP": SAME}, {})
-    assert proof.fault("int8", 0.005) is None
-    worse = dataclasses.replace(proof, largest_difference=5.5)
-    expected = "scores of the export differ by up to 5.5 in int8, where the source's have a standard deviation of 1"
-    assert worse.fault("int8", 0.005) == expected
-
-
-def test_what_the_data_cannot_tell_is_said(caplog):
-    caplog.set_level("WARNING")
-    unsure = {"MAP": dataclasses.replace(SAME, difference=-0.001, low=-0.02, high=0.01)}
-    assert Proof(9, 90, 1.0, 0.5, 1.0, unsure, {}).fault("int8", 0.005) is None
-    assert "9 queries leave room for a loss of 0.0200 of MAP, more than --max_map_drop 0.005" in caplog.text
-    assert Proof(9, 90, 0.95, 0.5, 1.0, {}, {}).fault("int8", 0.005) is None
-    assert "not MAP decides but the order of all candidates (Kendall's tau of at least 0.9)" in caplog.text
-    assert "ranks candidates differently" in Proof(9, 90, 0.8, 0.5, 1.0, {}, {}).fault("int8", 0.005)
-
-
-@pytest.mark.parametrize("max_length", [None, 12])
-def test_both_are_cut_alike(max_length, student, exported):
-    long = [RankingSample("how are caves made", candidates=[f"{'word ' * 20}{text}", text]) for _, text in PAIRS]
-    proof = prove(describe_model(student), exported, long, max_length, seed=1)
-    assert proof.largest_difference < 1e-4 * proof.score_deviation
-
-
-def test_a_drop_is_refused_and_what_stands_there_stays(exported, student, monkeypatch, capsys):
+def test_a_drop_is_refused_and_what_stands_there_stays(exported, sharp_cross_encoder, monkeypatch, capsys):
     before = (exported / "model.onnx").read_bytes()
     samples = [json.loads(line) for line in (TINY / "test.jsonl").read_text().splitlines()]
     negatives = {(sample["query"], text) for sample in samples for text in sample["negative"]}
@@ -269,8 +198,8 @@ def test_a_drop_is_refused_and_what_stands_there_stays(exported, student, monkey
         def score(self, pairs):
             return np.array([pair in negatives for pair in pairs], dtype=np.float32)
 
-    monkeypatch.setattr("rag_core.release.proof.load_exported", lambda folder, max_length: Wrong())
-    assert run(student, exported, "--precision", "int8", "--overwrite", "--max_map_drop", "0") == 1
+    monkeypatch.setattr(proof, "load_exported", lambda folder, max_length: Wrong())
+    assert run(sharp_cross_encoder, exported, "--precision", "int8", "--overwrite", "--max_map_drop", "0") == 1
     assert "Error: the export loses 0." in capsys.readouterr().err
     assert (exported / "model.onnx").read_bytes() == before
 
@@ -295,7 +224,10 @@ def test_what_each_part_costs_is_measured_for_the_remedy(tiny_cross_encoder, tmp
     ("flags", "message"),
     [
         (["--exclude", "x"], "--calibration_file and --exclude are for int8"),
-        (["--max_map_drop", "-1"], "--calibration_pairs must be above 0"),
+        (
+            ["--max_map_drop", "-1"],
+            "Pass --calibration_pairs 1 or more, and --max_map_drop 0 or more.",
+        ),
     ],
 )
 def test_flags_without_effect(flags, message, tmp_path, capsys):
@@ -303,61 +235,30 @@ def test_flags_without_effect(flags, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_weights_of_a_large_model_stand_beside_the_graph(precision, exported, student, tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "_LARGEST_FILE", 0)
-    out = tmp_path / "out"
-    assert run(student, out, "--precision", precision, "--max_map_drop", "1") == 0
-    assert {"model.onnx", "model.onnx.data"} <= {path.name for path in out.iterdir()}
-    assert error_of(out, exported) < (1e-4 if precision == "fp32" else 0.5)
-
-
-def test_an_export_is_evaluated_like_any_model(exported, student, tmp_path):
-    flags = ["--before", student, "--after", str(exported), "--in_domain", f"{TINY}/test.jsonl"]
+def test_an_export_is_evaluated_like_any_model(exported, sharp_cross_encoder, tmp_path):
+    flags = ["--before", sharp_cross_encoder, "--after", str(exported), "--in_domain", f"{TINY}/test.jsonl"]
     assert evaluate.main([*flags, "--output_dir", str(tmp_path), "--dtype", "float32", "--log_level", "error"]) == 0
     means = json.loads((tmp_path / "report.json").read_text())["files"][0]["means"]
     assert means["before"] == means["after"]
 
 
-def test_an_excluded_part_that_is_nowhere_is_named(student, tmp_path, capsys):
+def test_an_excluded_part_that_is_nowhere_is_named(sharp_cross_encoder, tmp_path, capsys):
     flags = ["--precision", "int8", "--max_map_drop", "1", "--exclude"]
-    assert run(student, tmp_path / "out", *flags, "layer.0", "layer.9") == 2
+    assert run(sharp_cross_encoder, tmp_path / "out", *flags, "layer.0", "layer.9") == 2
     error = capsys.readouterr().err
-    assert "--exclude layer.9 is in the path of no matrix product. There are layer.*.attention.self, " in error
-    assert run(student, tmp_path / "out", *flags, "layer.0") == 0  # the attempt before is not in the way
+    assert "--exclude layer.9 matches no matrix product. Pass parts of their paths: layer.*.attention.self, " in error
+    assert run(sharp_cross_encoder, tmp_path / "out", *flags, "layer.0") == 0  # the attempt before is not in the way
     assert json.loads((tmp_path / "out" / "export.json").read_text())["left_in_fp32"] == ["layer.0"]
 
 
-def test_a_part_is_whole_names(student, tmp_path):
-    plain = graph.PlainGraph(describe_model(student), tmp_path)
-    of_output, of_attention, of_both = (
-        set(products_in(plain.path, [part])) for part in ("layer.*.output", "attention.output", "output")
-    )
-    assert of_output and of_attention and not of_output & of_attention
-    assert of_both == of_output | of_attention
-
-
-def test_where_nothing_is_ranked_nothing_is_exported(student, tmp_path, capsys):
+def test_where_nothing_is_ranked_nothing_is_exported(sharp_cross_encoder, tmp_path, capsys):
     rows = tmp_path / "one.jsonl"
     rows.write_text('{"query": "how are caves made", "candidates": ["a cave"]}\n')
-    assert run(student, tmp_path / "out", "--dataset", str(rows)) == 1
-    assert (
-        capsys.readouterr().err
-        == f"Error: {rows}: has no query with two candidates, so nothing is ranked. Pass others.\n"
+    assert run(sharp_cross_encoder, tmp_path / "out", "--dataset", str(rows)) == 1
+    assert capsys.readouterr().err == (
+        f"Error: {rows}: has no query with two candidates, so nothing is ranked. "
+        "Pass a --dataset with two or more candidates per query.\n"
     )
-
-
-@pytest.mark.parametrize("prompts", [{"query": "how are "}, {"document": "a fence of "}, {"passage": "a fence of "}])
-def test_prompts_stand_before_the_texts_of_their_role(prompts, tiny_encoder, tmp_path):
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(tiny_encoder, prompts=prompts)
-    save_model(model, tmp_path / "model")
-    assert run(str(tmp_path / "model"), tmp_path / "out") == 0
-    found = load_exported(tmp_path / "out")
-    for role, exact in (("query", model.encode_query(TEXTS)), ("passage", model.encode_document(TEXTS))):
-        unit = exact / np.linalg.norm(exact, axis=1, keepdims=True)
-        np.testing.assert_allclose(found.encode(TEXTS, role), unit, rtol=0, atol=1e-5)
 
 
 def test_the_card_is_that_of_the_graph(tiny_encoder, tmp_path):

@@ -207,7 +207,7 @@ def test_a_dry_run_sends_nothing(hub, model):
             {},
             r"http://\S+ refuses the token \(403\)\. Set HF_TOKEN to one that may write to some-body/student, .*",
         ),
-        (500, {}, r"http://\S+ answers 500 \(no\)\. .* run the same command again: .*"),
+        (500, {}, r"http://\S+ answers 500 \(no\)\. Fix the cause, then run the same command again: .*"),
         (None, {"token": None}, r"there is no token for http://\S+\. Set HF_TOKEN to .*, or run: hf auth login\."),
         (None, {"HF_HUB_OFFLINE": "1"}, r"HF_HUB_OFFLINE is set, so nothing may be sent\. Unset it for this command\."),
         (
@@ -246,7 +246,7 @@ def spoil(folder, how):
     ("how", "message"),
     [
         ("no card", "{folder}: has no model card. Write README.md."),
-        ("no model", "{folder}: is no model (no config.json, modules.json, export.json). Name a model folder."),
+        ("no model", "{folder}: is no model (no config.json, modules.json, export.json). Pass a model as --model."),
         ("no weights", "{folder}: has no weights (.safetensors, .onnx, .xml). Train or export the model again."),
         ("a path in the card", "{folder}/README.md:3: names a path of this machine (/scratch/me/teacher). Write "),
         ("a path in a file", "{folder}/calibration.json:2: names a path of this machine (/home/me/model). Write "),

@@ -34,17 +34,17 @@ def test_lines_of_text(tiny_encoder, tmp_path, capsys):
     assert lines[2].split() == ["rank", "score", "passage"]
     assert [line.split(maxsplit=2)[2] for line in lines[3:]] == ["sort a list", "open a file"]
     assert rank.main(model) == 2
-    assert capsys.readouterr().err == "Error: lines of text have no query. Pass --query.\n"
+    assert capsys.readouterr().err == "Error: lines of text have no query. Pass --query QUERY.\n"
     passages.write_text(" \n")
     assert rank.main([*model, "--query", "q"]) == 1
-    assert capsys.readouterr().err == f"Error: {passages}: holds no passages. Write one a line.\n"
+    assert capsys.readouterr().err == f"Error: {passages}: holds no passages. Write one passage per line.\n"
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--query_id", "none"], "has no query_id 'none'. Leave out --query_id for the first."),
-        (["--query", " "], "--query is empty. Write a query, or leave it out."),
+        (["--query", " "], "--query is empty. Pass a query, or leave out --query."),
     ],
 )
 def test_errors_come_before_any_model(flags, message, capsys):

@@ -42,7 +42,7 @@ def test_the_page_of_two_tiny_models(tiny_cross_encoder, tiny_encoder, tmp_path,
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "few.jsonl: has 2 distinct passages, and latency takes 10. Name a larger file first"),
+        ([], "few.jsonl: has 2 distinct passages, and --latency needs 10. Pass a larger file first"),
         (["--in_domain", f"{TINY}/test.jsonl", "--also", "/no/such/model"], "cannot load the model '/no/such/model'"),
     ],
 )

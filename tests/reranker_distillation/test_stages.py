@@ -230,7 +230,7 @@ def test_a_stage_refuses_an_input_that_was_changed_behind_its_manifest(tiny_data
         (
             evaluate.main,
             ["--after", "m", "--in_domain", "x", "a/x", "--output_dir", "o"],
-            "two files have the same name. Rename one: figures are told apart by the file's name.",
+            "two files have the same name. Rename one: the report names a file without its folder.",
         ),
         (
             evaluate.main,
@@ -241,12 +241,12 @@ def test_a_stage_refuses_an_input_that_was_changed_behind_its_manifest(tiny_data
             evaluate.main,
             ["--after", "m", "--in_domain", "x", "--out_of_domain", "y", "--output_dir", "o", "--teacher_scores", "s"],
             "1 files of teacher scores for 2 files. "
-            "Pass one for each of --in_domain and --out_of_domain, in their order.",
+            "Pass --teacher_scores with one file per file of --in_domain and --out_of_domain, in their order.",
         ),
         (
             evaluate.main,
             ["--after", "m", "--in_domain", "x", "--output_dir", "o", "--instruction", "Find the tip"],
-            "--instruction is told to the teacher, and there is none. Pass --teacher, or leave it out.",
+            "--instruction is for a teacher, which is missing. Pass --teacher, or leave out --instruction.",
         ),
         (
             generate_logits.main,
