@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
 
 if TYPE_CHECKING:
@@ -22,7 +22,12 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Text = Annotated[str, AfterValidator(_not_blank)]
+Id = Annotated[Text, BeforeValidator(_as_text)]  # a number is as good an id as its digits
 Label = Literal[0, 1] | None
 
 # By name: code writes Query(id=...). A file's rows spell it `_id` (`files.jsonl` sees to that).
@@ -53,7 +58,7 @@ class Passage:
 class Document(Passage):
     """A line of a corpus, as BEIR has it."""
 
-    id: Annotated[Text, Field(alias="_id")] = Field(kw_only=True)
+    id: Annotated[Id, Field(alias="_id")] = Field(kw_only=True)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -61,7 +66,7 @@ class Query:
     """A query by itself, with the key `query` or `text`: a line of BEIR's queries, or of a log without ids."""
 
     text: Annotated[Text, Field(validation_alias=AliasChoices("query", "text"))]
-    id: Annotated[Text | None, Field(alias="_id")] = None
+    id: Annotated[Id | None, Field(alias="_id")] = None
 
 
 Qrels = Mapping[str, Mapping[str, int]]

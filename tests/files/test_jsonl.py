@@ -77,6 +77,8 @@ def test_documents_and_queries_by_id(tmp_path):
     assert documents == {"2": Document("b", id="2"), "1": Document("a", "", id="1")}
     assert list(documents) == ["2", "1"]
     assert read_by_id(path, Query)["1"] == Query("a", id="1")
+    path.write_text('{"_id": 7, "text": "a number is as good"}\n')
+    assert list(read_by_id(path, Query)) == ["7"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_documents_and_queries_by_id(tmp_path):
     [
         (Document, '{"id": "2", "text": "b"}', "a Document needs '_id', which is missing"),
         (Query, '{"id": "2", "text": "b"}', "a Query needs '_id', which is missing"),
-        (Query, '{"_id": 2, "text": "b"}', "'_id' should be a valid string"),
+        (Query, '{"_id": true, "text": "b"}', "'_id' should be a valid string"),
         (Query, '{"_id": "2"}', "a Query needs 'query' or 'text', which is missing"),
     ],
 )

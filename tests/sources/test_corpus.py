@@ -1,0 +1,73 @@
+import json
+from collections import Counter
+
+from rag_core.files.bad_rows import BadRows
+from rag_core.sources.corpus import Corpus
+from tests.conftest import TINY
+from tests.sources.rows import write_lines
+
+STRICT = BadRows(skip=False)
+
+
+PILE = [
+    {
+        "title": "Glacier caves",
+        "text": "They form by melt water. In the ice of a glacier a cave grows. It falls in.",
+    },
+    {"text": "A lake holds water that came down the river. Fish live in the lake."},
+    {"text": "Too short. It is."},
+    {"text": "A lake holds water that came down the river. Fish live in the lake."},
+]
+
+
+def corpus(path, queries=None, rows=PILE, **settings):
+    write_lines(path / "pile.jsonl", rows)
+    defaults = {"query_from": "sentence", "num_queries": 9, "dense_model": None, "num_candidates": 3, "seed": 1}
+    defaults["vectors"] = path / "vectors"
+    fractions = {"train": 0.5, "dev": 0.5}
+    source = Corpus(path / "pile.jsonl", queries, fractions=fractions, **defaults | settings)
+    return source, Counter()
+
+
+def all_samples(source, dropped):
+    return {one.query: one.candidates for split in source.read(dropped, STRICT).values() for one in split}
+
+
+def test_a_sentence_is_cut_out_of_its_passage(tmp_path):
+    source, dropped = corpus(tmp_path)
+    samples = all_samples(source, dropped)
+    assert dropped == {"passages_without_a_query": 1}
+    assert len(samples) == 2
+    for query, candidates in samples.items():
+        whole = next(f"{row.get('title', '')} {row['text']}" for row in PILE if query in row["text"])
+        assert candidates[0] in whole.replace("caves ", "caves. ").replace(f"{query} ", "").replace(f" {query}", "")
+        assert query not in candidates[0]
+        assert all(query not in text for text in candidates)
+        assert 2 <= len(candidates) <= 3
+
+
+def test_a_title_is_a_query(tmp_path):
+    rows = [{"title": f"How the {name} of glaciers form", "text": f"{name} form."} for name in ("caves", "lakes")]
+    source, dropped = corpus(tmp_path, rows=[*PILE, *rows], query_from="title")
+    samples = all_samples(source, dropped)
+    assert dropped == {"passages_without_a_query": 3}
+    assert {query: found[0] for query, found in samples.items()} == {row["title"]: row["text"] for row in rows}
+
+
+def test_queries_of_a_log_keep_their_passages_whole(tmp_path):
+    log = write_lines(tmp_path / "log.jsonl", [{"query": "fish in a lake"}, {"text": "melt"}, {"query": "melt"}])
+    samples = all_samples(*corpus(tmp_path, log))
+    assert set(samples) == {"fish in a lake", "melt"}
+    assert samples["fish in a lake"][0] == PILE[1]["text"]
+
+
+def test_dense_search_adds_what_bm25_does_not_find(tmp_path, tiny_encoder):
+    samples = [json.loads(line) for line in (TINY / "train.jsonl").read_text().splitlines()]
+    log = write_lines(tmp_path / "log.jsonl", [{"query": sample["query"]} for sample in samples])
+    rows = [{"text": text} for sample in samples for text in sample["positive"] + sample["negative"]]
+    sparse = all_samples(*corpus(tmp_path, log, rows, num_candidates=6))
+    both = all_samples(*corpus(tmp_path, log, rows, num_candidates=6, dense_model=tiny_encoder))
+    for query, found in both.items():
+        assert len(found) == len(set(found)) == 6
+        assert found[0] == sparse[query][0]
+    assert any(set(found) != set(sparse[query]) for query, found in both.items())
