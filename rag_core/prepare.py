@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from rag_core.base.errors import DataError, PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
@@ -223,10 +223,13 @@ def _open(args: Args) -> Source:
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} folders", "Pass one: --source beir reads one corpus")
         return BeirFolder(paths[0], num_candidates)
-    files = OwnFiles(paths, fractions, args.seed)
-    if args.splits and len(files.inputs) > 1:
-        raise UsageError("--splits has no effect on several files: each is a split", "Leave it out, or pass one file")
-    return files
+    if args.source == "jsonl":
+        files = OwnFiles(paths, fractions, args.seed)
+        if args.splits and len(files.inputs) > 1:
+            what = "--splits has no effect on several files: each is a split"
+            raise UsageError(what, "Leave it out, or pass one file")
+        return files
+    assert_never(args.source)
 
 
 def _report(counts: dict[str, dict[str, int]], leaks: Sequence[Leak], dropped: Counter[str], bad_rows: BadRows) -> None:

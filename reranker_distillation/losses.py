@@ -223,10 +223,12 @@ def _of_one_query(student: Tensor, teacher: Tensor, settings: LossSettings) -> T
         loss = PListMLELoss(scored, respect_input_order=False, **everything)
     elif settings.loss == "adr_mse":
         loss = ADRMSELoss(scored, **everything)
-    else:
+    elif settings.loss == "lambda":
         lowest, highest = teacher.min(), teacher.max()
         teacher = (teacher - lowest) / (highest - lowest).clamp_min(torch.finfo(teacher.dtype).tiny)
         loss = LambdaLoss(scored, **everything)
+    else:
+        raise ValueError(f"{settings.loss} is not computed query by query")
     value: Tensor = loss([[""], [[""] * len(student)]], [teacher])
     return value
 

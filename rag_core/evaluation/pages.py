@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.base.figures import COLOURS, WORSE
 from rag_core.evaluation.rankers import FileEvaluation
 from rag_core.evaluation.report import Report, warnings
 from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
@@ -79,6 +80,7 @@ def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> s
         latency_note=latency_note,
         depth_rows=depth_rows,
         warnings=warnings(report),
+        colours={"after": COLOURS["after"], "worse": WORSE},
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.base.figures import COLOURS, Picture, new_figure, svg
+from rag_core.base.figures import COLOURS, INK, MODEL_COLOURS, WORSE, Picture, new_figure, svg
 from rag_core.distillation.weight_merging import Curve, Domain, Merge
 from rag_core.evaluation.latency import LatencyReport
 from rag_core.evaluation.rankers import FileEvaluation, Ranker
@@ -16,10 +16,6 @@ from rag_core.evaluation.report import FileReport, Report
 from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.ranking import METRICS
 from rag_core.metrics.significance import count_wins
-
-_LOSS_COLOUR = "#c8553d"
-# Of the trade-off's models: "after" and further ones.
-_MODEL_COLOURS = (COLOURS["after"], "#7b61c4", "#c8553d", "#2f97a8", "#8d6e63", "#b0508f")
 
 _MOST_POINTS = 2000
 
@@ -56,7 +52,7 @@ def quality_against_latency(latency: LatencyReport) -> Picture:
     described = []
     for number, row in enumerate(latency.rows):
         milliseconds = row.cost.reranking[depth].p50
-        colour = COLOURS.get(row.name) or _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        colour = COLOURS.get(row.name) or MODEL_COLOURS[number % len(MODEL_COLOURS)]
         bounds = np.abs(np.array([row.interval]).T - row.MAP)
         name = row.name.replace("$", r"\$")  # no formula
         axes.errorbar(milliseconds, row.MAP, bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=name)
@@ -122,7 +118,7 @@ def change_histogram(evaluation: FileEvaluation) -> Picture:
     change, wins = after - before, count_wins(before, after)
     figure, axes = new_figure()
     axes.hist(change[change > 0], bins=np.linspace(0, 1, 21).tolist(), color=COLOURS["after"])
-    axes.hist(change[change < 0], bins=np.linspace(-1, 0, 21).tolist(), color=_LOSS_COLOUR)
+    axes.hist(change[change < 0], bins=np.linspace(-1, 0, 21).tolist(), color=WORSE)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("change of average precision, after minus before")
@@ -159,7 +155,7 @@ def training_curve(log: Sequence[Mapping[str, float]]) -> Picture:
     described = []
     measured = (
         ("loss", "training", COLOURS["after"]),
-        ("eval_loss", "unseen", "#1f2933"),
+        ("eval_loss", "unseen", INK),
         ("eval_dev", "dev files", COLOURS["before"]),
     )
     for key, label, colour in measured:
@@ -193,7 +189,7 @@ def trade_off(merges: Mapping[str, Merge]) -> Picture:
         inside = _mean_values(merge, "in-domain")
         outside = _mean_values(merge, "out-of-domain") if forgetting else None
         across = np.array(merge.alphas) if outside is None else outside - outside[0]
-        colour = _MODEL_COLOURS[number % len(_MODEL_COLOURS)]
+        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
         name = model.replace("$", r"\$")  # no formula
         axes.plot(across, inside, marker="o", markersize=3, linewidth=1.2, label=name, color=colour, zorder=2)
         chosen = merge.alphas.index(merge.alpha)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rag_core.base.figures import COLOURS, Picture, new_figure, svg
+from rag_core.base.figures import COLOURS, NEUTRAL, Picture, new_figure, svg
 from rag_core.release.calibration import Bin, Target, When
 
 
@@ -14,7 +14,7 @@ def reliability_diagram(bins: Mapping[When, Sequence[Bin]], target: Target) -> P
     for side, (when, rows) in zip(axes, bins.items(), strict=True):
         probabilities = [row.probability for row in rows]
         areas = [8 + 200 * row.pairs / sum(row.pairs for row in rows) for row in rows]
-        side.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=0.8)
+        side.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8)
         side.plot(probabilities, [row.target for row in rows], color=COLOURS[when], linewidth=1)
         side.scatter(probabilities, [row.target for row in rows], s=areas, color=COLOURS[when], zorder=3)
         side.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), title=f"{when} calibration", xlabel="mean probability")

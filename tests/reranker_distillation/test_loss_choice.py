@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import typing
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sentence_transformers.cross_encoder.losses import RankNetLoss
 from rag_core.base.records import SoftLabels
 from rag_core.files.jsonl import write_records
 from reranker_distillation import train
-from reranker_distillation.loss_settings import PAIRWISE, LossSettings, settle_loss
+from reranker_distillation.loss_settings import PAIRWISE, LossName, LossSettings, settle_loss
 from reranker_distillation.losses import (
     GroupedMarginMSE,
     GroupedRankNet,
@@ -29,7 +30,7 @@ from tests.reranker_distillation.test_training import (
     triplet_groups,
 )
 
-LISTWISE = ["margin_mse+mse", "kl", "listnet", "plistmle", "adr_mse", "lambda"]
+LISTWISE = [name for name in typing.get_args(LossName) if name not in PAIRWISE]  # each has a formula below
 STUDENT = [[0.3, -1.0, 2.0, 0.1], [0.5, 0.1]]
 TEACHER = [[1.0, -2.0, 0.5, 3.0], [-1.0, 2.0]]
 SETTINGS = LossSettings("kl", mse_weight=0.3, teacher_temperature=2.0, student_temperature=0.5)
