@@ -29,10 +29,8 @@ from rag_core.files.jsonl import output_path, read_samples, write_records
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from rag_core.metrics.ranking import MetricName, PerQuery
-    from rag_core.metrics.significance import Change
-
-Verdict = Literal["go", "unclear", "no"]
+    from rag_core.evaluation.verdict import Comparison, Role
+    from rag_core.metrics.ranking import PerQuery
 
 STAGE = "rag_core.check_teacher"
 
@@ -70,17 +68,18 @@ def run(args: Args) -> Path:
     """
     if args.queries < 2:
         raise UsageError(f"--queries is {args.queries}", "Pass --queries 2 or more")
-    from rag_core.base.tables import format_difference, format_rows
+    from rag_core.base.tables import format_rows
     from rag_core.engines.identity import describe_model
     from rag_core.engines.options import EngineOptions
-    from rag_core.metrics.ranking import METRICS, means, measure
-    from rag_core.metrics.significance import paired_change
+    from rag_core.evaluation.verdict import compare_rankers
+    from rag_core.metrics.ranking import measure
     from rag_core.scoring.scored_files import score_files, scores_by_sample
 
     folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
     sample_file, samples = _sample(args, folder)
-    values: dict[str, PerQuery] = {}
-    for role, model in (("student", args.student), ("teacher", args.teacher)):
+    values: dict[Role, PerQuery] = {}
+    models: dict[Role, str] = {"student": args.student, "teacher": args.teacher}
+    for role, model in models.items():
         logger.info("%s: %s", role, model)
         scores = folder / f"{role}.jsonl"
         score_files(
@@ -97,47 +96,18 @@ def run(args: Args) -> Path:
             replace_stale=True,
         )
         values[role] = measure(samples, scores_by_sample(scores, samples))
-    changes = {
-        metric: paired_change(values["student"][metric], values["teacher"][metric], args.seed) for metric in METRICS
-    }
-    rows = [["", *METRICS], *([role, *(f"{means(by)[m]:.4f}" for m in METRICS)] for role, by in values.items())]
-    rows.append(
-        [
-            "teacher - student",
-            *(format_difference(c.difference, c.low, c.high) for c in changes.values()),
-        ]
-    )
-    print(format_rows(rows))  # noqa: T201  # the result of this stage
-    return _conclude(args, folder, values, changes, len(samples))
+    comparison = compare_rankers(values, args.seed)
+    print(format_rows(comparison.rows()))  # noqa: T201  # the result of this stage
+    return _conclude(args, folder, comparison, len(samples))
 
 
-def verdict_of(change: Change) -> Verdict:
-    """Return "go" where the teacher is better beyond the interval, "no" where it is worse beyond it."""
-    if change.low > 0:
-        return "go"
-    return "no" if change.high < 0 else "unclear"
-
-
-def _conclude(
-    args: Args, folder: Path, values: dict[str, PerQuery], changes: dict[MetricName, Change], queries: int
-) -> Path:
-    from rag_core.metrics.ranking import means
-
-    verdict = verdict_of(changes["MAP"])
+def _conclude(args: Args, folder: Path, comparison: Comparison, queries: int) -> Path:
+    """Write check.json and tell the verdict."""
+    verdict, interval = comparison.verdict, comparison.interval
     path = folder / "check.json"
-    content = {
-        "verdict": verdict,
-        "teacher": args.teacher,
-        "student": args.student,
-        "dataset": str(args.dataset),
-        "queries": queries,
-        "means": {role: means(by_metric) for role, by_metric in values.items()},
-        "teacher_minus_student": {metric: dataclasses.asdict(change) for metric, change in changes.items()},
-    }
+    asked = {"teacher": args.teacher, "student": args.student, "dataset": str(args.dataset), "queries": queries}
     with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
-    change = changes["MAP"]
-    interval = f"{change.difference:+.4f} of MAP, 95 % interval {change.low:+.4f} to {change.high:+.4f}"
+        file.write(json.dumps({"verdict": verdict, **asked, **comparison.as_json()}, indent=2).encode() + b"\n")
     if verdict == "go":
         logger.info("go: the teacher ranks better than the student (%s, %d queries)", interval, queries)
     elif verdict == "unclear":

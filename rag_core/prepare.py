@@ -11,28 +11,27 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
-from rag_core.base.errors import DataError, PipelineError, UsageError
+from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
-from rag_core.base.tables import counts_table, listed
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
-from rag_core.sources.cleaning import clean_samples, count_samples, draw_samples, parse_limits
+from rag_core.sources.cleaning import parse_limits
 from rag_core.sources.corpus import Corpus, QueryFrom
 from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
+from rag_core.sources.prepared import prepare_splits
 from rag_core.sources.protocols import Source
-from rag_core.sources.splits import Leak, Splits, find_leaks, is_training, parse_fractions, without_leaks
+from rag_core.sources.splits import is_training, parse_fractions
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +122,13 @@ def run(args: Args) -> Path:
         for work in works:
             stack.enter_context(work)
         try:
-            prepared = _read(source, args, limits)
+            bad_rows = BadRows(skip=args.skip_bad_rows)
+            prepared = prepare_splits(source, bad_rows, limits=limits, drop_leaks=args.drop_leaks, seed=args.seed)
         except PipelineError:
             for work in works:
                 work.remove()  # the next attempt has another input or other flags
             raise
+        prepared.log()
         for split, output in outputs.items():
             write_records(output, prepared.splits[split])
         for split, output in outputs.items():
@@ -138,48 +139,11 @@ def run(args: Args) -> Path:
                 rows=prepared.counts[split]["queries"],
                 counts=prepared.counts[split],
                 skipped=prepared.skipped,
-                leaks=prepared.leaks,
+                leaks=[leak.counts() for leak in prepared.leaks],
             )
         for work in works:
             work.remove()
     return args.output_dir
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    """Splits, and what the manifests say of them."""
-
-    splits: Splits
-    counts: dict[str, dict[str, int]]
-    skipped: dict[str, int]
-    leaks: list[dict[str, Any]]
-
-
-def _read(source: Source, args: Args, limits: Mapping[str, int]) -> _Prepared:
-    """Read, clean, draw, and report.
-
-    Raises:
-        DataError: as the source raises, or nothing is left of a split.
-        EngineError: the dense model cannot be used.
-    """
-    dropped: Counter[str] = Counter()
-    bad_rows = BadRows(skip=args.skip_bad_rows)
-    splits = source.read(dropped, bad_rows)
-    splits = {
-        split: draw_samples(clean_samples(samples, dropped), limits.get(split), args.seed)
-        for split, samples in splits.items()
-    }
-    leaks = find_leaks(splits)
-    if args.drop_leaks:
-        kept = without_leaks(splits, leaks)
-        dropped["leaking_queries"] = sum(len(splits[split]) - len(kept[split]) for split in splits)
-        splits = kept
-    for split, samples in splits.items():
-        if not samples:
-            raise DataError(f"nothing is left of the split {split} ({listed(dropped)})", "Check the input")
-    counts = {split: count_samples(samples) for split, samples in splits.items()}
-    _report(counts, leaks, dropped, bad_rows)
-    return _Prepared(splits, counts, {"bad_rows": len(bad_rows)} | +dropped, [leak.counts() for leak in leaks])
 
 
 def _check_flags(args: Args) -> None:
@@ -230,19 +194,6 @@ def _open(args: Args) -> Source:
             raise UsageError(what, "Leave it out, or pass one file")
         return files
     assert_never(args.source)
-
-
-def _report(counts: dict[str, dict[str, int]], leaks: Sequence[Leak], dropped: Counter[str], bad_rows: BadRows) -> None:
-    logger.info("%s", counts_table(counts))
-    for leak in leaks:
-        logger.log(
-            logging.WARNING if leak.queries else logging.INFO,
-            "%s and %s share %d queries exactly, %d nearly, and %d passages",
-            *(leak.split, leak.other, len(leak.exact), len(leak.near), leak.passages),
-        )
-    logger.info("Left out: %s", listed(dropped))
-    if bad_rows:
-        logger.warning("Left out %d bad rows, the first: %s", len(bad_rows), bad_rows.errors[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
