@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rag_core.base.errors import EngineError
+from rag_core.engines import embedding_prompt
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_model
@@ -21,7 +22,7 @@ from tests.tiny_qwen import MAX_LENGTH
 def _one_tokenizer(embedder_tokenizer):
     """Reading it takes seconds, and test_embedding_prompt does it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rag_core.engines.embedding_prompt.load_tokenizer", lambda model: embedder_tokenizer)
+        patch.setattr(embedding_prompt, "load_tokenizer", lambda model: embedder_tokenizer)
         yield
 
 

@@ -14,7 +14,7 @@ import pytest
 import tenacity
 
 from rag_core.base.errors import EngineError
-from rag_core.engines import generators, server
+from rag_core.engines import embedding_prompt, generators, server, yes_no_prompt
 from rag_core.engines.generation import Prompt, Sampling, token_ids
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import choose_engine, load_generator, load_model
@@ -124,7 +124,7 @@ def fake():
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, qwen_tokenizer):
     monkeypatch.setattr(server, "_BACKOFF", tenacity.wait_random_exponential(multiplier=0.001, max=0.01))
-    monkeypatch.setattr("rag_core.engines.yes_no_prompt.load_tokenizer", lambda model: qwen_tokenizer)
+    monkeypatch.setattr(yes_no_prompt, "load_tokenizer", lambda model: qwen_tokenizer)
 
 
 def models(*names, reads=4096):
@@ -337,7 +337,7 @@ def test_the_key_is_sent_and_never_told(vllm, load, pairs, monkeypatch, caplog):
 
 @pytest.mark.parametrize("encoded", [True, False])
 def test_an_llm_embedder(fake, tiny_llm_embedder, embedder_tokenizer, pairs, monkeypatch, encoded):
-    monkeypatch.setattr("rag_core.engines.embedding_prompt.load_tokenizer", lambda model: embedder_tokenizer)
+    monkeypatch.setattr(embedding_prompt, "load_tokenizer", lambda model: embedder_tokenizer)
 
     def embed(body):
         rows = [np.array([len(ids), ids[0], ids[-1]], dtype="<f4") for ids in body["input"]]

@@ -15,7 +15,7 @@ import pytest
 import tenacity
 
 from rag_core.base.records import RankingSample
-from rag_core.engines import server
+from rag_core.engines import embedding_prompt, server, yes_no_prompt
 from rag_core.engines.generation import Prompt, Sampling
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_generator, load_model
@@ -108,8 +108,8 @@ def servers(tiny_qwen, tiny_llm_embedder, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_tokenizer_is_read(qwen_tokenizer, embedder_tokenizer, monkeypatch):
     """That takes seconds each time, and test_yes_no_prompt does it."""
-    monkeypatch.setattr("rag_core.engines.yes_no_prompt.load_tokenizer", lambda model: qwen_tokenizer)
-    monkeypatch.setattr("rag_core.engines.embedding_prompt.load_tokenizer", lambda model: embedder_tokenizer)
+    monkeypatch.setattr(yes_no_prompt, "load_tokenizer", lambda model: qwen_tokenizer)
+    monkeypatch.setattr(embedding_prompt, "load_tokenizer", lambda model: embedder_tokenizer)
 
 
 def options(model, at, **settings):
