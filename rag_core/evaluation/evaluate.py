@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rag_core.base.errors import DataError, UsageError
-from rag_core.base.flags import flag
+from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, SeedArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
@@ -95,7 +95,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     if args.latency:
         report = _with_latency(args, options, report, evaluations, folder)
         write_report(args.output_dir, report, evaluations, args.seed)
-    recipe = Recipe(stage=stage, flags={"seed": args.seed, "models": models}, inputs=hashes)
+    recipe = Recipe(stage=stage, flags=decisive(args) | {"models": models}, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
     if read_manifest(Path(args.after)):  # trained here
         _fill_card(args, report, stage)
