@@ -153,7 +153,7 @@ def model_card(options: EngineOptions, tokens: Tokens) -> Callable[[Sequence[Pai
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=options.dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(options.model.name, dtype=options.dtype).eval()
     prompt = YesNoPrompt.for_model(options)
 
     def score(pairs: Sequence[Pair]) -> Floats:
@@ -199,7 +199,7 @@ def public_recipe(options: EngineOptions, tokens: Tokens) -> Callable[[Sequence[
     from rag_core.engines import vllm_engine
 
     vllm = vllm_engine._import_vllm()
-    llm = vllm.LLM(options.model, dtype=options.dtype, max_model_len=MAX_LENGTH + 1, enforce_eager=True)
+    llm = vllm.LLM(options.model.name, dtype=options.dtype, max_model_len=MAX_LENGTH + 1, enforce_eager=True)
     prompt = YesNoPrompt.for_model(options)
     sampling = vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=20, allowed_token_ids=[prompt.yes, prompt.no])
 

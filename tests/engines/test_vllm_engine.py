@@ -12,7 +12,7 @@ from rag_core.base.errors import EngineError
 from rag_core.engines import vllm_engine
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import load_model
-from rag_core.engines.options import EngineOptions
+from rag_core.engines.options import EngineOptions, VllmOptions
 from rag_core.engines.protocols import PairScorer, TextEncoder
 from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.engines.transformers_engine import LastTokenEncoder
@@ -49,7 +49,7 @@ def generate(options, pairs):
     """What the exact form gives; its engine is stopped, since another must start in the same process."""
     from vllm import SamplingParams
 
-    scorer = vllm_engine.load(options, pairs[:20])
+    scorer = vllm_engine.load_reranker(options, pairs[:20])
     right = scorer._sampling
     answers = [scorer._prompt.yes, scorer._prompt.no]
     scorer._sampling = SamplingParams(temperature=0, max_tokens=1, logprobs=20, allowed_token_ids=answers)
@@ -78,7 +78,7 @@ def generate(options, pairs):
 
 @pytest.fixture(scope="module")
 def pooling(options, pairs, generate):
-    scorer = vllm_engine.load(dataclasses.replace(options, vllm_runner="pooling"), pairs[:20])
+    scorer = vllm_engine.load_reranker(dataclasses.replace(options, vllm=VllmOptions("pooling")), pairs[:20])
     assert isinstance(scorer, vllm_engine.PoolingScorer)
     assert scorer.truncated == 0, "the canary's pairs are counted by the run"
     scores, truncated = scorer.score(pairs), scorer.truncated
