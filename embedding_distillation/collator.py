@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 from rag_core.base.records import RankingSample, SoftLabels
 from rag_core.distillation.minibatches import cut_minibatches
 from rag_core.engines.protocols import Role
+from rag_core.engines.role_prompts import prompt_of
 from rag_core.scoring.vectors import TextVectors
 
 TextKey = tuple[Role, str]
@@ -89,7 +90,7 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
     """
 
     mini_batch_size: int = 32
-    role_prompts: Mapping[Role, str | None] = field(default_factory=dict)
+    role_prompts: Mapping[Role, str] = field(default_factory=dict)
     teacher_vectors: TextVectors | None = None
     anchor_vectors: TextVectors | None = None
 
@@ -134,10 +135,9 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
         return {"minibatches": minibatches, "order": torch.tensor(order)}
 
 
-def role_prompts(model: SentenceTransformer) -> dict[Role, str | None]:
+def role_prompts(model: SentenceTransformer) -> dict[Role, str]:
     """Return the prompts that a model declares for queries and passages."""
-    passage = (model.prompts[name] for name in ("document", "passage", "corpus") if name in model.prompts)
-    return {"query": model.prompts.get("query"), "passage": next(passage, None)}
+    return {"query": prompt_of(model.prompts, "query"), "passage": prompt_of(model.prompts, "passage")}
 
 
 def _padded(rows: list[list[Any]], filler: float) -> torch.Tensor:

@@ -11,6 +11,7 @@ from rag_core.base.flags import flag
 from rag_core.base.records import RankingSample, SoftLabels
 from rag_core.distillation.soft_labels import choose_temperature, read_soft_labels
 from rag_core.distillation.train_args import TrainArgs
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
 
@@ -18,7 +19,7 @@ LossName = Literal["kl", "margin_mse", "mse", "kl+contrastive"]
 
 
 @dataclasses.dataclass(kw_only=True)
-class LossArgs(TrainArgs):
+class LossArgs(TrainArgs, PromptArgs):
     """Flags of the stage that are about the loss."""
 
     loss: LossName = flag(

@@ -31,6 +31,7 @@ from rag_core.base.errors import UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import run_stage
 from rag_core.distillation.train_stage import Pipeline, train_student
+from rag_core.engines.role_prompts import PromptNames
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import Manifest
 
@@ -83,6 +84,9 @@ class _Embedder(Pipeline[Args, TrainingData, LossSettings]):
 
     def teacher(self, args: Args) -> str | None:
         return args.teacher
+
+    def prompt_names(self, args: Args) -> PromptNames:
+        return args.prompt_names()
 
     def arguments_type(self) -> type[SentenceTransformerTrainingArguments]:
         from sentence_transformers import SentenceTransformerTrainingArguments

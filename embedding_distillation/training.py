@@ -90,7 +90,8 @@ def load_student(student: StudentSettings) -> SentenceTransformer:
     if described.kind != "bi-encoder":
         raise EngineError(f"{described.name} is a {described.kind} ({described.why})", "Choose a bi-encoder as student")
     model = load_model(student, SentenceTransformer)
-    model.max_seq_length = model.max_seq_length or student.max_length
+    if model.transformers_model is not None:
+        model.max_seq_length = model.max_seq_length or student.max_length
     return model
 
 

@@ -24,6 +24,7 @@ from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups, write_records
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
 
 STAGE = "rag_core.calibrate"
 
+# What is not copied where the weights are written anew: beside them, other weights would be in the way.
+_REPLACED = ("*.safetensors", "*.bin", "*.index.json", "adapter_config.json", "*.py")
+
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, BadRowsArgs):
+class Args(OverwriteArgs, BadRowsArgs, PromptArgs):
     """Flags of the stage."""
 
     model: str = flag("the student: cross-encoder or embedder", decides=False)
@@ -84,7 +88,7 @@ def run(args: Args) -> Path:
     from rag_core.engines.identity import describe_model
     from rag_core.files.unfinished import save_whole
 
-    model = describe_model(args.model)
+    model = describe_model(args.model, args.prompt_names())
     if model.kind == "llm-reranker":
         raise EngineError(
             f"{args.model} is an LLM reranker ({model.why})",
@@ -104,7 +108,7 @@ def run(args: Args) -> Path:
         calibration = data.calibrate(
             scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"
         )
-        save_whole(args.output_dir, work.directory / "model", partial(_write_model, args, calibration, data.pairs))
+        save_whole(args.output_dir, work.directory / "model", partial(_write_model, model, calibration, data.pairs))
         source = read_manifest(Path(args.model)) or UNKNOWN
         write_manifest(
             args.output_dir,
@@ -133,22 +137,24 @@ def _student_scores(args: Args, model: ModelInfo, groups: list[list[ScoredPair]]
     return [score for by_sample in scores_by_sample(scored, samples) for score in by_sample]
 
 
-def _write_model(args: Args, calibration: Calibration, pairs: Sequence[tuple[str, str]], folder: Path) -> None:
+def _write_model(model: ModelInfo, calibration: Calibration, pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """Write model, calibration.json, reliability.svg, and the section of the card."""
     from rag_core.release.calibration import fold_into_head, markdown
     from rag_core.release.model_card import CALIBRATION, RELIABILITY, write_section
     from rag_core.release.reliability import reliability_diagram
 
-    if Path(args.model).is_dir():
-        shutil.copytree(args.model, folder, dirs_exist_ok=True)
+    if Path(model.name).is_dir():
+        ignored = shutil.ignore_patterns(*_REPLACED) if calibration.folded else None
+        shutil.copytree(model.name, folder, dirs_exist_ok=True, ignore=ignored)
     if calibration.folded:
-        fold_into_head(args.model, calibration.scaling, folder, pairs[:20])
-    elif not Path(args.model).is_dir():
+        fold_into_head(model, calibration.scaling, folder, pairs[:20])
+    elif not Path(model.name).is_dir():
         from sentence_transformers import SentenceTransformer
 
+        from rag_core.engines.pretrained import load_sentence_transformers
         from rag_core.release.saving import save_model
 
-        save_model(SentenceTransformer(args.model), folder)
+        save_model(load_sentence_transformers(model, SentenceTransformer, dtype="float32"), folder)
     with atomic_write(folder / CALIBRATION) as file:
         file.write(json.dumps(dataclasses.asdict(calibration), indent=2).encode() + b"\n")
     with atomic_write(folder / RELIABILITY) as file:

@@ -23,6 +23,7 @@ from rag_core.base.errors import DataError, PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_samples, write_records
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(SeedArgs, BadRowsArgs):
+class Args(SeedArgs, BadRowsArgs, PromptArgs):
     """Flags of the stage."""
 
     teacher: str = flag("model to teach", decides=False)
@@ -69,25 +70,26 @@ def run(args: Args) -> Path:
     if args.queries < 2:
         raise UsageError(f"--queries is {args.queries}", "Pass --queries 2 or more")
     from rag_core.base.tables import format_rows
-    from rag_core.engines.identity import describe_model
+    from rag_core.engines.identity import describe_models
     from rag_core.engines.options import EngineOptions
     from rag_core.evaluation.verdict import compare_rankers
     from rag_core.metrics.ranking import measure
     from rag_core.scoring.scored_files import score_files, scores_by_sample
 
     folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
+    described = describe_models([args.student, args.teacher], args.prompt_names())
     sample_file, samples = _sample(args, folder)
     values: dict[Role, PerQuery] = {}
-    models: dict[Role, str] = {"student": args.student, "teacher": args.teacher}
-    for role, model in models.items():
-        logger.info("%s: %s", role, model)
+    roles: tuple[Role, Role] = ("student", "teacher")
+    for role, model in zip(roles, described, strict=True):
+        logger.info("%s: %s", role, model.name)
         scores = folder / f"{role}.jsonl"
         score_files(
             {sample_file: scores},
             stage=STAGE,
             engine=args.engine if role == "teacher" else "auto",
             options=EngineOptions(
-                model=describe_model(model),
+                model=model,
                 instruction=args.instruction if role == "teacher" else None,
                 max_length=args.max_length,
                 batch_size=args.batch_size,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
 from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs, PromptArgs):
     """Flags of the stage."""
 
     model: str = flag("trained cross-encoder or embedder", decides=False)
@@ -91,7 +92,7 @@ def run(args: Args) -> Path:
     from rag_core.scoring.samples import spread_pairs
 
     check_packages(args.format)
-    model = describe_model(args.model)
+    model = describe_model(args.model, args.prompt_names())
     recipe = Recipe(
         stage="rag_core.export",
         flags=decisive(args),

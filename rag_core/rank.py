@@ -18,6 +18,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, run_stage
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_lines, read_samples
 from rag_core.files.manifest import check_inputs
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(BadRowsArgs):
+class Args(BadRowsArgs, PromptArgs):
     """Flags of the stage."""
 
     model: str = flag("cross-encoder, embedder or LLM reranker, a folder or a hub's name")
@@ -97,7 +98,7 @@ def _scores(model: str, sample: RankingSample, args: Args) -> Floats:
     from rag_core.engines.options import EngineOptions
 
     options = EngineOptions(
-        model=describe_model(model),
+        model=describe_model(model, args.prompt_names()),
         instruction=args.instruction,
         max_length=args.max_length,
         batch_size=args.batch_size,

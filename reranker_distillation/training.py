@@ -18,7 +18,9 @@ from transformers import set_seed
 from rag_core.base.errors import EngineError
 from rag_core.distillation.student import StudentSettings, in_training, load_model
 from rag_core.distillation.trainer import PipelineTrainer, TrainingRun, run_trainer, write_training_log
+from rag_core.engines.identity import ModelInfo
 from rag_core.engines.precision import keep_head_in_float32
+from rag_core.engines.pretrained import readable_tokens
 from rag_core.files.unfinished import save_whole
 from rag_core.release.saving import save_model
 from reranker_distillation.loss_settings import PAIRWISE, Groups, LossSettings, TrainingData
@@ -101,7 +103,7 @@ def load_student(student: StudentSettings) -> CrossEncoder:
     if kind == "cross-encoder":
         model = load_model(student, CrossEncoder)
     elif kind == "bi-encoder":
-        model = _grow(load_model(student, SentenceTransformer))
+        model = _grow(load_model(student, SentenceTransformer), student.model)
         logger.info("%s is a bi-encoder: a cross-encoder with a fresh head is grown from it", name)
     else:
         raise EngineError(
@@ -110,18 +112,23 @@ def load_student(student: StudentSettings) -> CrossEncoder:
     if model.num_labels != 1:
         raise EngineError(f"{name} has {model.num_labels} outputs, a reranker has 1", "Choose another student")
     keep_head_in_float32(model)
-    longest = model[0].auto_model.config.max_position_embeddings
     # A cross-encoder shall read as much as before, however short the pairs of its training. A grown one knows only
     # pairs of that length: trained on 128 tokens, it fell from 0.62 to 0.58 on SciFact where it read 256.
-    own_length = student.max_length if kind == "bi-encoder" else (model.max_seq_length or longest)
-    model.max_seq_length = min(own_length, longest)
+    if kind == "bi-encoder":
+        model.max_seq_length = min(student.max_length, readable_tokens(model.transformers_model) or student.max_length)
     return model
 
 
-def _grow(encoder: SentenceTransformer) -> CrossEncoder:
-    pooling = next(module for module in encoder if isinstance(module, Pooling))
-    head = Dense(pooling.get_embedding_dimension(), 1, activation_function=nn.Identity(), **_SCORES)
-    return CrossEncoder(modules=[encoder[0], pooling, head], activation_fn=nn.Identity())
+def _grow(encoder: SentenceTransformer, described: ModelInfo) -> CrossEncoder:
+    if encoder.transformers_model is None:
+        raise EngineError(
+            f"{described.name} has no transformer ({described.why}), and cannot read query and passage together",
+            "Choose a cross-encoder or a bi-encoder with a transformer as student",
+        )
+    modules = list(encoder)
+    place = next(i for i, module in enumerate(modules) if isinstance(module, Pooling))
+    head = Dense(modules[place].get_embedding_dimension(), 1, activation_function=nn.Identity(), **_SCORES)
+    return CrossEncoder(modules=[*modules[: place + 1], head], activation_fn=nn.Identity())
 
 
 class _Trainer(PipelineTrainer, CrossEncoderTrainer):  # type: ignore[misc]  # untyped base

@@ -15,13 +15,18 @@ def cut_minibatches(features: Mapping[str, Any], size: int) -> tuple[list[dict[s
     Each mini-batch equals what `preprocess` returns for its rows alone: columns that hold only padding are left out,
     whichever side it is on. Values without a row per text, such as `prompt_length`, go into every mini-batch.
 
+    A static embedder's texts stand one after another without padding: they stay one mini-batch.
+
     Args:
-        features: as `preprocess` returns them; their `attention_mask` has the shape (rows, tokens).
+        features: as `preprocess` returns them; their `attention_mask` has the shape (rows, tokens), a static embedder's
+            `offsets` the shape (rows,).
         size: rows in a mini-batch.
 
     Returns:
         The mini-batches, and the indices of their rows in `features`; rows of the same length keep their order.
     """
+    if "offsets" in features:
+        return [dict(features)], list(range(len(features["offsets"])))
     mask: Tensor = features["attention_mask"]
     order = mask.sum(dim=1).argsort(descending=True, stable=True)
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.pretrained import load_sentence_transformers
 
 M = TypeVar("M", CrossEncoder, SentenceTransformer)
 
@@ -61,18 +62,23 @@ def load_model(student: StudentSettings, model_type: type[M]) -> M:
         EngineError: it cannot be loaded.
         UsageError: it has fewer than `init_layers` layers.
     """
-    name, rate = student.model.name, student.dropout
-    config = {} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-    # PyTorch's fused attention trains slower than the plain one on a CPU.
-    attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
-    try:
-        model = model_type(name, model_kwargs=attention, config_kwargs=config)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"cannot load the student {name!r} ({str(error).splitlines()[0]})", "Check the name or folder"
-        ) from error
+    rate = student.dropout
+    model = load_sentence_transformers(
+        student.model,
+        model_type,
+        dtype="float32",  # small updates are lost in the eight bits of bfloat16; the trainer computes in what is asked
+        # PyTorch's fused attention trains slower than the plain one on a CPU.
+        model_settings={} if torch.cuda.is_available() else {"attn_implementation": "eager"},
+        config={} if rate is None else {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate},
+    )
+    if student.model.dtype not in (None, "float32"):
+        logger.info("%s was saved in %s; it is trained and saved in float32", student.model.name, student.model.dtype)
+    if model.transformers_model is None and (student.init_layers is not None or student.lora):
+        raise UsageError(
+            f"{student.model.name} has no layers ({student.model.why})", "Leave out --init_layers and --lora_rank"
+        )
     if student.init_layers is not None:
-        keep_layers(model[0].auto_model, student.init_layers)
+        keep_layers(model.transformers_model, student.init_layers)
     return model
 
 
@@ -82,8 +88,11 @@ def in_training(model: CrossEncoder | SentenceTransformer, student: StudentSetti
 
     It then reads as many tokens as before: short training texts are no reason to cut the user's.
     """
+    if model.transformers_model is None:  # a static embedder, which reads all of a text
+        yield
+        return
     own_length, model.max_seq_length = model.max_seq_length, min(student.max_length, model.max_seq_length)
-    adapters = student.lora and Adapters(model[0].auto_model, student.lora)
+    adapters = student.lora and Adapters(model.transformers_model, student.lora)
     yield
     if adapters:
         adapters.merge()

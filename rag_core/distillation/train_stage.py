@@ -16,6 +16,7 @@ from rag_core.distillation.train_args import (
     decisive_settings,
     parse_training_arguments,
 )
+from rag_core.engines.role_prompts import AS_DECLARED, PromptNames
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import (
     UNKNOWN,
@@ -74,6 +75,10 @@ class Pipeline(ABC, Generic[A, D, L]):
         """Return the embedder whose vectors the loss needs or can use."""
         return None
 
+    def prompt_names(self, args: A) -> PromptNames:
+        """Return which of their prompts student and teacher put before queries and passages."""
+        return AS_DECLARED
+
     @abstractmethod
     def arguments_type(self) -> type[BaseTrainingArguments]:
         """Return the type of the trainer's arguments."""
@@ -109,7 +114,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     from rag_core.distillation.dev_set import DevSet
     from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
-    from rag_core.engines.identity import describe_model
+    from rag_core.engines.identity import describe_models
 
     lora = args.lora()
     dev_sets = [(domain, DevSet.read(path, bad_rows=bad_rows)) for domain, path in pipeline.dev_files(args)]
@@ -128,8 +133,8 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     )
     source = read_manifest(args.train_file) or UNKNOWN
     loss = pipeline.settle(args, data, source)
-    model = describe_model(args.student)
-    teacher = describe_model(name) if (name := pipeline.teacher(args)) else None
+    names = [args.student, *filter(None, [pipeline.teacher(args)])]
+    model, teacher, *_ = [*describe_models(names, pipeline.prompt_names(args)), None]
     recipe = Recipe(
         stage=pipeline.stage,
         flags=decisive(args) | loss.own() | decisive_settings(arguments, selection),

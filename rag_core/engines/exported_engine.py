@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
+from rag_core.engines.role_prompts import prompt_of
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "int8"]
@@ -121,9 +122,3 @@ def _openvino(graph: Path) -> Any:
         settings["INFERENCE_NUM_THREADS"] = threads()
     compiled = openvino.Core().compile_model(graph, "CPU", settings)
     return lambda inputs: compiled(inputs)[0]
-
-
-def prompt_of(prompts: Mapping[str, str], role: Role) -> str:
-    """Return what stands before the texts of a role, by the first name that sentence-transformers would find."""
-    names = ("query",) if role == "query" else ("document", "passage", "corpus")
-    return next((prompts[name] for name in names if name in prompts), "")

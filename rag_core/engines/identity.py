@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
+from rag_core.engines.model_files import ModelFiles, exact_version, read_json
 from rag_core.engines.protocols import Role
-from rag_core.files.manifest import sha256
+from rag_core.engines.role_prompts import AS_DECLARED, USUAL, PromptNames
 
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
 
-_WEIGHTS_AND_CONFIG = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*/config.json", "*.onnx")
-
 _DECLARED_QUERY_PROMPT = re.compile(r"Instruct: (.+)\nQuery:", re.DOTALL)
-_PASSAGE_PROMPTS = ("document", "passage", "corpus")  # the names that sentence-transformers looks for
+
+# What an adapter is for, as peft calls it: the kind, and whether it is an LLM.
+_ADAPTED: Mapping[str, tuple[ModelKind, bool]] = {
+    "SEQ_CLS": ("cross-encoder", False),
+    "CAUSAL_LM": ("llm-reranker", True),
+}
+# What stands in config_sentence_transformers.json of kinds whose scores are neither a logit nor a cosine.
+_OTHER_KINDS = {
+    "SparseEncoder": "a sparse encoder (SPLADE)",
+    "MultiVectorEncoder": "a late-interaction model (ColBERT)",
+}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +43,13 @@ class ModelInfo:
         is_llm: whether it is a decoder that reads a prompt of this project: an LLM reranker, or an LLM embedder.
         architecture: the first that its config names, e.g. "Qwen3ForCausalLM"; "none" where it names none.
         model_type: as in its config.
-        prompts: that it declares, by name; what stands before a text.
+        prompts: that it declares, by name.
+        prompt_names: of each role that has one, the name of what stands before its texts.
         max_length: tokens of a text that it was saved to read; `None` where only the tokenizer knows.
+        dtype: in which its weights were saved, e.g. "bfloat16"; `None` where its config does not say.
         quantization: how its weights were quantised before they were saved, e.g. "awq"; `None` if they were not.
         export_precision: of a student that was exported, "fp32" or "int8"; `None` of a model that is no export.
-        revision: the commit on the hub; `None` of a folder.
+        base: the model that it is an adapter of; `None` of a model that is whole.
     """
 
     name: str
@@ -48,15 +59,17 @@ class ModelInfo:
     architecture: str = "none"
     model_type: str = ""
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prompt_names: Mapping[Role, str] = dataclasses.field(default_factory=dict)
     max_length: int | None = None
+    dtype: str | None = None
     quantization: str | None = None
     export_precision: str | None = None
-    revision: str | None = None
+    base: str | None = None
 
     @property
     def instruction(self) -> str | None:
         """The instruction in an embedder's own query prompt, `None` where that is of another form."""
-        match = _DECLARED_QUERY_PROMPT.fullmatch(self.prompts.get("query") or "")
+        match = _DECLARED_QUERY_PROMPT.fullmatch(self.prompt("query"))
         return match[1] if match else None
 
     @property
@@ -65,78 +78,104 @@ class ModelInfo:
         return self.kind == "llm-reranker" or self.instruction is not None
 
     def prompt(self, role: Role) -> str:
-        """Return what sentence-transformers puts before a text of a role."""
-        return self.prompts.get("query" if role == "query" else "document") or ""
+        """Return what stands before a text of a role, "" where nothing does."""
+        name = self.prompt_names.get(role)
+        return "" if name is None else self.prompts[name]
+
+    def warn_of_unused_prompts(self) -> None:
+        """Say so where it declares prompts, and none of them stands before queries."""
+        unused = [name for name, prompt in self.prompts.items() if prompt]
+        if unused and self.kind == "bi-encoder" and not self.prompt("query"):
+            logger.warning(
+                "WARNING: %s declares prompts that are not used: %s. Pass --query_prompt_name (and "
+                "--passage_prompt_name) to put one before queries (passages).",
+                self.name,
+                ", ".join(unused),
+            )
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Name and exact version: the commit on the hub, or a SHA-256 over the files of a folder."""
-        folder = Path(self.name)
-        if not folder.is_dir():
-            return {"name": self.name, "revision": self.revision}
-        digest = hashlib.sha256()
-        for path in sorted({path for pattern in _WEIGHTS_AND_CONFIG for path in folder.glob(pattern)}):
-            digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
-        return {"name": self.name, "sha256": digest.hexdigest()}
+        """Name and exact version: the commit on the hub, or a SHA-256 over the files of a folder.
+
+        With them stand an adapter's base, and prompts by other names than the usual ones.
+        """
+        exact: dict[str, Any] = exact_version(self.name)
+        if self.base:
+            exact["base"] = exact_version(self.base)
+        for role, name in self.prompt_names.items():
+            if name != USUAL[role]:
+                exact[f"{role}_prompt"] = self.prompt(role)
+        return exact
 
 
-def describe_model(name: str) -> ModelInfo:
+def describe_models(names: Sequence[str], prompts: PromptNames) -> list[ModelInfo]:
+    """Describe models of which each takes the prompts asked for that it has, and its usual ones else.
+
+    Raises:
+        EngineError: as `describe_model`, and where no model has a prompt of a name.
+    """
+    models = [_describe(name, prompts) for name in names]
+    missing = [prompts.missing(model.prompts) for model in models]
+    nowhere = [name for name in missing[0] if all(name in names for names in missing)]
+    if nowhere:
+        known = ", ".join(dict.fromkeys(name for model in models for name, text in model.prompts.items() if text))
+        raise EngineError(
+            f"{' and '.join(names)} declares no prompt named {nowhere[0]!r} (it has {known or 'none'})",
+            "Pass --query_prompt_name and --passage_prompt_name with names of its config_sentence_transformers.json",
+        )
+    return models
+
+
+def describe_model(name: str, prompts: PromptNames = AS_DECLARED) -> ModelInfo:
     """Read the files of a model that say what it is, without its weights.
 
     Raises:
-        EngineError: there is no such model, or it is of none of the three kinds.
+        EngineError: there is no such model, it is of none of the three kinds, or has no prompt of a name asked for.
     """
-    if (Path(name) / "export.json").is_file():
-        export = _read_json(name, "export.json")
+    return describe_models([name], prompts)[0]
+
+
+def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
+    if (export := read_json(name, "export.json")) is not None:
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
-    files = _Files(
-        name=name,
-        config=_config(name),
-        saved=_read_json(name, "config_sentence_transformers.json") or {},
-        modules=_read_json(name, "modules.json") or [],
-    )
-    kind, is_llm, why = _kind(files)
+    files = ModelFiles.read(name)
+    chosen = prompt_names.choose(files.prompts)
+    kind, is_llm, why = _kind(files, {role: files.prompts[name] for role, name in chosen.items()})
     return ModelInfo(
         name=name,
         kind=kind,
         why=why,
         is_llm=is_llm,
         architecture=files.architecture,
-        model_type=files.config["model_type"],
+        model_type=files.config.get("model_type", ""),
         prompts=files.prompts,
-        max_length=(_read_json(name, "sentence_bert_config.json") or {}).get("max_seq_length"),
+        prompt_names=chosen,
+        max_length=files.max_length,
+        dtype=files.config.get("dtype"),
         quantization=(files.config.get("quantization_config") or {}).get("quant_method"),
-        revision=files.config["_commit_hash"],
+        base=files.base,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Files:
-    """The JSON files of a model: config.json, and what sentence-transformers adds."""
-
-    name: str
-    config: Mapping[str, Any]
-    saved: Mapping[str, Any]
-    modules: list[dict[str, str]]
-
-    @property
-    def architecture(self) -> str:
-        named: list[str] = self.config.get("architectures") or ["none"]
-        return named[0]
-
-    @property
-    def prompts(self) -> Mapping[str, str]:
-        return self.saved.get("prompts") or {}
-
-
-def _kind(files: _Files) -> tuple[ModelKind, bool, str]:
+def _kind(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[ModelKind, bool, str]:
     """Return the kind, whether it is an LLM, and from which files that was read."""
     architecture = files.architecture
-    if files.saved.get("model_type") == "CrossEncoder":
+    saved_as = files.saved.get("model_type", "")
+    if saved_as in _OTHER_KINDS or "SpladePooling" in files.module_names:
+        raise EngineError(
+            f"{files.name} is {_OTHER_KINDS.get(saved_as, _OTHER_KINDS['SparseEncoder'])}, whose scores are neither "
+            "a logit nor a cosine of two vectors",
+            "Choose a cross-encoder, a dense embedder or an LLM reranker",
+        )
+    if saved_as == "CrossEncoder":
         return "cross-encoder", False, "config_sentence_transformers.json says CrossEncoder"
-    if any(module["type"].endswith("Pooling") for module in files.modules):
-        is_llm, why = _is_llm_embedder(files)
+    if "Pooling" in files.module_names:
+        is_llm, why = _is_llm_embedder(files, prompts)
         return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}"
+    if files.module_names:
+        return "bi-encoder", False, f"modules.json has {', '.join(files.module_names)}"
+    if files.adapter and (task := files.adapter.get("task_type") or "") in _ADAPTED:
+        return *_ADAPTED[task], f"adapter_config.json says {task}"
     if architecture.endswith("ForCausalLM"):
         return "llm-reranker", True, f"config.json says {architecture}"
     if architecture.endswith("ForSequenceClassification"):
@@ -148,7 +187,7 @@ def _kind(files: _Files) -> tuple[ModelKind, bool, str]:
     )
 
 
-def _is_llm_embedder(files: _Files) -> tuple[bool, str]:
+def _is_llm_embedder(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[bool, str]:
     """Tell whether an embedder is a decoder that embeds what `EmbeddingPrompt` writes, and from what that was read.
 
     Its vector is the hidden state at the last token with no layer behind it; it declares the prompt
@@ -160,13 +199,12 @@ def _is_llm_embedder(files: _Files) -> tuple[bool, str]:
     further = sorted(paths.keys() - {"Transformer", "Pooling", "Normalize"})
     if further:
         return False, f" and a layer {', '.join(further)}"
-    if not _takes_last_token(_read_json(files.name, f"{paths['Pooling']}/config.json") or {}):
+    if not _takes_last_token(read_json(files.name, f"{paths['Pooling']}/config.json") or {}):
         return False, ", not of the last token"
     said = f", config.json says {files.architecture}"
     if not _is_decoder(files.config):
         return False, said
-    declares = _DECLARED_QUERY_PROMPT.fullmatch(files.prompts.get("query") or "")
-    if not declares or any(files.prompts.get(role) for role in _PASSAGE_PROMPTS):
+    if not _DECLARED_QUERY_PROMPT.fullmatch(prompts.get("query", "")) or prompts.get("passage"):
         return False, f"{said}, its prompts are not 'Instruct: ...\\nQuery:' and none for passages"
     return True, said
 
@@ -181,37 +219,3 @@ def _is_decoder(config: Mapping[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return config["model_type"] in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and config.get("is_decoder") is not False
-
-
-def _config(name: str) -> dict[str, Any]:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _unloadable(name, error) from error
-    return {**config.to_dict(), "_commit_hash": getattr(config, "_commit_hash", None)}
-
-
-def _read_json(name: str, file_name: str) -> Any:
-    """Return the content of a model's file, `None` where the model has no such file."""
-    from transformers.utils import cached_file
-
-    try:
-        path = cached_file(
-            name,
-            file_name,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except (OSError, ValueError) as error:  # no folder, and no name that a hub could have
-        raise _unloadable(name, error) from error
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def _unloadable(name: str, error: Exception) -> EngineError:
-    return EngineError(
-        f"cannot load the model {name!r} ({str(error).splitlines()[0]})",
-        "Check the name or folder, the network, and for gated models the access token (hf auth login)",
-    )

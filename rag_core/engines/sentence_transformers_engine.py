@@ -11,8 +11,10 @@ from rag_core.base.errors import EngineError
 from rag_core.engines.embedding_prompt import query_prompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import keep_head_in_float32, resolve_dtype
+from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 
+M = TypeVar("M")
 Row = TypeVar("Row", Pair, str)
 
 
@@ -116,15 +118,8 @@ def _token_counts(model: Any, *texts: Sequence[str]) -> list[int]:
     return [min(len(token_ids), model.max_seq_length) for token_ids in tokenized["input_ids"]]
 
 
-def _load(model_class: Any, options: EngineOptions) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        model = model_class(options.model.name, model_kwargs={"dtype": resolve_dtype(options.dtype)})
-    except (OSError, ValueError, SafetensorError) as error:
-        raise EngineError(
-            f"cannot load the model {options.model.name!r} ({str(error).splitlines()[0]})",
-            "Check the name or folder, and the network",
-        ) from error
-    model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)
-    return model
+def _load(model_class: type[M], options: EngineOptions) -> M:
+    model: Any = load_sentence_transformers(options.model, model_class, dtype=resolve_dtype(options.dtype))
+    if model.transformers_model is not None:
+        model.max_seq_length = min(options.max_length, model.max_seq_length or options.max_length)
+    return model  # type: ignore[no-any-return]

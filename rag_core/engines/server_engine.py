@@ -48,6 +48,7 @@ def load(options: EngineOptions) -> PairScorer | TextEncoder:
     server = connect(options)
     kind = options.model.kind
     if kind == "bi-encoder":
+        options.model.warn_of_unused_prompts()
         return ServerEncoder(server, options)
     return ServerYesNoScorer(server, options) if kind == "llm-reranker" else ServerCrossEncoder(server, options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_core.base.errors import EngineError
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = TypeVar("Row")
+
+_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
+# Tokens beside the special ones that transformers gives a tokenizer of which it finds no file.
+_MADE_UP = 2
 Tokenised = tuple[list[list[int]], int]  # token ids of each prompt, and how many prompts were cut
 
 
@@ -40,12 +45,43 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except Exception as error:
+        # Of what it does not know, tokenizers raises nothing finer than Exception.
+        if not isinstance(error, OSError | ValueError) and type(error) is not Exception:
+            raise
+        if lacks_tokenizer(model):
+            raise no_tokenizer(model) from error
         raise EngineError(
             f"cannot load the tokenizer of {model!r} ({' '.join(str(error).split())[:200]})",
             "Check the name or folder, and the network",
         ) from error
+    check_tokenizer(tokenizer, model)
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, name: str) -> None:
+    """Check that a tokenizer was not made up: that it knows more than its special tokens.
+
+    Raises:
+        EngineError: it does not.
+    """
+    known = len(tokenizer) - len(set(tokenizer.all_special_tokens))
+    if tokenizer.vocab_files_names and known <= _MADE_UP:
+        raise no_tokenizer(name)
+
+
+def lacks_tokenizer(name: str) -> bool:
+    """Tell whether a model is a folder without a file that could be of a tokenizer."""
+    folder = Path(name)
+    return folder.is_dir() and not any(True for pattern in _FILES for _ in folder.rglob(pattern))
+
+
+def no_tokenizer(name: str) -> EngineError:
+    """Return the error for a model without a tokenizer."""
+    return EngineError(
+        f"{name} has no tokenizer", "Copy tokenizer.json and tokenizer_config.json of its origin into it"
+    )
 
 
 def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -15,6 +15,7 @@ from rag_core.engines.canary import check_finite
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
+from rag_core.engines.pretrained import merge_adapters, readable_tokens, whole
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.engines.tokenizer import tokenise_ahead
 from rag_core.engines.yes_no_prompt import YesNoPrompt
@@ -233,23 +234,12 @@ def load_transformers(auto_class: Any, options: EngineOptions, device: str) -> A
     Raises:
         EngineError: it cannot be loaded, lacks weights, or reads less than `max_length`.
     """
-    try:
-        model, loading = auto_class.from_pretrained(
-            options.model.name, dtype=resolve_dtype(options.dtype), device_map=device, output_loading_info=True
+    with whole(options.model):
+        model = auto_class.from_pretrained(
+            options.model.name, dtype=resolve_dtype(options.dtype), device_map=device, trust_remote_code=False
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EngineError(
-            f"cannot load the teacher {options.model.name!r} ({' '.join(str(error).split())[:200]})",
-            "Check the name or folder, the network, and for gated models the access token (hf auth login)",
-        ) from error
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
-        raise EngineError(
-            f"the weights of {options.model.name!r} lack {len(missing)} tensors ({missing[0]}, ...), "
-            "which would be random",
-            "Choose another model, such as Qwen/Qwen3-Reranker-0.6B or Qwen/Qwen3-Embedding-0.6B",
-        )
-    readable = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    merge_adapters(model)
+    readable = readable_tokens(model)
     if readable is not None and options.max_length > readable:
         raise EngineError(
             f"--max_length {options.max_length} is more than the {readable} tokens that {options.model.name} can read",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, SeedArgs
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class EvaluateArgs(SeedArgs, BadRowsArgs):
+class EvaluateArgs(SeedArgs, BadRowsArgs, PromptArgs):
     """Flags of the stage; each pipeline has its own default for `before`."""
 
     before: str = flag("the student before training", decides=False)
@@ -156,20 +156,21 @@ def _models(args: EvaluateArgs) -> dict[Ranker, str]:
 
 def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
     """Return how each model runs; a teacher of which only scores are given does not."""
-    from rag_core.engines.identity import describe_model
+    from rag_core.engines.identity import describe_models
     from rag_core.engines.options import EngineOptions
 
-    describe = functools.cache(describe_model)  # one that has two roles is read once
+    names = dict.fromkeys([args.before, args.after, *([args.teacher] if args.teacher else [])])  # read once each
+    described = dict(zip(names, describe_models(list(names), args.prompt_names()), strict=True))
     student = EngineOptions(
-        describe(args.after), max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
+        described[args.after], max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
     )
     options: dict[Ranker, EngineOptions] = {
-        "before": dataclasses.replace(student, model=describe(args.before)),
+        "before": dataclasses.replace(student, model=described[args.before]),
         "after": student,
     }
     if args.teacher:
         options["teacher"] = dataclasses.replace(
-            student, model=describe(args.teacher), dtype="auto", instruction=args.instruction
+            student, model=described[args.teacher], dtype="auto", instruction=args.instruction
         )
     return options
 

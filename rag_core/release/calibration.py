@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from rag_core.base.errors import DataError, EngineError
 from rag_core.base.tables import format_rows
+from rag_core.engines.identity import ModelInfo
+from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.release.cut_offs import Threshold, Values, format_thresholds
 from rag_core.release.saving import save_model
 
@@ -184,7 +186,7 @@ def uncalibrated(scores: Values, unit: Unit) -> Values:
     return np.clip(scores, 0, 1) if unit == "cosine" else sigmoid(scores)
 
 
-def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
+def fold_into_head(model: ModelInfo, scaling: Scaling, folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
     """Save a cross-encoder whose `predict` gives probabilities: its last layer scales, its activation is the sigmoid.
 
     Args:
@@ -196,14 +198,14 @@ def fold_into_head(model: str, scaling: Scaling, folder: Path, pairs: Sequence[t
     import torch
     from sentence_transformers import CrossEncoder
 
-    encoder = CrossEncoder(model)
+    encoder = load_sentence_transformers(model, CrossEncoder, dtype="float32")
     expected = scaling(encoder.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False))
     linear = [
         module for module in encoder.modules() if isinstance(module, torch.nn.Linear) and module.out_features == 1
     ]
     if not linear or (scaling.intercept and linear[-1].bias is None):
         what = "no bias that could take the intercept" if linear else "no linear layer with one output at its end"
-        raise EngineError(f"{model} has {what}", "Pass --method temperature" if linear else "Pass another --model")
+        raise EngineError(f"{model.name} has {what}", "Pass --method temperature" if linear else "Pass another --model")
     with torch.no_grad():
         linear[-1].weight.mul_(scaling.slope)
         if linear[-1].bias is not None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import EngineError
-from rag_core.engines.exported_engine import ABOUT, GRAPHS, Format, Precision, prompt_of
+from rag_core.engines.exported_engine import ABOUT, GRAPHS, Format, Precision
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.engines.protocols import Pair, Role
+from rag_core.engines.role_prompts import prompt_of
 from rag_core.release.quantization import Batch, products_in, quantise_onnx, quantise_openvino
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class PlainGraph:
         self._inputs = list(inputs)
         self.path = folder / GRAPHS["onnx"]
         folder.mkdir(parents=True, exist_ok=True)
-        _to_onnx(self._student, inputs, self.path)
+        _to_onnx(self._student, inputs, self.path, model.name)
         self._batches: list[Batch] = [
             {
                 name: values.numpy()
@@ -119,12 +121,17 @@ def _load(model: ModelInfo) -> CrossEncoder | SentenceTransformer:
 
     if model.kind == "llm-reranker":
         raise EngineError(f"{model.name} is an LLM ({model.why})", "Pass --model with a cross-encoder or an embedder")
-    try:
-        loaded = (CrossEncoder if model.kind == "cross-encoder" else SentenceTransformer)(
-            model.name, device="cpu", model_kwargs={"dtype": "float32", "attn_implementation": "eager"}
+    model_class: type[CrossEncoder | SentenceTransformer] = SentenceTransformer
+    if model.kind == "cross-encoder":
+        model_class = CrossEncoder
+    loaded = load_sentence_transformers(
+        model, model_class, dtype="float32", device="cpu", model_settings={"attn_implementation": "eager"}
+    )
+    if loaded.transformers_model is None:
+        raise EngineError(
+            f"{model.name} has no transformer ({model.why}), and needs no export",
+            "Serve it with sentence-transformers: it is a table of vectors",
         )
-    except (OSError, ValueError) as error:
-        raise EngineError(f"cannot load {model.name!r} ({str(error).splitlines()[0]})", "Check the folder") from error
     return loaded.eval()
 
 
@@ -141,7 +148,7 @@ def _encode(student: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
     return {name: values for name, values in student.preprocess(rows).items() if isinstance(values, torch.Tensor)}
 
 
-def _to_onnx(student: Any, inputs: dict[str, Any], path: Path) -> None:
+def _to_onnx(student: Any, inputs: dict[str, Any], path: Path, name: str) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -160,15 +167,22 @@ def _to_onnx(student: Any, inputs: dict[str, Any], path: Path) -> None:
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of what the exporter will no longer do one day
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program: Any = torch.onnx.export(  # never None with dynamo
-            Graph(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=["output"],
-            dynamo=True,
-            dynamic_shapes=(tuple(free for _ in inputs),),
-            verbose=False,
-        )
+        try:
+            program: Any = torch.onnx.export(  # never None with dynamo
+                Graph(),
+                tuple(inputs.values()),
+                input_names=list(inputs),
+                output_names=["output"],
+                dynamo=True,
+                dynamic_shapes=(tuple(free for _ in inputs),),
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise EngineError(
+                f"{name} cannot be written as ONNX: {type(student.transformers_model).__name__} has parts that torch's "
+                f"exporter does not know ({str(error).splitlines()[0][:120]})",
+                "Choose another student, or serve it with sentence-transformers",
+            ) from error
     for node in program.model.graph.all_nodes():  # a graph is passed on, the paths of this machine are not
         node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     program.save(path, external_data=_bytes(student) > _LARGEST_FILE)

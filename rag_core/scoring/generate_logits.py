@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.jsonl import output_path
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(kw_only=True)
-class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs):
+class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs, PromptArgs):
     """Flags of the stage; each pipeline has its own default `teacher`."""
 
     input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)", decides=False)
@@ -117,7 +118,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
         outputs,
         stage=stage,
         engine="auto" if args.engine == "ray" else args.engine,
-        options=_engine_options(args, describe_model(args.teacher)),
+        options=_engine_options(args, describe_model(args.teacher, args.prompt_names())),
         overwrite=args.overwrite,
         score_store=args.score_store,
     )

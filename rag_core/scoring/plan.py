@@ -18,9 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rag_core.base.errors import EngineError
 from rag_core.base.records import RankingSample
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.model_files import load_config
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import Dtype, resolve_dtype
 from rag_core.engines.protocols import Role
@@ -174,13 +176,19 @@ class Architecture:
 
     @classmethod
     def of(cls, described: ModelInfo) -> Architecture:
-        """Read it from a model's configuration."""
-        import torch
-        from transformers import AutoConfig, AutoModel
+        """Read it from a model's configuration.
 
-        config = AutoConfig.from_pretrained(described.name)
+        Raises:
+            EngineError: the model has no transformer.
+        """
+        import torch
+        from transformers import AutoModel
+
+        config = load_config(described.name)
+        if config is None:
+            raise EngineError(f"{described.name} has no transformer ({described.why})", "Leave out --dry_run")
         with torch.device("meta"):
-            model = AutoModel.from_config(config)
+            model = AutoModel.from_config(config, trust_remote_code=False)
         text = config.get_text_config()
         weights = sum(parameter.numel() for parameter in model.parameters())
         heads = text.num_attention_heads

@@ -1,0 +1,200 @@
+"""Every stage that loads a model, on every folder of the zoo: the right scores, or the right sentence."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from embedding_distillation import generate_logits as embedding_logits
+from embedding_distillation import train as embedding_train
+from rag_core import calibrate, check_teacher, export, rank
+from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.files.jsonl import read_groups, read_records, write_records
+from reranker_distillation import evaluate as reranker_evaluate
+from reranker_distillation import generate_logits as reranker_logits
+from reranker_distillation import train as reranker_train
+from tests.zoo.encoders import CROSS_ENCODERS, EMBEDDERS, PAIRS, no_position_limit, plain, plain_embedder, static
+
+pytestmark = pytest.mark.slow
+
+NO_EXPORT = {
+    static: "has no transformer",
+    no_position_limit: "cannot be written as ONNX",
+}
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """Build each folder once; return it with what is right for it."""
+    from transformers.utils import logging
+
+    logging.get_logger()  # takes the stream that is there now, and not a test's own, which is closed at its end
+    root, built = tmp_path_factory.mktemp("zoo"), {}
+
+    def get(builder):
+        if builder not in built:
+            folder = root / builder.__name__
+            built[builder] = folder, builder(folder)
+        return built[builder]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """The pairs as records of each stage."""
+    folder = tmp_path_factory.mktemp("files")
+    passages = [passage for _, passage in PAIRS]
+    samples = [
+        RankingSample(query, positive=[passage], negative=[text for text in passages if text != passage])
+        for query, passage in PAIRS
+    ]
+    write_records(folder / "samples.jsonl", samples)
+    triplets, pairs, labels = [], [], []
+    for number, (query, passage) in enumerate(PAIRS):
+        others = [text for text in passages if text != passage]
+        id = str(number)
+        triplets += [Triplet(id, query, passage, text, 1.0 + place) for place, text in enumerate(others)]
+        pairs += [ScoredPair(id, query, passage, 2.0, 1)]
+        pairs += [ScoredPair(id, query, text, -1.0 - place, 0) for place, text in enumerate(others)]
+        labels += [SoftLabels(id, query, [passage, *others], [0.9, 0.5, 0.3, 0.1])]
+    write_records(folder / "triplets.jsonl", triplets)
+    write_records(folder / "scored.jsonl", pairs)
+    write_records(folder / "labels.jsonl", labels)
+    return folder
+
+
+def run(main, *flags):
+    return main([str(flag) for flag in flags])
+
+
+def expect(code, right, capsys, output):
+    """Check that a folder that is whole was taken, and another one refused in a sentence, with nothing written."""
+    said = capsys.readouterr().err
+    if not isinstance(right, str):
+        assert code == 0, said
+        return True
+    assert code == 1
+    first, *further = right.split("\n")
+    assert f"Error: {first}" in said
+    assert all(part in said for part in further)
+    assert not output.is_file() and not list(output.glob("*.json*"))
+    return False
+
+
+def scores_of(path):
+    scored = {(row.query, row.passage): row.score for row in read_records(path, ScoredPair)}
+    return np.array([scored[pair] for pair in PAIRS])
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_generate_logits(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    main = reranker_logits.main if builder in CROSS_ENCODERS else embedding_logits.main
+    flags = ("--input_files", files / "samples.jsonl", "--output_dir", tmp_path / "out", "--dtype", "float32")
+    if expect(run(main, "--teacher", folder, *flags), right, capsys, tmp_path / "out"):
+        np.testing.assert_allclose(scores_of(tmp_path / "out" / "samples_logits.jsonl"), right, atol=1e-4)
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_rank(builder, zoo, tmp_path, capsys):
+    folder, right = zoo(builder)
+    (tmp_path / "passages.txt").write_text("".join(f"{passage}\n" for _, passage in PAIRS))
+    query = PAIRS[0][0]
+    flags = ("--query", query, "--passages", tmp_path / "passages.txt", "--dtype", "float32")
+    code = run(rank.main, "--model", folder, *flags)
+    printed = capsys.readouterr()
+    if isinstance(right, str):
+        assert code == 1
+        assert right.split("\n")[0] in printed.err
+    else:
+        assert code == 0
+        assert f"{right[0]:.4f}" in printed.out
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_reranker_train(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    output = tmp_path / "student"
+    flags = ("--train_file", files / "triplets.jsonl", "--output_dir", output, "--max_steps", 2, "--dropout", 0)
+    code = run(reranker_train.main, "--student", folder, *flags, "--learning_rate", 1e-3)
+    if expect(code, right if builder is not static else f"{folder} has no transformer", capsys, output):
+        assert_in_float32(output)
+
+
+@pytest.mark.parametrize("builder", EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_embedding_train(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    output = tmp_path / "student"
+    flags = ("--train_file", files / "labels.jsonl", "--output_dir", output, "--max_steps", 2, "--merge", "off")
+    code = run(embedding_train.main, "--student", folder, *flags, "--learning_rate", 1e-3)
+    if expect(code, right, capsys, output):
+        assert_in_float32(output)
+
+
+def assert_in_float32(folder):
+    import torch
+    from safetensors.torch import load_file
+
+    weights = [load_file(path) for path in folder.rglob("*.safetensors") if "checkpoint" not in str(path)]
+    assert weights
+    assert {values.dtype for tensors in weights for values in tensors.values() if values.is_floating_point()} == {
+        torch.float32
+    }
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_evaluate(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    whole, _ = zoo(plain if builder in CROSS_ENCODERS else plain_embedder)
+    flags = ("--in_domain", files / "samples.jsonl", "--output_dir", tmp_path / "report", "--dtype", "float32")
+    code = run(reranker_evaluate.main, "--before", folder, "--after", whole, *flags)
+    if expect(code, right, capsys, tmp_path / "report"):
+        scored = tmp_path / "report" / "scores"
+        (before,) = [path for path in scored.rglob("*.jsonl") if "before" in str(path)]
+        np.testing.assert_allclose(scores_of(before), right, atol=1e-4)
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_calibrate(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    output, scored = tmp_path / "calibrated", files / "scored.jsonl"
+    if not isinstance(right, str):
+        scored = label_by_its_own_scores(folder, files, tmp_path)
+    flags = ("--input_files", scored, "--target", "labels", "--output_dir", output)
+    code = run(calibrate.main, "--model", folder, *flags, "--method", "temperature")
+    expect(code, right, capsys, output)
+
+
+def label_by_its_own_scores(folder, files, tmp_path):
+    """Score all candidates, and call two of each query relevant, so that higher scores stand for higher ones."""
+    flags = ("--input_files", files / "samples.jsonl", "--output_dir", tmp_path, "--dtype", "float32")
+    assert run(reranker_logits.main, "--teacher", folder, *flags) == 0
+    groups = read_groups(tmp_path / "samples_logits.jsonl", ScoredPair)
+    best = [sorted(group, key=lambda row: -row.score)[:2] for group in groups]
+    rows = [
+        dataclasses.replace(row, label=int(row in two))
+        for group, two in zip(groups, best, strict=True)
+        for row in group
+    ]
+    write_records(tmp_path / "labelled.jsonl", rows)
+    return tmp_path / "labelled.jsonl"
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_export(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    output = tmp_path / "exported"
+    flags = ("--dataset", files / "samples.jsonl", "--output_dir", output)
+    code = run(export.main, "--model", folder, *flags)
+    expect(code, f"{folder} {NO_EXPORT[builder]}" if builder in NO_EXPORT else right, capsys, output)
+
+
+@pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
+def test_check_teacher(builder, zoo, files, tmp_path, capsys):
+    folder, right = zoo(builder)
+    whole, _ = zoo(plain if builder in CROSS_ENCODERS else plain_embedder)
+    flags = ("--dataset", files / "samples.jsonl", "--output_dir", tmp_path / "check", "--dtype", "float32")
+    flags += ("--force",)  # whatever it ranks
+    code = run(check_teacher.main, "--student", folder, "--teacher", whole, *flags)
+    expect(code, right, capsys, tmp_path / "check" / "check.json")
