@@ -26,6 +26,7 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups, write_records
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, is_made, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
+from rag_core.retrieval.analyser import PLAIN, Analyser, AnalyserArgs, settle_analyser
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ Groups = list[list[ScoredPair]]
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, BadRowsArgs):
+class Args(OverwriteArgs, BadRowsArgs, AnalyserArgs):
     """Flags of the stage."""
 
     input_files: list[Path] = flag("ScoredPair files over the same pairs, one per teacher", decides=False)
@@ -56,13 +57,18 @@ def run(args: Args) -> Path:
         raise UsageError(f"--weights are {' '.join(f'{w:g}' for w in weights)}", "Pass 0 or more, and one above 0")
     if args.output_file in args.input_files:
         raise UsageError(f"{args.output_file} is both input and output", "Choose another --output_file")
+    if (args.bm25_stemmer or args.bm25_stop_words) and not args.bm25:
+        raise UsageError("--bm25_stemmer and --bm25_stop_words are for --bm25", "Pass --bm25, or leave them out")
     hashes = check_inputs(args.input_files)
     if len(hashes) < len(args.input_files):
         raise UsageError("an input file is given twice", "Pass each once, and --weights")
+    analyser = settle_analyser(args.analyser, args.input_files[0]) if args.bm25 else PLAIN
     recipe = Recipe(
         stage="rag_core.merge_scores",
         # The files in order, since weights and labels go by it.
-        flags=decisive(args) | {"weights": weights, "files": list(hashes.values())},
+        flags=decisive(args)
+        | {"weights": weights, "files": list(hashes.values())}
+        | (analyser.recipe if args.bm25 else {}),
         inputs=hashes,
         model=_teacher(args),
     )
@@ -75,7 +81,7 @@ def run(args: Args) -> Path:
     for path, other in zip(args.input_files[1:], others, strict=True):
         scores.append(_aligned(groups, other, path, args.input_files[0]))
     if args.bm25:
-        scores.append(_bm25(groups))
+        scores.append(_bm25(groups, analyser))
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
         rows = write_records(args.output_file, _merged(groups, scores, weights, args.method))
         write_manifest(
@@ -122,10 +128,16 @@ def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[li
     return [[score_of[key] for key in keys] for keys in wanted]
 
 
-def _bm25(groups: Groups) -> list[list[float]]:
-    from rag_core.retrieval.bm25 import bm25_scores
+def _bm25(groups: Groups, analyser: Analyser) -> list[list[float]]:
+    from rag_core.retrieval.bm25 import bm25_scores, unmatched_note
 
-    return bm25_scores([RankingSample(group[0].query, candidates=[pair.passage for pair in group]) for group in groups])
+    samples = [RankingSample(group[0].query, candidates=[pair.passage for pair in group]) for group in groups]
+    scores = bm25_scores(samples, analyser)
+    unmatched = sum(not any(found) for found in scores)
+    if unmatched:
+        consequence = "BM25 has no say in their scores"
+        logger.warning("%s", unmatched_note(unmatched, len(groups), "any of their candidates", consequence))
+    return scores
 
 
 def _merged(

@@ -23,6 +23,7 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork
+from rag_core.retrieval.analyser import AnalyserArgs
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
 from rag_core.sources.cleaning import parse_limits
@@ -39,18 +40,19 @@ _SPLITS = ["train=0.8", "dev=0.1", "test=0.1"]
 _CORPUS_SPLITS = ["train=0.9", "dev=0.1"]  # unlabelled: nothing to test on
 _NUM_CANDIDATES = 20
 _NUM_QUERIES = 10_000
+_BM25 = ("bm25_stemmer", "bm25_stop_words")
 # The flags that each source reads; the first one is required.
 _FLAGS = {
     "mteb": ("name", "hub"),
-    "beir": ("input", "num_candidates"),
+    "beir": ("input", "num_candidates", *_BM25),
     "jsonl": ("input", "splits"),
-    "apidocs": ("splits", "num_candidates"),
-    "corpus": ("input", "queries", "query_from", "num_queries", "dense_model", "num_candidates", "splits"),
+    "apidocs": ("splits", "num_candidates", *_BM25),
+    "corpus": ("input", "queries", "query_from", "num_queries", "dense_model", "num_candidates", "splits", *_BM25),
 }
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs):
     """Flags of the stage."""
 
     source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
@@ -168,7 +170,7 @@ def _open(args: Args) -> Source:
     if args.source == "mteb":
         return MtebSet(args.name or "", args.hub or "huggingface")
     if args.source == "apidocs":
-        return ApiDocs(num_candidates, fractions, args.seed)
+        return ApiDocs(num_candidates, fractions, args.seed, args.analyser)
     if args.source == "corpus":
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} files", "Pass one file of passages")
@@ -182,11 +184,12 @@ def _open(args: Args) -> Source:
             num_candidates=num_candidates,
             fractions=fractions,
             seed=args.seed,
+            analyser=args.analyser,
         )
     if args.source == "beir":
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} folders", "Pass one: --source beir reads one corpus")
-        return BeirFolder(paths[0], num_candidates)
+        return BeirFolder(paths[0], num_candidates, seed=args.seed, analyser=args.analyser)
     if args.source == "jsonl":
         files = OwnFiles(paths, fractions, args.seed)
         if args.splits and len(files.inputs) > 1:

@@ -14,6 +14,7 @@ from rag_core.base.stage import BadRowsArgs, SeedArgs
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.retrieval.analyser import AnalyserArgs, settle_analyser
 
 if TYPE_CHECKING:
     from rag_core.base.records import RankingSample
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class EvaluateArgs(SeedArgs, BadRowsArgs, PromptArgs):
+class EvaluateArgs(SeedArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
     """Flags of the stage; each pipeline has its own default for `before`."""
 
     before: str = flag("the student before training", decides=False)
@@ -67,10 +68,12 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     from rag_core.evaluation.score_folder import ScoreFolder
     from rag_core.evaluation.tables import format_table
     from rag_core.evaluation.training_record import read_training
+    from rag_core.retrieval.bm25 import unmatched_note
 
     expectations = read_expectations(args.expect) if args.expect else []
     training = read_training(Path(args.after), args.trade_off)
     hashes = check_inputs([*files, *args.teacher_scores])
+    analysers = {path: settle_analyser(args.analyser, path) for path in files}
     bad_rows = BadRows(skip=args.skip_bad_rows)
     labelled = read_labelled(files, bad_rows)
     if args.latency:
@@ -87,6 +90,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
             {ranker: scores[ranker][path] for ranker in models},
+            analysers[path],
         )
         for path, samples in labelled.items()
     ]
@@ -95,13 +99,20 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     if args.latency:
         report = _with_latency(args, options, report, evaluations, folder)
         write_report(args.output_dir, report, evaluations, args.seed)
-    recipe = Recipe(stage=stage, flags=decisive(args) | {"models": models}, inputs=hashes)
+    settled = {"models": models, "analysers": {path.name: analyser.recipe for path, analyser in analysers.items()}}
+    recipe = Recipe(stage=stage, flags=decisive(args) | settled, inputs=hashes)
     write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
     if read_manifest(Path(args.after)):  # trained here
         _fill_card(args, report, stage)
     print(format_table(report))  # noqa: T201  # the result of this stage
     for warning in warnings(report):
         logger.warning(warning)
+    for evaluation in evaluations:
+        if evaluation.unmatched:
+            note = unmatched_note(
+                evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
+            )
+            logger.warning("%s: %s", evaluation.path, note)
     for line in compare(expectations, report):
         logger.info(line)
     return args.output_dir

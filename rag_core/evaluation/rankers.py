@@ -15,6 +15,7 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
 from rag_core.metrics.ranking import METRICS, MetricName, PerQuery, means, measure, measured, rank
 from rag_core.metrics.significance import Change, paired_change
+from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.retrieval.bm25 import bm25_scores
 from rag_core.scoring.scored_files import scores_by_sample
 
@@ -42,6 +43,11 @@ class FileEvaluation:
     def measured(self) -> int:
         """Count the queries that have both a positive and a negative."""
         return measured(self.values["BM25"])
+
+    @property
+    def unmatched(self) -> int:
+        """Count the queries that share no word with any of their candidates."""
+        return sum(not any(scores) for scores in self.scores["BM25"])
 
     def means(self) -> dict[Ranker, dict[MetricName, float]]:
         """Return each ranker's mean of each metric."""
@@ -123,9 +129,13 @@ def read_labelled(paths: Sequence[Path], bad_rows: BadRows) -> dict[Path, list[R
 
 
 def evaluate_file(
-    path: Path, domain: Domain, samples: list[RankingSample], scores: Mapping[Ranker, Path]
+    path: Path,
+    domain: Domain,
+    samples: list[RankingSample],
+    scores: Mapping[Ranker, Path],
+    analyser: Analyser = PLAIN,
 ) -> FileEvaluation:
     """Measure BM25 and each ranker, from its ScoredPair file, on one file."""
-    found: dict[Ranker, list[list[float]]] = {"BM25": bm25_scores(samples)}
+    found: dict[Ranker, list[list[float]]] = {"BM25": bm25_scores(samples, analyser)}
     found |= {ranker: scores_by_sample(scores[ranker], samples) for ranker in RANKERS if ranker in scores}
     return FileEvaluation(path, domain, samples, {ranker: measure(samples, by) for ranker, by in found.items()}, found)

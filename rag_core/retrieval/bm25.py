@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.records import RankingSample
+from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.retrieval.dense import best_places
 
 # The values of Anserini's MS MARCO baseline are tuned to passages; these are the Lucene defaults.
@@ -16,41 +18,70 @@ _K1, _B = 1.2, 0.75
 
 
 class BM25:
-    """Okapi BM25 (Lucene's variant) over lower-cased words, without stemming or stop words."""
+    """Okapi BM25 (Lucene's variant) over the terms of an analyser."""
 
-    def __init__(self, passages: Sequence[str]) -> None:
+    def __init__(self, passages: Sequence[str], analyser: Analyser = PLAIN) -> None:
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets it to DEBUG
-        self._bm25s = bm25s
-        self._index = bm25s.BM25(k1=_K1, b=_B, method="lucene")
-        self._index.index(self._tokenize(passages), show_progress=False)
+        self._analyser = analyser
         self._size = len(passages)
-
-    def _tokenize(self, texts: Sequence[str]) -> list[list[str]]:
-        tokens: list[list[str]] = self._bm25s.tokenize(
-            list(texts), token_pattern=r"(?u)\w+", stopwords=None, return_ids=False, show_progress=False
-        )
-        return tokens
+        self._index = bm25s.BM25(k1=_K1, b=_B, method="lucene")
+        self._vocabulary: dict[str, int] = {}
+        terms = analyser.terms(passages)
+        if any(terms):  # bm25s takes no passages without any word
+            self._index.index(terms, show_progress=False)
+            self._vocabulary = self._index.vocab_dict
 
     def scores(self, query: str) -> npt.NDArray[np.float32]:
-        """Score every passage for a query; shape (passages,), 0 where no word is shared."""
-        known = [word for word in self._tokenize([query])[0] if word in self._index.vocab_dict]
+        """Score every passage for a query; shape (passages,), 0 where no word is shared, and only there."""
+        known = [word for word in self._analyser.terms([query])[0] if word in self._vocabulary]
         if not known:
             return np.zeros(self._size, dtype=np.float32)
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
 
 
-def nearest_passages(queries: Sequence[str], passages: Sequence[str], count: int) -> list[list[int]]:
-    """Return the positions of the `count` best passages of each query, best first, ties in passage order."""
-    index = BM25(passages)
-    return [best_places(index.scores(query), count) for query in queries]
+def nearest_passages(
+    queries: Sequence[str], passages: Sequence[str], count: int, analyser: Analyser = PLAIN
+) -> list[list[int]]:
+    """Return the positions of at most `count` passages that share a word with each query, best first.
+
+    Ties are in passage order.
+    """
+    index = BM25(passages, analyser)
+    found = []
+    for query in queries:
+        scores = index.scores(query)
+        found.append([place for place in best_places(scores, count) if scores[place] > 0])
+    return found
 
 
-def bm25_scores(samples: Sequence[RankingSample]) -> list[list[float]]:
+def filled_at_random(places: Sequence[int], size: int, count: int, generator: random.Random) -> list[int]:
+    """Return `count` positions of `size`: those given, then others at random; all where there are no more.
+
+    What shares no word with a query is one large tie: the first passages of the corpus are no better than any.
+    """
+    missing = min(count, size) - len(places)
+    if missing <= 0:
+        return list(places)
+    given = set(places)
+    drawn = generator.sample(range(size), missing + len(given))
+    return [*places, *[place for place in drawn if place not in given][:missing]]
+
+
+def unmatched_note(unmatched: int, queries: int, passages: str, consequence: str) -> str:
+    """Say how many queries BM25 can do nothing for, what becomes of them, and what to do."""
+    return (
+        f"{unmatched} of {queries} queries ({unmatched / queries:.0%}) share no word with {passages}: "
+        f"{consequence}. Where queries and passages are in different languages BM25 is of no use; for other forms of "
+        "a word pass --bm25_stemmer"
+    )
+
+
+def bm25_scores(samples: Sequence[RankingSample], analyser: Analyser = PLAIN) -> list[list[float]]:
     """Score each sample's `passages()` by BM25, with the statistics of all distinct passages of the samples."""
     index = {text: row for row, text in enumerate(dict.fromkeys(t for s in samples for t, _ in s.passages()))}
-    bm25 = BM25(list(index))
+    bm25 = BM25(list(index), analyser)
     rows = []
     for sample in samples:
         scores = bm25.scores(sample.query)

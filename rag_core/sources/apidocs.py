@@ -11,7 +11,7 @@ import ast
 import gc
 import importlib.util
 import logging
-import re
+import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,8 @@ from pathlib import Path
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample
 from rag_core.files.bad_rows import BadRows
-from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.retrieval.analyser import PLAIN, Analyser, fold, words
+from rag_core.retrieval.bm25 import filled_at_random, nearest_passages
 from rag_core.sources.splits import Splits, duplicate_groups, similar_pairs, split_samples
 
 IN_DOMAIN = ("numpy", "scipy", "pandas", "sklearn", "torch")
@@ -53,24 +54,32 @@ class ApiDocs:
     instruction = "Given a summary of what a function does, retrieve its documentation"
     inputs: Sequence[Path] = ()
 
-    def __init__(self, num_candidates: int, fractions: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self, num_candidates: int, fractions: Mapping[str, float], seed: int, analyser: Analyser = PLAIN
+    ) -> None:
         self._num_candidates = num_candidates
         self._fractions = fractions
         self._seed = seed
+        self._analyser = analyser
         self.splits = [*fractions, *OUT_OF_DOMAIN_SPLITS]
         versions = {package: _version(package) for package in (*IN_DOMAIN, *OUT_OF_DOMAIN)}
-        self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "packages": versions}
+        self.flags = {
+            "splits": dict(fractions), "num_candidates": num_candidates, "packages": versions, **analyser.recipe,
+        }  # fmt: skip
 
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Make the samples of both domains."""
         domains = ((IN_DOMAIN, self._fractions), (OUT_OF_DOMAIN, OUT_OF_DOMAIN_SPLITS))
         splits: Splits = {}
         for packages, fractions in domains:
-            splits |= split_samples(read_samples(packages, self._num_candidates), fractions, self._seed)
+            samples = read_samples(packages, self._num_candidates, self._seed, self._analyser)
+            splits |= split_samples(samples, fractions, self._seed)
         return splits
 
 
-def read_samples(packages: Sequence[str], num_candidates: int) -> list[RankingSample]:
+def read_samples(
+    packages: Sequence[str], num_candidates: int, seed: int = 0, analyser: Analyser = PLAIN
+) -> list[RankingSample]:
     """Make one sample per docstring: 1 positive and `num_candidates - 1` BM25 neighbours as negatives.
 
     Summaries and passages that stand more than once (inherited methods) are left out on every side: no
@@ -90,7 +99,11 @@ def read_samples(packages: Sequence[str], num_candidates: int) -> list[RankingSa
     passages = [body for _, _, body in unique]
     alike = _alike([name.rpartition(".")[2] for name, _, _ in unique], queries, passages)
     most = max((len(others) for others in alike.values()), default=0)
-    neighbours = nearest_passages(queries, passages, num_candidates + most)
+    count, generator = num_candidates + most, random.Random(seed)
+    neighbours = [
+        filled_at_random(places, len(passages), count, generator)
+        for places in nearest_passages(queries, passages, count, analyser)
+    ]
     return [
         RankingSample(
             query_id=name,
@@ -117,8 +130,8 @@ def _alike(names: Sequence[str], queries: Sequence[str], passages: Sequence[str]
 
 
 def _word_grams(text: str) -> frozenset[str]:
-    words = re.findall(r"\w+", text.lower())
-    return frozenset(" ".join(words[i : i + _PASSAGE_GRAM]) for i in range(max(1, len(words) - _PASSAGE_GRAM + 1)))
+    found = words(fold(text))
+    return frozenset(" ".join(found[i : i + _PASSAGE_GRAM]) for i in range(max(1, len(found) - _PASSAGE_GRAM + 1)))
 
 
 def _root(package: str) -> Path:
@@ -167,11 +180,11 @@ def _parse(source: str) -> ast.Module:
 
 def _is_sentence(text: str) -> bool:
     """Tell a summary from a signature (`where(condition, [x, y], /)`), a heading, or a whole essay."""
-    words = text.split()
+    pieces = text.split()
     return (
-        len(words) in _QUERY_WORDS
+        len(pieces) in _QUERY_WORDS
         and text[0].isalpha()
-        and "(" not in words[0]
+        and "(" not in pieces[0]
         and not any(mark in text for mark in ("::", ">>>", "---", "===", " -> "))
     )
 

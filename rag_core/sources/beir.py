@@ -1,11 +1,14 @@
 """A local folder in the layout of BEIR: `corpus.jsonl`, `queries.jsonl` (or `.gz`), `qrels/<split>.tsv`.
 
 Positives are the documents judged above 0; negatives are the BM25 top of the whole corpus without them,
-unjudged for the most part, as is usual for mined candidates.
+unjudged for the most part, as is usual for mined candidates. Where too few share a word with the query, the others are
+drawn at random.
 """
 
 from __future__ import annotations
 
+import logging
+import random
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +18,11 @@ from rag_core.base.records import Document, Query, RankingSample, passage_text
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_by_id
 from rag_core.files.qrels import read_qrels
-from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.retrieval.analyser import PLAIN, Analyser
+from rag_core.retrieval.bm25 import filled_at_random, nearest_passages, unmatched_note
 from rag_core.sources.splits import Splits
+
+logger = logging.getLogger(__name__)
 
 
 class BeirFolder:
@@ -24,11 +30,11 @@ class BeirFolder:
 
     instruction = None
 
-    def __init__(self, folder: Path, num_candidates: int) -> None:
+    def __init__(self, folder: Path, num_candidates: int, *, seed: int = 0, analyser: Analyser = PLAIN) -> None:
         self._corpus, self._queries = _find(folder, "corpus"), _find(folder, "queries")
         self._qrels = {path.stem: path for path in sorted((folder / "qrels").glob("*.tsv"))}
-        self._num_candidates = num_candidates
-        self.flags = {"num_candidates": num_candidates}
+        self._num_candidates, self._seed, self._analyser = num_candidates, seed, analyser
+        self.flags = {"num_candidates": num_candidates, **analyser.recipe}
         if not self._qrels:
             raise DataError("holds no qrels/<split>.tsv", "Pass a folder in the BEIR layout", path=folder)
         self.splits = list(self._qrels)
@@ -53,8 +59,15 @@ class BeirFolder:
         asked = {queries[key].text: None for split in judged.values() for key in split}
         most = max(len(positive) for split in judged.values() for positive in split.values())
         # One more for a passage that is the query itself: cleaning takes it out.
-        nearest = nearest_passages(list(asked), texts, self._num_candidates + most + 1)
-        ranking = dict(zip(asked, nearest, strict=True))
+        count = self._num_candidates + most + 1
+        nearest = nearest_passages(list(asked), texts, count, self._analyser)
+        unmatched = nearest.count([])
+        if unmatched:
+            consequence = "their negatives are drawn at random"
+            logger.warning("%s", unmatched_note(unmatched, len(asked), "any passage", consequence))
+        generator = random.Random(self._seed)
+        filled = [filled_at_random(places, len(texts), count, generator) for places in nearest]
+        ranking = dict(zip(asked, filled, strict=True))
         return {
             split: [
                 _sample(key, queries[key].text, positive, [texts[i] for i in ranking[queries[key].text]], self)

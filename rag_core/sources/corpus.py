@@ -8,30 +8,40 @@ out of is one candidate among others.
 
 from __future__ import annotations
 
+import logging
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Literal
 
+import regex
 from pydantic import ConfigDict
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import Passage, Query, RankingSample, passage_text
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
-from rag_core.retrieval.bm25 import nearest_passages
+from rag_core.retrieval.analyser import PLAIN, Analyser, count_words
+from rag_core.retrieval.bm25 import filled_at_random, nearest_passages, unmatched_note
 from rag_core.retrieval.dense import nearest_vectors
 from rag_core.retrieval.fusion import take_turns
 from rag_core.sources.splits import Splits, split_samples
 
 QueryFrom = Literal["sentence", "title"]
 
+logger = logging.getLogger(__name__)
+
 _CONFIG = ConfigDict(strict=True, extra="ignore")
 _QUERY_WORDS = range(5, 41)
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
+# After a full stop of spaced text, after one that needs no space (with its bracket), and at a space of Thai or Lao,
+# which have no full stop.
+_SENTENCE_START = regex.compile(
+    r"(?<=[.\p{SB=STerm}] )(?=[\p{Lu}\p{Lt}\p{Lo}\p{N}])"
+    r"|(?<=[\u3002\uff01\uff1f\uff61\u104b\u17d4]\p{Pe}? ?)(?=[^\s\p{Pe}\p{SB=STerm}])"
+    r"|(?<=[\p{Thai}\p{Lao}]\p{M}* )(?=[\p{Thai}\p{Lao}])"
+)
 _MAX_LENGTH = 512  # tokens of a passage that the dense search reads
 
 
@@ -65,16 +75,18 @@ class Corpus:
         num_candidates: int,
         fractions: Mapping[str, float],
         seed: int,
+        analyser: Analyser = PLAIN,
     ) -> None:
         self._passages, self._queries = passages, queries
         self._query_from: QueryFrom = query_from
         self._num_queries, self._num_candidates = num_queries, num_candidates
         self._dense_model, self._vectors = dense_model, vectors
-        self._fractions, self._seed = fractions, seed
+        self._fractions, self._seed, self._analyser = fractions, seed, analyser
         self.splits = list(fractions)
         self.inputs = [path for path in (passages, queries) if path]
         made = {} if queries else {"query_from": query_from, "num_queries": num_queries}
-        self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "dense_model": dense_model} | made
+        self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "dense_model": dense_model}
+        self.flags |= made | analyser.recipe
 
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read the passages, make the queries where there are none, and mine their candidates.
@@ -95,10 +107,17 @@ class Corpus:
         ranked = self._candidates([one.query for one in made], texts)
         samples = []
         for number, (one, places) in enumerate(zip(made, ranked, strict=True)):
+            if not places:
+                dropped["queries_without_candidates"] += 1
+                continue
             candidates = [one.rest] if one.rest else []
             candidates += [texts[place] for place in places if place != one.place]
             samples.append(
                 RankingSample(one.query, candidates=candidates[: self._num_candidates], query_id=str(number))
+            )
+        if not samples:
+            raise DataError(
+                "has no word in common with any query", "Pass --dense_model to search by meaning", path=self._passages
             )
         return split_samples(samples, self._fractions, self._seed)
 
@@ -122,12 +141,24 @@ class Corpus:
         return list(made.values())
 
     def _candidates(self, queries: Sequence[str], passages: Sequence[str]) -> list[list[int]]:
-        """Return the positions of each query's candidates, one more than asked for: the best by BM25 and by vectors."""
+        """Return the positions of each query's candidates, one more than asked for: the best by BM25 and by vectors.
+
+        Without vectors, those that BM25 lacks are drawn at random, and a query that it finds nothing for has none: what
+        the teacher would say of random passages teaches nothing.
+        """
         count = self._num_candidates + 1
-        rankings = [nearest_passages(queries, passages, count)]
+        nearest = nearest_passages(queries, passages, count, self._analyser)
+        unmatched = nearest.count([])
+        if unmatched:
+            consequence = "--dense_model alone finds their candidates"
+            if not self._dense_model:
+                consequence = "they are left out (--dense_model would search by meaning)"
+            logger.warning("%s", unmatched_note(unmatched, len(queries), "any passage", consequence))
         if self._dense_model:
-            rankings.append(self._nearest_vectors(self._dense_model, queries, passages, count))
-        return [take_turns(found, count) for found in zip(*rankings, strict=True)]
+            by_vectors = self._nearest_vectors(self._dense_model, queries, passages, count)
+            return [take_turns(found, count) for found in zip(nearest, by_vectors, strict=True)]
+        generator = random.Random(self._seed)
+        return [places and filled_at_random(places, len(passages), count, generator) for places in nearest]
 
     def _nearest_vectors(
         self, model: str, queries: Sequence[str], passages: Sequence[str], count: int
@@ -152,12 +183,12 @@ def _take_query(document: Passage, query_from: QueryFrom, generator: random.Rand
     if query_from == "title":
         title = (document.title or "").strip()
         return (
-            (title, document.text.strip()) if len(title.split()) >= _QUERY_WORDS[0] and document.text.strip() else None
+            (title, document.text.strip()) if count_words(title) >= _QUERY_WORDS[0] and document.text.strip() else None
         )
-    sentences = _SENTENCE_END.split(" ".join(document.text.split()))
-    fitting = [i for i, sentence in enumerate(sentences) if len(sentence.split()) in _QUERY_WORDS]
+    sentences = _SENTENCE_START.split(" ".join(document.text.split()))
+    fitting = [i for i, sentence in enumerate(sentences) if count_words(sentence) in _QUERY_WORDS]
     if len(sentences) < 2 or not fitting:
         return None
     chosen = generator.choice(fitting)
-    rest = " ".join(sentences[:chosen] + sentences[chosen + 1 :])
-    return sentences[chosen], passage_text(document.title, rest)
+    rest = "".join(sentences[:chosen] + sentences[chosen + 1 :])
+    return sentences[chosen].strip(), passage_text(document.title, rest)

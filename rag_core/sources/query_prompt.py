@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from rag_core.engines.generation import Prompt, Sampling, TextGenerator
+from rag_core.retrieval.analyser import count_words
 
 VERSION = "one-query-1"
 SAMPLING = Sampling(max_new_tokens=64)  # the most probable answer
@@ -36,4 +37,4 @@ def read_answer(answer: str) -> str | None:
     answer = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
     line = answer.partition("\n")[0].strip().strip("\"'`*").strip()
     line = re.sub(r"^(search )?query:\s*", "", line, flags=re.IGNORECASE)
-    return line if line and len(line.split()) <= _MOST_WORDS else None
+    return line if line and count_words(line) <= _MOST_WORDS else None

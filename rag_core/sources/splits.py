@@ -1,8 +1,12 @@
 """Splitting by query without leakage, and finding leakage between files that exist already.
 
-Two queries are duplicates when they are equal after lower-casing and stripping punctuation (exact), or when
-the sets of their character 4-grams have a Jaccard similarity of at least 0.8 (near). All pairs at or above
+Two queries are duplicates when they are equal but for case, spelling in Unicode and punctuation (exact), or when
+the sets of their words' character 4-grams have a Jaccard similarity of at least 0.8 (near). All pairs at or above
 the threshold are found, none by chance: the index is the prefix filter of Chaudhuri et al. 2006, not a hash.
+
+Symbols make a question another one, however few they are: `in C++` and `in C#`, `a > b` and `a < b`. So leaks, which
+may be dropped, are queries with the same symbols. A split that is made keeps together what differs by symbols only:
+that loses no query.
 """
 
 from __future__ import annotations
@@ -14,11 +18,24 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import regex
+
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.records import RankingSample
+from rag_core.retrieval.analyser import fold, without_needless_spaces, words
 
 NEAR = 0.8
 _GRAM = 4
+
+_SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207f]+")  # NFKC would make 52 of 5²
+_IN_WORDS = regex.compile(r"(?<=\p{L}\p{M}*)/(?=\p{L})")  # TCP/IP is TCP IP
+# Words; a sign before a word or number, as of -5, --force and .NET; operators, which brackets and quotes end.
+_PARTS = regex.compile(
+    r"(?P<word>[\p{L}\p{N}_][\p{L}\p{M}\p{N}_]*)|(?<![\p{L}\p{M}\p{N}_.\-])(?P<sign>\.|--?)(?=[\p{L}\p{N}])"
+    r"|(?P<operator>(?V1)[[\p{S}\p{P}]--[\p{Ps}\p{Pe}\p{Pi}\p{Pf}\"'`©®]]+)"
+)
+_SYMBOL = regex.compile(r"[\p{S}#%&@*/\\]")
+_SENTENCE_ENDS = ".,;:!?\u3001\u3002"
 
 Splits = dict[str, list[RankingSample]]
 
@@ -107,13 +124,17 @@ def assign_splits(queries: Sequence[str], fractions: Mapping[str, float], seed: 
 
 
 def duplicate_groups(queries: Sequence[str]) -> list[list[int]]:
-    """Return the connected components of the duplicate relation, as ascending positions, by first position."""
+    """Return the connected components of the duplicate relation, as ascending positions, by first position.
+
+    Symbols do not tell queries apart here.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    first = _first_positions(queries)
-    pairs = [(first[left], first[right]) for left, right in _near_keys(list(first))]
-    pairs += [(i, first[normalize(query)]) for i, query in enumerate(queries)]
+    keys = [_without_symbols(query) for query in queries]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    pairs = [(first[left], first[right]) for left, right in _near_keys(list(dict.fromkeys(keys)))]
+    pairs += [(i, first[key]) for i, key in enumerate(keys)]
     if not pairs:
         return []
     rows, columns = zip(*pairs, strict=True)
@@ -170,8 +191,17 @@ def is_training(name: str) -> bool:
 
 
 def normalize(query: str) -> str:
-    """Return the words of a query in lower case, or the query where it has none (`???`)."""
-    return " ".join(re.findall(r"\w+", query.lower())) or query.strip()
+    """Return the words and symbols of a query, folded as for BM25, or the query where it has none (`???`)."""
+    text = _SUPERSCRIPT.sub(r"^\g<0>", query).replace("\u2212", "-")
+    text = _IN_WORDS.sub(" ", without_needless_spaces(fold(text)))
+    parts = []
+    for part in _PARTS.finditer(text):
+        operator = (part["operator"] or "").rstrip(_SENTENCE_ENDS)
+        if part["operator"] is None:
+            parts.append(part[0])
+        elif _SYMBOL.search(operator):
+            parts.append(operator)
+    return " ".join(parts) or fold(query).strip()
 
 
 def similar_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
@@ -192,13 +222,13 @@ def similar_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[
             index[element].append(j)
 
 
-def _first_positions(queries: Sequence[str]) -> dict[str, int]:
-    first: dict[str, int] = {}
-    for i, query in enumerate(queries):
-        first.setdefault(normalize(query), i)
-    return first
+def _without_symbols(query: str) -> str:
+    return " ".join(words(without_needless_spaces(fold(query)))) or fold(query).strip()
 
 
 def _near_keys(keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    grams = [frozenset(key[i : i + _GRAM] for i in range(max(1, len(key) - _GRAM + 1))) for key in keys]
-    return ((keys[i], keys[j]) for i, j in similar_pairs(grams, NEAR))
+    """Yield the normalized queries whose words are nearly the same, and whose symbols are the same."""
+    symbols = [[part for part in key.split() if not re.search(r"\w", part)] for key in keys]
+    texts = [" ".join(part for part in key.split() if re.search(r"\w", part)) or key for key in keys]
+    grams = [frozenset(text[i : i + _GRAM] for i in range(max(1, len(text) - _GRAM + 1))) for text in texts]
+    return ((keys[i], keys[j]) for i, j in similar_pairs(grams, NEAR) if symbols[i] == symbols[j])

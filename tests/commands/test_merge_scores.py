@@ -8,6 +8,7 @@ from rag_core import merge_scores
 from rag_core.base.records import ScoredPair
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, read_manifest, write_manifest
+from rag_core.retrieval.analyser import VERSION
 
 ROWS = [
     ("1", "wet dog", "a dog", 1),
@@ -64,6 +65,16 @@ def test_bm25_is_one_more_teacher(tmp_path, files):
     assert [pair.score for pair in merged(tmp_path, *argv)] == pytest.approx([2 / (60 + r) for r in (2, 1, 3, 1, 2)])
 
 
+def test_stop_words_have_no_say_in_bm25(tmp_path, files):
+    texts = ("the the cat", "a dog", "a cat")
+    write_records(files[0], [ScoredPair("1", "the dog", text, 0.0) for text in texts])
+    argv = ["--input_files", files[0], "--bm25", "--method", "rank_fusion", "--weights", "0", "1"]
+    found = merged(tmp_path, *argv, "--bm25_stop_words", "english")
+    assert [pair.score for pair in found] == pytest.approx([2 / 62.5, 2 / 61, 2 / 62.5])
+    flags = read_manifest(tmp_path / "out" / "merged.jsonl").flags
+    assert (flags["analyser"], flags["bm25_stemmer"], flags["bm25_stop_words"]) == (VERSION, None, "english")
+
+
 def test_the_manifest_says_who_taught(tmp_path, files):
     recipe = Recipe(stage="s", flags={}, inputs={}, model={"name": "big/llm"})
     write_manifest(files[0], recipe, score_unit="log-odds")
@@ -110,6 +121,10 @@ def test_files_over_other_pairs_are_refused(change, sentence, tmp_path, files, c
     [
         (["a", "b", "--weights", "1"], "1 weights for 2 teachers. Pass one for each file, and one for --bm25."),
         (["a", "--bm25", "--weights", "1", "-1"], "--weights are 1 -1. Pass 0 or more, and one above 0."),
+        (
+            ["a", "--bm25_stop_words", "german"],
+            "--bm25_stemmer and --bm25_stop_words are for --bm25. Pass --bm25, or leave them out.",
+        ),
         (["a", "o"], "o is both input and output. Choose another --output_file."),
     ],
 )

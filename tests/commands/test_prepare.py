@@ -190,6 +190,10 @@ def test_limit_is_per_output(three_files, tmp_path):
          "--hub has no effect with --source jsonl. Leave it out."),
         (["--source", "mteb", "--name", "x", "--splits", "a=1"],
          "--splits has no effect with --source mteb. Leave it out."),
+        (["--source", "jsonl", "--input", "x", "--bm25_stop_words", "german"],
+         "--bm25_stop_words has no effect with --source jsonl. Leave it out."),
+        (["--source", "mteb", "--name", "x", "--bm25_stemmer", "german"],
+         "--bm25_stemmer has no effect with --source mteb. Leave it out."),
         (["--source", "beir", "--input", "x", "--num_candidates", "1"],
          "--num_candidates is 1. Pass at least 2: one leaves nothing to rank."),
         (["--source", "apidocs", "--limit", "0"],
@@ -285,7 +289,7 @@ def docs(monkeypatch):
         package: [RankingSample(query=row(i)["query"], query_id=str(i), positive=[f"{i}"], negative=["n"]) for i in at]
         for package, at in ((apidocs.IN_DOMAIN, range(20)), (apidocs.OUT_OF_DOMAIN, range(50, 55)))
     }
-    monkeypatch.setattr(apidocs, "read_samples", lambda packages, num_candidates: made[packages])
+    monkeypatch.setattr(apidocs, "read_samples", lambda packages, *_: made[packages])
 
 
 def test_apidocs_has_two_domains(docs, tmp_path):
@@ -310,7 +314,7 @@ def test_an_error_in_the_source_leaves_the_outputs(docs, tmp_path, monkeypatch, 
     assert main(argv) == 0
     before = contents(tmp_path / "out")
 
-    def fail(packages, num_candidates):
+    def fail(*_):
         raise DataError("the package x is not installed", "pip install x")
 
     monkeypatch.setattr(apidocs, "read_samples", fail)

@@ -94,6 +94,8 @@ def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
         ("<think>hm\nhm</think>\n\nSearch query: blue ice", "blue ice"),
         ("", None),
         ("word " * 41, None),
+        ("冰洞怎么形成", "冰洞怎么形成"),
+        ("冰洞怎么形成" * 20, None),
     ],
 )
 def test_an_answer_is_read(answer, query):

@@ -5,6 +5,7 @@ import pytest
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, passage_text
 from rag_core.files.bad_rows import BadRows
+from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.sources.beir import BeirFolder
 from tests.sources.rows import write_lines
 
@@ -40,20 +41,24 @@ def test_beir_positives_are_judged_and_negatives_are_the_nearest_others(beir):
     dropped = Counter()
     splits = BeirFolder(beir, 3).read(dropped, None)
     assert list(splits) == ["test"]
+    drawn, other_drawn = splits["test"][0].negative[1], splits["test"][1].negative
     assert splits["test"] == [
         RankingSample(
             query_id="q1",
             query="how do glacier caves form",
             positive=["Glacier caves. form by melt water."],
-            negative=["Glacier ice is blue.", "Why? Snow becomes ice."],
+            negative=["Glacier ice is blue.", drawn],
         ),
         RankingSample(
             query_id="q2",
             query="blue ice",
             positive=["Glacier ice is blue.", "Why? Snow becomes ice."],
-            negative=["Glacier caves. form by melt water."],
+            negative=other_drawn,
         ),
     ]
+    # Nothing else shares a word with the query.
+    assert drawn in {"Why? Snow becomes ice.", "Lakes hold water."}
+    assert set(other_drawn) < {"Glacier caves. form by melt water.", "Lakes hold water.", "how do glacier caves form"}
     assert dropped == {"queries_without_positives": 1}
 
 
@@ -129,3 +134,25 @@ def test_beir_folders_that_are_none(beir):
     with pytest.raises(DataError) as error:
         BeirFolder(beir, 3)
     assert str(error.value) == f"{beir}: holds no qrels/<split>.tsv. Pass a folder in the BEIR layout."
+
+
+def test_beir_finds_by_the_analyser_that_is_asked_for(beir):
+    write_lines(beir / "queries.jsonl", [{"_id": f"q{i}", "text": "the glacier"} for i in (1, 2, 3)])
+    rows = [*CORPUS, *({"_id": f"e{i}", "text": f"the {name}"} for i, name in enumerate("abc"))]
+    write_lines(beir / "corpus.jsonl.gz", rows)
+
+    def negatives(analyser):
+        return BeirFolder(beir, 3, analyser=analyser).read(Counter(), None)["test"][0].negative
+
+    assert "the a" in negatives(PLAIN)
+    assert negatives(Analyser(bm25_stop_words="english")) == ["Glacier ice is blue.", "how do glacier caves form"]
+
+
+def test_beir_says_how_many_queries_match_nothing(beir, caplog):
+    write_lines(beir / "queries.jsonl", [*QUERIES[:1], {"_id": "q2", "text": "\u51b0\u5ddd"}, *QUERIES[2:]])
+    samples = BeirFolder(beir, 3).read(Counter(), None)["test"]
+    assert len(samples[1].negative) == 1
+    (message,) = caplog.messages
+    assert message.startswith(
+        "1 of 2 queries (50%) share no word with any passage: their negatives are drawn at random. Where "
+    )

@@ -69,6 +69,79 @@ def test_similar_pairs_are_those_of_brute_force(sets, threshold):
     assert len(found) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("How do I sort a list in C++?", "How do I sort a list in C#?"),
+        ("How do I sort a list in C++?", "How do I sort a list in C?"),
+        ("what does a > b mean for two lists of numbers", "what does a < b mean for two lists of numbers"),
+        ("when is a >= b", "when is a > b"),
+        ("when is a != b", "when is a = b"),
+        ("how do I write x := 1", "how do I write x = 1"),
+        ("what is 7 + 3", "what is 7 * 3"),
+        ("what is 7 / 3", "what is 7 % 3"),
+        ("what is 7 - 3", "what is 7 + 3"),
+        ("is -5 even", "is 5 even"),
+        ("what is 5²", "what is 52"),
+        ("what does *args do", "what does **args do"),
+        ("what is the meaning of $x in a shell script", "what is the meaning of @x in a shell script"),
+        ("what does --force do when I push a branch there", "what does force do when I push a branch there"),
+        ("what is .NET", "what is net"),
+        ("how much is 100% of it", "how much is 100 of it"),
+        ("what does 😂 mean", "what does 😭 mean"),
+        ("कल क्या है", "काल क्या है"),
+        ("ข้าวคืออะไร", "ขาวคืออะไร"),
+        ("如何泡绿茶", "如何泡红茶"),
+        ("???", "!!!"),
+    ],
+)
+def test_queries_that_differ_by_symbols_or_marks_are_no_leak(one, other):
+    assert normalize(one) != normalize(other)
+    splits = {"train": [sample(one)], "test": [sample(other)]}
+    assert [leak.queries for leak in find_leaks(splits)] == [[]]
+    assert without_leaks(splits, find_leaks(splits)) == splits
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is X?", "what is x"),
+        ("Sort a list in C++?", "sort a list in c++"),
+        ("a>b", "a > b"),
+        ("is C# a language?!", "Is 'C#' a language."),
+        ("(C++), Java", "c++ java"),
+        ("is -5 even", "is \u22125 even"),
+        ("what is x²", "what is x^2"),
+        ("covid-19", "COVID 19"),
+        ("TCP/IP", "tcp ip"),
+        ("Java\u2122 8", "java 8"),
+        ("`list` or \u00ablist\u00bb", "list or list"),
+        ("it\u2019s time", "it's time"),
+        ("what \u2014 now...", "what now"),
+        ("\u00bfqu\u00e9 es?", "que\u0301 es"),
+        ("हिन्दी क्या है?", "हि\u200dन्दी क्या है।"),
+        ("如何泡绿茶？", "如何 泡绿茶"),  # noqa: RUF001
+        ("Ｃ＋＋とは？", "c++とは"),  # noqa: RUF001
+        ("ชาเขียว คืออะไร", "ชาเขียวคืออะไร"),
+        ("？？？", "???"),  # noqa: RUF001
+    ],
+)
+def test_case_punctuation_and_unicode_spelling_make_no_other_query(one, other):
+    assert normalize(one) == normalize(other)
+    (leak,) = find_leaks({"train": [sample(one)], "test": [sample(other)]})
+    assert (leak.exact, leak.near) == ([0], [])
+
+
+def test_near_duplicates_with_the_same_symbols_are_a_leak():
+    one, other = "how do I sort a long list of numbers in C++", "how do I sort a long list of number in C++?"
+    (leak,) = find_leaks({"train": [sample(one)], "test": [sample(other)]})
+    assert (leak.exact, leak.near) == ([], [0])
+
+
+def test_a_split_keeps_together_what_differs_by_symbols():
+    assert duplicate_groups(["in C++?", "in Rust", "in C#?"]) == [[0, 2], [1]]
+
+
 def test_groups_are_transitive_and_in_order():
     chain = ["how are glacier caves formed in the alps", "how are glacier caves formed in the alp", "x y z"]
     assert duplicate_groups([*chain, "How are glacier caves formed in the alps?!"]) == [[0, 1, 3], [2]]
