@@ -77,8 +77,8 @@ def run(args: Args) -> Path:
     from rag_core.scoring.scored_files import score_files, scores_by_sample
 
     folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
-    described = describe_models([args.student, args.teacher], args.prompt_names())
     sample_file, samples = _sample(args, folder)
+    described = describe_models([args.student, args.teacher], args.prompt_names())
     values: dict[Role, PerQuery] = {}
     roles: tuple[Role, Role] = ("student", "teacher")
     for role, model in zip(roles, described, strict=True):

@@ -19,6 +19,7 @@ from typing import Literal, assert_never
 from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
@@ -47,12 +48,15 @@ _FLAGS = {
     "beir": ("input", "num_candidates", *_BM25),
     "jsonl": ("input", "splits"),
     "apidocs": ("splits", "num_candidates", *_BM25),
-    "corpus": ("input", "queries", "query_from", "num_queries", "dense_model", "num_candidates", "splits", *_BM25),
+    "corpus": (
+        *("input", "queries", "query_from", "num_queries", "num_candidates", "splits", *_BM25),
+        *("dense_model", "query_prompt_name", "passage_prompt_name"),
+    ),
 }
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
     """Flags of the stage."""
 
     source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
@@ -159,6 +163,8 @@ def _check_flags(args: Args) -> None:
         raise UsageError(f"--num_candidates is {args.num_candidates}", "Pass at least 2: one leaves nothing to rank")
     if args.num_queries is not None and args.num_queries < 1:
         raise UsageError(f"--num_queries is {args.num_queries}", "Pass at least 1")
+    if args.dense_model is None and (args.query_prompt_name or args.passage_prompt_name):
+        raise UsageError("--query_prompt_name and --passage_prompt_name are for --dense_model", "Pass it, too")
     if args.queries and (args.query_from or args.num_queries):
         raise UsageError("--query_from and --num_queries have no effect with --queries", "Leave them out")
 
@@ -180,6 +186,7 @@ def _open(args: Args) -> Source:
             query_from=args.query_from or "sentence",
             num_queries=args.num_queries or _NUM_QUERIES,
             dense_model=args.dense_model,
+            prompt_names=args.prompt_names(),
             vectors=unfinished_folder(args.output_dir / f"{next(iter(fractions))}.jsonl") / "vectors",
             num_candidates=num_candidates,
             fractions=fractions,

@@ -24,6 +24,7 @@ from rag_core.files.jsonl import read_lines, read_samples
 from rag_core.files.manifest import check_inputs
 
 if TYPE_CHECKING:
+    from rag_core.engines.identity import ModelInfo
     from rag_core.engines.protocols import Floats
 
 
@@ -48,10 +49,11 @@ def run(args: Args) -> list[Path]:
     """Print the table; nothing is written."""
     sample = _sample(args)
     from rag_core.base.tables import format_ranking
+    from rag_core.engines.identity import describe_models
     from rag_core.scoring.ranking_table import ranking_rows
 
-    scores = _scores(args.model, sample, args)
-    before = _scores(args.before, sample, args) if args.before else None
+    models = describe_models([args.model, *([args.before] if args.before else [])], args.prompt_names())
+    scores, before, *_ = [*(_scores(model, sample, args) for model in models), None]
     rows = ranking_rows(list(sample.passages()), scores, before)
     width = shutil.get_terminal_size((120, 24)).columns
     print(f"{sample.query}\n\n{format_ranking(rows, width)}")  # noqa: T201  # the result of this stage
@@ -91,14 +93,13 @@ def _read_lines(path: Path) -> list[str]:
     return passages
 
 
-def _scores(model: str, sample: RankingSample, args: Args) -> Floats:
+def _scores(model: ModelInfo, sample: RankingSample, args: Args) -> Floats:
     """Score the candidates, without the canary of long runs: a single passage is no error."""
-    from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import choose_engine, scores_of
     from rag_core.engines.options import EngineOptions
 
     options = EngineOptions(
-        model=describe_model(model, args.prompt_names()),
+        model=model,
         instruction=args.instruction,
         max_length=args.max_length,
         batch_size=args.batch_size,

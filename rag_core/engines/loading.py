@@ -34,10 +34,14 @@ def choose_engine(model: ModelInfo, asked: EngineChoice) -> tuple[EngineName, st
     Raises:
         EngineError: the engine asked for cannot run the model.
     """
-    kind = _kind(model)
-    possible = _ENGINES[kind]
+    kind, possible = _kind(model), _possible(model)
     if asked == "server":
         return asked, "as asked"
+    if asked == "vllm" and model.base:
+        raise EngineError(
+            f"{model.name} is a LoRA adapter, which vLLM does not merge into its base",
+            "Pass --engine auto, or merge it first (merge_and_unload of peft)",
+        )
     if asked != "auto":
         if asked not in possible:
             raise EngineError(
@@ -59,7 +63,7 @@ def choose_engine(model: ModelInfo, asked: EngineChoice) -> tuple[EngineName, st
 def installed_engines(model: ModelInfo) -> list[EngineName]:
     """Return the engines that can run a model here."""
     installed = {"vllm": importlib.util.find_spec("vllm") is not None}
-    return [name for name in _ENGINES[_kind(model)] if installed.get(name, True)]
+    return [name for name in _possible(model) if installed.get(name, True)]
 
 
 def load_model(engine: EngineName, options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScorer | TextEncoder:
@@ -142,6 +146,10 @@ def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Seque
         reference="none",
     )
     return scores_of(engine, reference, pairs[:CANARY_PAIRS])
+
+
+def _possible(model: ModelInfo) -> tuple[EngineName, ...]:
+    return tuple(name for name in _ENGINES[_kind(model)] if not (model.base and name == "vllm"))
 
 
 def _kind(model: ModelInfo) -> str:

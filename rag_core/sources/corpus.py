@@ -8,19 +8,19 @@ out of is one candidate among others.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Literal
 
 import regex
-from pydantic import ConfigDict
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import Passage, Query, RankingSample, passage_text
+from rag_core.engines.role_prompts import AS_DECLARED, PromptNames
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.retrieval.analyser import PLAIN, Analyser, count_words
@@ -33,7 +33,6 @@ QueryFrom = Literal["sentence", "title"]
 
 logger = logging.getLogger(__name__)
 
-_CONFIG = ConfigDict(strict=True, extra="ignore")
 _QUERY_WORDS = range(5, 41)
 # After a full stop of spaced text, after one that needs no space (with its bracket), and at a space of Thai or Lao,
 # which have no full stop.
@@ -45,7 +44,7 @@ _SENTENCE_START = regex.compile(
 _MAX_LENGTH = 512  # tokens of a passage that the dense search reads
 
 
-@plain_dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Made:
     """A query, the position of its passage, and what is left of that passage."""
 
@@ -76,17 +75,20 @@ class Corpus:
         fractions: Mapping[str, float],
         seed: int,
         analyser: Analyser = PLAIN,
+        prompt_names: PromptNames = AS_DECLARED,
     ) -> None:
         self._passages, self._queries = passages, queries
         self._query_from: QueryFrom = query_from
         self._num_queries, self._num_candidates = num_queries, num_candidates
         self._dense_model, self._vectors = dense_model, vectors
         self._fractions, self._seed, self._analyser = fractions, seed, analyser
+        self._prompt_names = prompt_names
         self.splits = list(fractions)
         self.inputs = [path for path in (passages, queries) if path]
         made = {} if queries else {"query_from": query_from, "num_queries": num_queries}
         self.flags = {"splits": dict(fractions), "num_candidates": num_candidates, "dense_model": dense_model}
-        self.flags |= made | analyser.recipe
+        named = {} if prompt_names == AS_DECLARED else {"prompts": dataclasses.asdict(prompt_names)}
+        self.flags |= made | named | analyser.recipe
 
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read the passages, make the queries where there are none, and mine their candidates.
@@ -169,7 +171,9 @@ class Corpus:
         from rag_core.scoring.vectors import embed_for_training
 
         texts: dict[Literal["query", "passage"], set[str]] = {"query": set(queries), "passage": set(passages)}
-        vectors = embed_for_training(EngineOptions(describe_model(model), max_length=_MAX_LENGTH), texts, self._vectors)
+        vectors = embed_for_training(
+            EngineOptions(describe_model(model, self._prompt_names), max_length=_MAX_LENGTH), texts, self._vectors
+        )
         return nearest_vectors(
             queries,
             lambda block: vectors.of([("query", query) for query in block]),

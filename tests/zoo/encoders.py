@@ -107,10 +107,22 @@ def _cross_encoder(folder, labels=1, **saving):
     return _logits(model, tokens)
 
 
+def scores_in(path):
+    """Return the scores of PAIRS in a file."""
+    from rag_core.base.records import ScoredPair
+    from rag_core.files.jsonl import read_records
+
+    scored = {(row.query, row.passage): row.score for row in read_records(path, ScoredPair)}
+    return np.array([scored[pair] for pair in PAIRS])
+
+
 def _change_weights(folder, change):
+    change_weights(folder / "model.safetensors", change)
+
+
+def change_weights(path, change):
     from safetensors.torch import load_file, save_file
 
-    path = folder / "model.safetensors"
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 

@@ -9,11 +9,22 @@ from embedding_distillation import generate_logits as embedding_logits
 from embedding_distillation import train as embedding_train
 from rag_core import calibrate, check_teacher, export, rank
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
-from rag_core.files.jsonl import read_groups, read_records, write_records
+from rag_core.engines.identity import describe_model
+from rag_core.files.jsonl import read_groups, write_records
 from reranker_distillation import evaluate as reranker_evaluate
 from reranker_distillation import generate_logits as reranker_logits
 from reranker_distillation import train as reranker_train
-from tests.zoo.encoders import CROSS_ENCODERS, EMBEDDERS, PAIRS, no_position_limit, plain, plain_embedder, static
+from tests.zoo.encoders import (
+    CROSS_ENCODERS,
+    EMBEDDERS,
+    PAIRS,
+    no_position_limit,
+    plain,
+    plain_embedder,
+    prompts_by_other_names,
+    scores_in,
+    static,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -82,18 +93,52 @@ def expect(code, right, capsys, output):
     return False
 
 
-def scores_of(path):
-    scored = {(row.query, row.passage): row.score for row in read_records(path, ScoredPair)}
-    return np.array([scored[pair] for pair in PAIRS])
-
-
 @pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
 def test_generate_logits(builder, zoo, files, tmp_path, capsys):
     folder, right = zoo(builder)
     main = reranker_logits.main if builder in CROSS_ENCODERS else embedding_logits.main
     flags = ("--input_files", files / "samples.jsonl", "--output_dir", tmp_path / "out", "--dtype", "float32")
     if expect(run(main, "--teacher", folder, *flags), right, capsys, tmp_path / "out"):
-        np.testing.assert_allclose(scores_of(tmp_path / "out" / "samples_logits.jsonl"), right, atol=1e-4)
+        np.testing.assert_allclose(scores_in(tmp_path / "out" / "samples_logits.jsonl"), right, atol=1e-4)
+
+
+NAMED = ("--query_prompt_name", "s2p_query")
+
+
+@pytest.fixture
+def named(zoo):
+    """The embedder whose prompts have other names, and its cosines with one of them before the queries."""
+    from sentence_transformers import SentenceTransformer
+
+    folder, _ = zoo(prompts_by_other_names)
+    model = SentenceTransformer(str(folder), device="cpu")
+    queries, passages = ([*texts] for texts in zip(*PAIRS, strict=True))
+    vectors = model.encode(queries, prompt_name="s2p_query", normalize_embeddings=True)
+    return folder, (vectors * model.encode(passages, normalize_embeddings=True)).sum(axis=1)
+
+
+def test_a_prompt_by_its_name(named, files, tmp_path):
+    folder, right = named
+    flags = ("--input_files", files / "samples.jsonl", "--output_dir", tmp_path, "--dtype", "float32")
+    assert run(embedding_logits.main, "--teacher", folder, *flags, *NAMED) == 0
+    np.testing.assert_allclose(scores_in(tmp_path / "samples_logits.jsonl"), right, atol=1e-5)
+    assert run(embedding_logits.main, "--teacher", folder, *flags) == 1  # other scores, which are not mixed
+
+
+def test_a_trained_student_keeps_the_prompt_that_was_named(named, files, tmp_path):
+    folder, _ = named
+    flags = ("--train_file", files / "labels.jsonl", "--output_dir", tmp_path / "student", "--max_steps", 1)
+    assert run(embedding_train.main, "--student", folder, *flags, *NAMED) == 0
+    assert describe_model(str(tmp_path / "student")).prompt("query") == "a bank of "
+
+
+def test_a_named_prompt_is_exported(named, files, tmp_path):
+    folder, right = named
+    flags = ("--dataset", files / "samples.jsonl", "--output_dir", tmp_path / "exported")
+    assert run(export.main, "--model", folder, *flags, *NAMED) == 0
+    scored = ("--input_files", files / "samples.jsonl", "--output_dir", tmp_path)
+    assert run(embedding_logits.main, "--teacher", tmp_path / "exported", *scored) == 0
+    np.testing.assert_allclose(scores_in(tmp_path / "samples_logits.jsonl"), right, atol=1e-4)
 
 
 @pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
@@ -152,7 +197,7 @@ def test_evaluate(builder, zoo, files, tmp_path, capsys):
     if expect(code, right, capsys, tmp_path / "report"):
         scored = tmp_path / "report" / "scores"
         (before,) = [path for path in scored.rglob("*.jsonl") if "before" in str(path)]
-        np.testing.assert_allclose(scores_of(before), right, atol=1e-4)
+        np.testing.assert_allclose(scores_in(before), right, atol=1e-4)
 
 
 @pytest.mark.parametrize("builder", CROSS_ENCODERS + EMBEDDERS, ids=lambda builder: builder.__name__)
