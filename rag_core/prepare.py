@@ -59,7 +59,8 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
         "mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None, decides=False
     )
     input: list[Path] | None = flag(
-        "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages",
+        "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages "
+        "(.jsonl, .jsonl.gz; jsonl and corpus also .csv, .tsv, .parquet)",
         None,
         decides=False,
     )

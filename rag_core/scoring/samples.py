@@ -40,7 +40,7 @@ class SampleFile:
         self.bad_rows = bad_rows
         self.queries = self.pairs = 0
         digest = hashlib.sha256()
-        samples = iterate_samples(path, bad_rows=bad_rows, digest=digest)
+        samples = (sample for _, sample in iterate_samples(path, bad_rows=bad_rows, digest=digest))
         self.canary_pairs = spread_pairs(self._counted(samples), CANARY_PAIRS)
         self.sha256 = digest.hexdigest()
 
