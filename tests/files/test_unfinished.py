@@ -33,6 +33,22 @@ def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp
     assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
 
 
+def test_what_else_stands_against_going_on(tmp_path):
+    def work(overwrite=False):
+        return UnfinishedWork(tmp_path / "out", RECIPE, overwrite=overwrite, conflicts=["the moon (was full, is new)"])
+
+    with work() as begun:  # there is nothing to go on with
+        (begun.directory / "kept").touch()
+    with pytest.raises(StaleError) as error, work():
+        pass
+    assert str(error.value) == (
+        f"{tmp_path / 'out.partial'}: holds unfinished work made with other settings: the moon (was full, is new). "
+        "Use the former settings to go on, or pass --overwrite to start afresh."
+    )
+    with work(overwrite=True) as afresh:
+        assert not (afresh.directory / "kept").exists()
+
+
 def test_a_second_process_on_the_same_output(tmp_path):
     with work_on(tmp_path), pytest.raises(StaleError, match="another process is working on this output"):
         work_on(tmp_path).__enter__()
