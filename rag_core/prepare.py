@@ -119,7 +119,11 @@ def run(args: Args) -> Path:
         return args.output_dir
 
     with contextlib.ExitStack() as stack:
-        works = [UnfinishedWork(output, recipe, overwrite=args.overwrite) for output in outputs.values()]
+        # What is kept are vectors, which are found by their texts.
+        works = [
+            UnfinishedWork(output, recipe, overwrite=args.overwrite, ignoring=("inputs", "skip_bad_rows"))
+            for output in outputs.values()
+        ]
         for work in works:
             stack.enter_context(work)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rag_core.base.errors import DataError
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
 _GZIP = b"\x1f\x8b"
-_PARQUET = b"PAR1"
+_PARQUET = re.compile(rb"PAR1[^\s -~]")  # not a text that begins so
 _PACKED = {b"BZh91AY&SY": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNICODE = {"utf-16": "UTF-16", "utf-32": "UTF-32"}
 
@@ -48,15 +49,19 @@ def check_text(path: Path, head: bytes, *, lines: bool = True) -> None:
     Raises:
         DataError: it is Parquet, UTF-16 or UTF-32, or its lines end in CR alone.
     """
-    if head.startswith(_PARQUET):
+    if _PARQUET.match(head):
         raise DataError("is Parquet, where text is needed", "Write it as text", path=path)
-    for prefix, name in _UNICODE.items():
-        if json.detect_encoding(head[:4]).startswith(prefix):
-            raise DataError(f"is {name}", f"Convert it: iconv -f {name} -t UTF-8 {_to_another(path)}", path=path)
+    _check_encoding(path, json.detect_encoding(head[:4]))
     if lines and b"\n" not in head and b"\r" in head.rstrip():
         raise DataError(
             "has lines that end in CR alone", f"Convert it: tr '\\r' '\\n' < {_to_another(path)}", path=path
         )
+
+
+def _check_encoding(path: Path, found: str) -> None:
+    name = _UNICODE.get(found)
+    if name is not None:
+        raise DataError(f"is {name}", f"Convert it: iconv -f {name} -t UTF-8 {_to_another(path)}", path=path)
 
 
 def check_json_lines(path: Path, head: bytes, record: str) -> None:
@@ -66,17 +71,19 @@ def check_json_lines(path: Path, head: bytes, record: str) -> None:
         record: name of the record that an object is to be.
 
     Raises:
-        DataError: it is a table, or one JSON array.
+        DataError: it is a table, UTF-16 or UTF-32, or one JSON array.
     """
     kinds = {".parquet": "Parquet", ".arrow": "Arrow", ".csv": "CSV", ".tsv": "TSV"}
     name = path.name.lower().removesuffix(".gz")
-    kind = "Parquet" if head.startswith(_PARQUET) else next((kinds[end] for end in kinds if name.endswith(end)), None)
+    kind = "Parquet" if _PARQUET.match(head) else next((kinds[end] for end in kinds if name.endswith(end)), None)
     if kind is not None:
         remedy = f"Write it as JSONL, one {record} per line"
         if record == "RankingSample" and is_table(path):
             file = shlex.quote(str(path))
             remedy = f"Convert it: python -m rag_core.prepare --source jsonl --input {file} --output_dir DIR"
         raise DataError(f"is {kind}, where JSONL is needed", remedy, path=path)
+    # Without a byte order mark JSON alone tells: it begins with ASCII.
+    _check_encoding(path, json.detect_encoding(head[:4]).removesuffix("-le").removesuffix("-be"))
     if head.lstrip().startswith(b"["):
         raise DataError(
             "is one JSON array, where each line is to be an object",

@@ -54,7 +54,7 @@ def read_records(
     Raises:
         DataError: the file is missing, unreadable, without any record, or a row is bad and not left out.
     """
-    rows = _read(path, record_type, bad_rows, digest=digest, tables=tables)
+    rows = numbered_records(path, record_type, bad_rows, digest=digest, tables=tables)
     return (record for _, record in rows)
 
 
@@ -65,15 +65,15 @@ def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = N
         DataError: as `read_records`, also for a query without `_id`, and where two rows carry the same `_id`.
     """
     found: dict[str, D] = {}
-    for _, record in _read(path, record_type, bad_rows, needs_id=True):
-        assert record.id is not None  # _read sees to it
+    for _, record in numbered_records(path, record_type, bad_rows, needs_id=True):
+        assert record.id is not None  # numbered_records sees to it
         if record.id in found:
             raise DataError(f"_id {record.id!r} stands in more than one row", "Keep one of them", path=path)
         found[record.id] = record
     return found
 
 
-def _read(
+def numbered_records(
     path: Path,
     record_type: type[R],
     bad_rows: BadRows | None,
@@ -82,7 +82,7 @@ def _read(
     needs_id: bool = False,
     tables: bool = False,
 ) -> Iterator[tuple[int, R]]:
-    """Yield (line number, record)."""
+    """Yield (line number, record) of what `read_records` reads; with `needs_id`, a query without `_id` is bad."""
     rows, before = 0, len(bad_rows or ())
     lines = (
         read_table(path, bad_rows)
@@ -127,7 +127,7 @@ def iterate_samples(
 ) -> Iterator[tuple[int, RankingSample]]:
     """Yield (line number, sample) of all that `read_samples` reads; in memory, only each `query_id` stays."""
     seen: set[str] = set()
-    for number, sample in _read(path, RankingSample, bad_rows, digest=digest, tables=tables):
+    for number, sample in numbered_records(path, RankingSample, bad_rows, digest=digest, tables=tables):
         assert sample.query_id is not None  # read_records fills it in
         if sample.query_id in seen:
             raise DataError(

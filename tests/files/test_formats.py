@@ -110,6 +110,8 @@ def test_judgements_may_be_a_tsv_and_not_parquet(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes(b"query-id\tcorpus-id\tscore\r\nq\td\t1\r\n")
     assert read_qrels(path) == {"q": {"d": 1}}
+    path.write_bytes(b"PAR1 0 d 1\n")
+    assert read_qrels(path) == {"PAR1": {"d": 1}}
     path.write_bytes(b"PAR1\x15\x04")
     with pytest.raises(DataError) as error:
         read_qrels(path)
