@@ -25,13 +25,15 @@ from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
-from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import output_path, read_samples, write_records
-from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.files.jsonl import output_path, write_records
+from rag_core.files.manifest import UNKNOWN, Recipe, read_manifest, write_manifest
 
 if TYPE_CHECKING:
+    from rag_core.engines.identity import ModelInfo
+    from rag_core.engines.options import EngineName
     from rag_core.evaluation.verdict import Comparison, Role
     from rag_core.metrics.ranking import PerQuery
+    from rag_core.scoring.samples import SampleFile
 
 STAGE = "rag_core.check_teacher"
 
@@ -74,29 +76,32 @@ def run(args: Args) -> Path:
     from rag_core.engines.options import EngineOptions
     from rag_core.evaluation.verdict import compare_rankers
     from rag_core.metrics.ranking import measure
-    from rag_core.scoring.scored_files import score_files, scores_by_sample
+    from rag_core.scoring.room import settle_run
+    from rag_core.scoring.scored_files import prepare_run, read_sources, scores_by_sample
 
     folder = args.output_dir or output_path(args.dataset, "_check", None).with_suffix("")
-    sample_file, samples = _sample(args, folder)
+    (source,) = read_sources({args.dataset: folder}, skip_bad_rows=args.skip_bad_rows)
+    _usable(source)  # told before anything about the models
     described = describe_models([args.student, args.teacher], args.prompt_names())
-    values: dict[Role, PerQuery] = {}
-    roles: tuple[Role, Role] = ("student", "teacher")
-    for role, model in zip(roles, described, strict=True):
+    models: dict[Role, ModelInfo] = {"student": described[0], "teacher": described[1]}
+    settled: dict[Role, tuple[EngineName, EngineOptions]] = {}
+    for role, model in models.items():
         logger.info("%s: %s", role, model.name)
-        scores = folder / f"{role}.jsonl"
-        score_files(
-            {sample_file: scores},
-            stage=STAGE,
-            engine=args.engine if role == "teacher" else "auto",
-            options=EngineOptions(
-                model=model,
-                instruction=args.instruction if role == "teacher" else None,
-                max_length=args.max_length,
-                batch_size=args.batch_size,
-                dtype=args.dtype,
-            ),
-            replace_stale=True,
+        options = EngineOptions(
+            model=model,
+            instruction=args.instruction if role == "teacher" else None,
+            max_length=args.max_length,
+            batch_size=args.batch_size,
+            dtype=args.dtype,
         )
+        settled[role] = settle_run([source], args.engine if role == "teacher" else "auto", options)
+    sample_file, samples = _sample(args, source, folder)
+    values: dict[Role, PerQuery] = {}
+    for role in models:
+        scores = folder / f"{role}.jsonl"
+        outputs = {sample_file: scores}
+        drawn = read_sources(outputs, skip_bad_rows=False)
+        prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], replace_stale=True).score()
         values[role] = measure(samples, scores_by_sample(scores, samples))
     comparison = compare_rankers(values, args.seed)
     print(format_rows(comparison.rows()))  # noqa: T201  # the result of this stage
@@ -129,25 +134,32 @@ def _conclude(args: Args, folder: Path, comparison: Comparison, queries: int) ->
     return path
 
 
-def _sample(args: Args, folder: Path) -> tuple[Path, list[RankingSample]]:
-    """Draw the queries, and keep them in a file."""
-    hashes = check_inputs([args.dataset])
-    bad_rows = BadRows(skip=args.skip_bad_rows)
-    samples = read_samples(args.dataset, bad_rows=bad_rows)
-    usable = [sample for sample in samples if sample.positive and sample.negative]
+def _usable(source: SampleFile) -> list[RankingSample]:
+    """Return the samples that can be compared on.
+
+    Raises:
+        DataError: there are fewer than 2.
+    """
+    usable = [sample for sample in source if sample.positive and sample.negative]
     if len(usable) < 2:
         raise DataError(
             f"has {len(usable)} queries with a positive and a negative, a comparison needs 2",
             "Pass labelled samples",
-            path=args.dataset,
+            path=source.path,
         )
+    return usable
+
+
+def _sample(args: Args, source: SampleFile, folder: Path) -> tuple[Path, list[RankingSample]]:
+    """Draw the queries, and keep them in a file."""
+    usable = _usable(source)
     chosen = sorted(random.Random(args.seed).sample(range(len(usable)), min(args.queries, len(usable))))
     drawn = [usable[i] for i in chosen]
     path = folder / "sample.jsonl"
     write_records(path, drawn)
-    recipe = Recipe(stage=STAGE, flags=decisive(args), inputs=hashes)
+    recipe = Recipe(stage=STAGE, flags=decisive(args), inputs={str(args.dataset): source.sha256})
     instruction = (read_manifest(args.dataset) or UNKNOWN).instruction
-    write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(bad_rows)})
+    write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(source.bad_rows)})
     return path, drawn
 
 

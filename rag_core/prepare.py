@@ -65,7 +65,8 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
         "mteb: name of the set, e.g. askubuntudupquestions, or a local folder of its files", None, decides=False
     )
     input: list[Path] | None = flag(
-        "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages",
+        "beir: a folder; jsonl: a file to split, or files that are splits already; corpus: a file of passages "
+        "(.jsonl, .jsonl.gz; jsonl and corpus also .csv, .tsv, .parquet)",
         None,
         decides=False,
     )
@@ -124,7 +125,11 @@ def run(args: Args) -> Path:
         return args.output_dir
 
     with contextlib.ExitStack() as stack:
-        works = [UnfinishedWork(output, recipe, overwrite=args.overwrite) for output in outputs.values()]
+        # What is kept are vectors, which are found by their texts.
+        works = [
+            UnfinishedWork(output, recipe, overwrite=args.overwrite, ignoring=("inputs", "skip_bad_rows"))
+            for output in outputs.values()
+        ]
         for work in works:
             stack.enter_context(work)
         try:

@@ -20,6 +20,7 @@ from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, run_stage
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
+from rag_core.files.formats import is_table
 from rag_core.files.jsonl import read_lines, read_samples
 from rag_core.files.manifest import check_inputs
 
@@ -66,7 +67,7 @@ def _sample(args: Args) -> RankingSample:
     Raises:
         PipelineError: the file has no passages, or not the sample, or there is no query.
     """
-    if args.passages.name.endswith((".json", ".json.gz", ".csv", ".tsv")):
+    if is_table(args.passages) or args.passages.name.endswith((".json", ".json.gz")):
         raise UsageError(
             f"{args.passages} is neither .jsonl nor lines of text", "Convert it, or name it .txt or .jsonl"
         )
@@ -75,7 +76,7 @@ def _sample(args: Args) -> RankingSample:
             raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave out --query_id")
         if not args.query or not args.query.strip():
             raise UsageError("lines of text have no query", "Pass --query QUERY")
-        return RankingSample(args.query, candidates=_read_lines(args.passages))
+        return RankingSample(args.query, candidates=_read_lines(args.passages, BadRows(skip=args.skip_bad_rows)))
     if args.query is not None and not args.query.strip():
         raise UsageError("--query is empty", "Pass a query, or leave out --query")
     samples = read_samples(args.passages, bad_rows=BadRows(skip=args.skip_bad_rows))
@@ -85,9 +86,9 @@ def _sample(args: Args) -> RankingSample:
     return dataclasses.replace(chosen[0], query=args.query or chosen[0].query)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path, bad_rows: BadRows) -> list[str]:
     check_inputs([path])
-    passages = [line.removesuffix("\n") for _, line in read_lines(path)]
+    passages = [line.rstrip("\r\n") for _, line in read_lines(path, bad_rows=bad_rows)]
     if not passages:
         raise DataError("holds no passages", "Write one passage per line", path=path)
     return passages

@@ -100,7 +100,7 @@ def run(args: Args) -> Path:
 
 
 def _draw(args: Args, bad_rows: BadRows) -> list[str]:
-    read = read_records(args.input, Passage, bad_rows=bad_rows)
+    read = read_records(args.input, Passage, bad_rows=bad_rows, tables=True)
     texts = list(dict.fromkeys(passage_text(passage.title, passage.text) for passage in read))
     if not texts:
         raise DataError("has no passages", "Pass a file with some", path=args.input)

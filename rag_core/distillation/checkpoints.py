@@ -1,4 +1,4 @@
-"""Which weights of a training are kept: the last, the best on the dev files, or the mean of the last checkpoints.
+"""Checkpoints: which of them a training goes on from, and whose weights are kept (last, best on dev files, or mean).
 
 The mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv:1803.05407; Wortsman et al. 2022,
 "Model soups", arXiv:2203.05482 (uniform soup).
@@ -6,6 +6,7 @@ The mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,3 +151,44 @@ def dev_values(log: Sequence[dict[str, float]], names: Sequence[str]) -> list[di
         for entry in log
         if f"eval_{PRIMARY}" in entry
     ]
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints that are complete, oldest first: the trainer writes its state last."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    return sorted(whole, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+def other_processes(folder: Path, arguments: TrainingArguments) -> list[str]:
+    """Describe how the processes (and GPUs of each) that wrote the checkpoints differ from those of now.
+
+    A step reads a batch for each of them. With other ones the trainer counts on from the old step to another total,
+    so that it leaves queries out, or reads them again. What is not known differs in nothing.
+    """
+    checkpoints = whole_checkpoints(folder)
+    if not checkpoints:
+        return []
+    known = {}
+    # One process writes rng_state.pth; of several, each writes rng_state_<its number>.pth, the first one maybe first.
+    numbers = [path.stem.removeprefix("rng_state") for one in checkpoints for path in one.glob("rng_state*.pth")]
+    last = max((int(number[1:]) for number in numbers if number), default=0)
+    if "" in numbers or last:
+        known["processes"] = (last + 1, arguments.world_size)
+    batch = json.loads((checkpoints[-1] / "trainer_state.json").read_text(encoding="utf-8")).get("train_batch_size")
+    if batch and not arguments.auto_find_batch_size:
+        gpus = batch // arguments.per_device_train_batch_size
+        known["GPUs of a process"] = (gpus, arguments.train_batch_size // arguments.per_device_train_batch_size)
+    return [f"the number of {of} (was {was}, is {now})" for of, (was, now) in known.items() if was != now]

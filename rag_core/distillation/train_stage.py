@@ -26,6 +26,7 @@ from rag_core.files.manifest import (
     check_output_folder,
     is_made,
     read_manifest,
+    unfinished_folder,
     write_manifest,
 )
 from rag_core.files.unfinished import UnfinishedWork
@@ -110,7 +111,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     bad_rows = BadRows(skip=args.skip_bad_rows)
     data = pipeline.read(args, bad_rows)
 
-    from rag_core.distillation.checkpoints import Selection
+    from rag_core.distillation.checkpoints import Selection, other_processes
     from rag_core.distillation.dev_set import DevSet
     from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
@@ -145,7 +146,8 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     if not args.overwrite and is_made(args.output_dir, recipe):
         logger.info("%s is finished already", args.output_dir)
         return args.output_dir
-    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
+    conflicts = other_processes(unfinished_folder(args.output_dir), arguments)
+    with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite, conflicts=conflicts) as work:
         arguments.output_dir = str(work.directory)
         student = StudentSettings(model, args.max_length, args.dropout, args.mini_batch_size, args.init_layers, lora)
         run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets)

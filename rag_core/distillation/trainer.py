@@ -32,6 +32,8 @@ from rag_core.distillation.checkpoints import (
     Selection,
     average_checkpoints,
     dev_values,
+    step_of,
+    whole_checkpoints,
 )
 from rag_core.distillation.dev_set import DevSet
 from rag_core.distillation.student import StudentSettings
@@ -90,7 +92,7 @@ def run_trainer(trainer: Trainer, selection: Selection) -> dict[str, Any]:
     trainer.remove_callback(PrinterCallback)  # prints to stdout, which is for results
     trainer.add_callback(_LogCallback())
     trainer.accelerator.wait_for_everyone()  # the first process may have dropped checkpoints of other settings
-    checkpoint = next(reversed(_whole_checkpoints(checkpoints)), None)
+    checkpoint = next(reversed(whole_checkpoints(checkpoints)), None)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
         if (checkpoint / _LOSS_STATE).exists():
@@ -118,9 +120,9 @@ def _select(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[s
         return {"best_step": best}
     if selection.average_checkpoints is None:
         return {}
-    folders = _whole_checkpoints(checkpoints)[-selection.average_checkpoints :]
+    folders = whole_checkpoints(checkpoints)[-selection.average_checkpoints :]
     average_checkpoints(trainer, folders)
-    facts: dict[str, Any] = {"averaged_steps": [_step(folder) for folder in folders]}
+    facts: dict[str, Any] = {"averaged_steps": [step_of(folder) for folder in folders]}
     if selection.dev_sets and trainer.is_world_process_zero():
         facts["averaged_dev"] = trainer.evaluator(trainer.model)
     logger.info("kept: the mean of %s", facts)
@@ -219,21 +221,3 @@ class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         if shown and state.is_world_process_zero:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
             logger.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
-
-
-def _whole_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints that are complete, oldest first: the trainer writes its state last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return sorted(whole, key=_step)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True

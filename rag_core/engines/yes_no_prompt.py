@@ -80,7 +80,7 @@ class YesNoPrompt:
         Raises:
             EngineError: a query is so long that nothing of its passage would be read.
         """
-        heads = [f"<Instruct>: {self._instruction}\n<Query>: {query}\n<Document>: " for query, _ in pairs]
+        heads = [self._head(query) for query, _ in pairs]
         bodies = [head + passage for head, (_, passage) in zip(heads, pairs, strict=True)]
         prompts, truncated = [], 0
         for encoding, head, pair in zip(self._plain.encode_batch_fast(bodies), heads, pairs, strict=True):
@@ -98,6 +98,14 @@ class YesNoPrompt:
                 ids = ids[: self._room]
             prompts.append(self._prefix + ids + self._suffix)
         return prompts, truncated
+
+    def head_lengths(self, queries: Sequence[str]) -> list[int]:
+        """Return how many tokens of each query's prompt are no passage; nothing of it is read where they fill it."""
+        heads = self._plain.encode_batch_fast([self._head(query) for query in queries])
+        return [len(self._prefix) + len(head.ids) + len(self._suffix) for head in heads]
+
+    def _head(self, query: str) -> str:
+        return f"<Instruct>: {self._instruction}\n<Query>: {query}\n<Document>: "
 
     def _single_id(self, answer: str) -> int:
         ids: list[int] = self._plain.encode(answer).ids

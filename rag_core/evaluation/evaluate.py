@@ -63,7 +63,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     _check_flags(args, files)
     from rag_core.evaluation.expectation import compare, read_expectations
     from rag_core.evaluation.pages import write_report
-    from rag_core.evaluation.rankers import evaluate_file, read_labelled
+    from rag_core.evaluation.rankers import check_labelled, evaluate_file, read_labelled
     from rag_core.evaluation.report import make_report, warnings
     from rag_core.evaluation.score_folder import ScoreFolder
     from rag_core.evaluation.tables import format_table
@@ -82,6 +82,9 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     options = _options(args)
     folder = ScoreFolder(args.output_dir / "scores", stage=stage, skip_bad_rows=args.skip_bad_rows)
     scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, files)
+    for path, samples in labelled.items():
+        labelled[path] = folder.without_left_out(path, samples, bad_rows)
+        check_labelled(path, labelled[path])
     if args.teacher_scores:
         scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
     evaluations = [

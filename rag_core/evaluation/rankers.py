@@ -118,14 +118,23 @@ def read_labelled(paths: Sequence[Path], bad_rows: BadRows) -> dict[Path, list[R
     """
     files = {path: read_samples(path, bad_rows=bad_rows) for path in paths}
     for path, samples in files.items():
-        usable = sum(bool(sample.positive and sample.negative) for sample in samples)
-        if usable < 2:
-            raise DataError(
-                f"has {usable} queries with a positive and a negative, a comparison needs 2",
-                "Pass labelled samples",
-                path=path,
-            )
+        check_labelled(path, samples)
     return files
+
+
+def check_labelled(path: Path, samples: Sequence[RankingSample]) -> None:
+    """Check that a file can be measured on.
+
+    Raises:
+        DataError: fewer than 2 queries have a positive and a negative.
+    """
+    usable = sum(bool(sample.positive and sample.negative) for sample in samples)
+    if usable < 2:
+        raise DataError(
+            f"has {usable} queries with a positive and a negative, a comparison needs 2",
+            "Pass labelled samples",
+            path=path,
+        )
 
 
 def evaluate_file(

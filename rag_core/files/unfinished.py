@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +22,30 @@ _LOCK = "lock"
 class UnfinishedWork:
     """A context manager that holds the lock of the folder, so that one run at a time works on an output."""
 
-    def __init__(self, output: Path, recipe: Recipe, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        output: Path,
+        recipe: Recipe,
+        *,
+        overwrite: bool,
+        conflicts: Sequence[str] = (),
+        ignoring: Collection[str] = (),
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            overwrite: whether what an earlier run of other settings left is dropped.
+            conflicts: what else than the recipe stands against going on, one phrase each, as of
+                `Recipe.differences`.
+            ignoring: what of the recipe may be another, since it has no say in what is kept: as in
+                `Recipe.differences`.
+        """
         self.directory = unfinished_folder(output)
         self._output = output
         self._recipe = recipe
         self._overwrite = overwrite
+        self._conflicts = conflicts
+        self._ignoring = ignoring
 
     def __enter__(self) -> Self:
         """Take the lock; keep what an earlier run of the same recipe left, and with `overwrite` drop any other's.
@@ -65,7 +84,9 @@ class UnfinishedWork:
                 "Wait for it, or choose another output",
                 path=self.directory,
             ) from error
-        differences = unfinished_differences(self._output, self._recipe)
+        differences = unfinished_differences(self._output, self._recipe, ignoring=self._ignoring)
+        if differences is not None:
+            differences += self._conflicts
         if differences and not self._overwrite:
             raise StaleError(
                 f"holds unfinished work made with other settings: {'; '.join(differences)}",
@@ -74,6 +95,7 @@ class UnfinishedWork:
             )
         if differences != []:
             self._clear()
+        if unfinished_differences(self._output, self._recipe) != []:
             with atomic_write(self.directory / RECIPE_FILE) as file:
                 file.write(json.dumps(asdict(self._recipe), indent=2).encode())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from rag_core.engines.canary import check_finite
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row", Pair, str)
 Item = TypeVar("Item")
 
+Unit = Literal["pair", "query", "passage"]
+_PLURALS: dict[Unit, str] = {"pair": "pairs", "query": "queries", "passage": "passages"}
 _SECONDS_BETWEEN_NOTES = 60  # where there is no terminal for a bar, as in a batch job's log
 _WINDOW_ROWS = 2**15  # that are looked up, and texts sorted by length, at once
 
@@ -110,12 +112,13 @@ class Chunks(Generic[Row]):
         return chunk
 
 
-def keep_values(chunks: Chunks[Row], values: Iterator[tuple[int, Floats]], name: str, total: int | None) -> None:
+def keep_values(chunks: Chunks[Row], values: Iterator[tuple[int, Floats]], unit: Unit, total: int | None) -> None:
     """Keep the values of chunks as they come, under a progress bar."""
     from tqdm import tqdm
 
     started = told = time.monotonic()
-    with tqdm(total=total, unit=name.removesuffix("s"), desc=f"score {name}", disable=None) as bar:
+    name = _PLURALS[unit]
+    with tqdm(total=total, unit=unit, desc=f"score {name}", disable=None) as bar:
         for number, computed in values:
             chunks.keep(number, computed)
             done = chunks.seen - chunks.out

@@ -14,7 +14,7 @@ from rag_core.files.jsonl import output_path
 
 if TYPE_CHECKING:
     from rag_core.engines.identity import ModelInfo
-    from rag_core.engines.options import EngineOptions
+    from rag_core.engines.options import EngineChoice, EngineOptions
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -108,17 +108,18 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     from rag_core.engines.identity import describe_model
     from rag_core.scoring.parity import check_parity
     from rag_core.scoring.plan import make_plan
+    from rag_core.scoring.room import settle_run
     from rag_core.scoring.samples import spread_pairs
     from rag_core.scoring.scored_files import prepare_run, read_sources
 
     outputs = {path: output_path(path, args.output_suffix, args.output_dir) for path in args.input_files}
     sources = read_sources(outputs, skip_bad_rows=args.skip_bad_rows)  # what is wrong with them is told first
+    engine: EngineChoice = "auto" if args.engine == "ray" else args.engine
     run = prepare_run(
         sources,
         outputs,
         stage=stage,
-        engine="auto" if args.engine == "ray" else args.engine,
-        options=_engine_options(args, describe_model(args.teacher, args.prompt_names())),
+        settled=settle_run(sources, engine, _engine_options(args, describe_model(args.teacher, args.prompt_names()))),
         overwrite=args.overwrite,
         score_store=args.score_store,
     )

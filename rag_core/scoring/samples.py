@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import DataError, StaleError
 from rag_core.base.records import RankingSample
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.protocols import Pair
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import iterate_samples, read_records
+from rag_core.files.jsonl import iterate_samples, numbered_records
 from rag_core.files.manifest import sha256
+
+logger = logging.getLogger(__name__)
 
 
 class SampleFile:
@@ -25,6 +28,8 @@ class SampleFile:
         queries, pairs: how many samples, and distinct candidates of theirs.
         canary_pairs: from all over the file.
         bad_rows: those of this file that are left out.
+        left_out: by `query_id`, why samples are left out that are good rows, but not for a model.
+        longest_query: bytes of the longest one, in UTF-8.
     """
 
     def __init__(self, path: Path, bad_rows: BadRows) -> None:
@@ -38,21 +43,47 @@ class SampleFile:
         """
         self.path = path
         self.bad_rows = bad_rows
-        self.queries = self.pairs = 0
+        self.left_out: dict[str, DataError] = {}
+        self.longest_query = 0
         digest = hashlib.sha256()
-        samples = iterate_samples(path, bad_rows=bad_rows, digest=digest)
+        samples = (sample for _, sample in iterate_samples(path, bad_rows=bad_rows, digest=digest))
         self.canary_pairs = spread_pairs(self._counted(samples), CANARY_PAIRS)
         self.sha256 = digest.hexdigest()
 
     def __iter__(self) -> Iterator[RankingSample]:
-        """Go through the file once more.
+        """Go through the file once more, without the samples that are left out.
 
         Raises:
             StaleError: at the end, the file is another than it was.
         """
+        return (sample for _, sample in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, RankingSample]]:
+        """Yield the samples with their line numbers; see `__iter__`."""
         digest = hashlib.sha256()
-        yield from read_records(self.path, RankingSample, bad_rows=self.bad_rows.again(), digest=digest)
+        rows = numbered_records(self.path, RankingSample, self.bad_rows.again(), digest=digest)
+        yield from ((line, sample) for line, sample in rows if sample.query_id not in self.left_out)
         self._compare(digest.hexdigest())
+
+    def leave_out(self, errors: Iterable[tuple[str, DataError]]) -> None:
+        """Leave further samples out of what is counted, chosen and gone through.
+
+        Args:
+            errors: (query id, why) of each.
+
+        Raises:
+            DataError: the first of them, where bad rows are not left out, or no other sample is there.
+        """
+        found: dict[str, DataError] = {}
+        for query_id, error in errors:
+            self.bad_rows.add(error)
+            logger.warning("left out: %s", error)
+            found[query_id] = error
+        self.left_out |= found
+        if found:
+            self.canary_pairs = spread_pairs(self._counted(self), CANARY_PAIRS)
+            if not self.queries:
+                raise next(iter(found.values()))
 
     def check_unchanged(self) -> None:
         """Check that the file is still the one that was read first.
@@ -63,8 +94,10 @@ class SampleFile:
         self._compare(sha256(self.path))
 
     def _counted(self, samples: Iterable[RankingSample]) -> Iterator[RankingSample]:
+        self.queries = self.pairs = 0
         for sample in samples:
             self.queries += 1
+            self.longest_query = max(self.longest_query, len(sample.query.encode()))
             self.pairs += sum(1 for _ in sample.passages())
             yield sample
 
@@ -72,7 +105,7 @@ class SampleFile:
         if found != self.sha256:
             raise StaleError(
                 "has changed while it was being scored",
-                "Run the same command again; scores of texts that are still in it are kept with --score_store only",
+                "Run the same command again: the scores of texts that are still in it are kept",
                 path=self.path,
             )
 

@@ -33,13 +33,17 @@ from rag_core.files.manifest import (
 from rag_core.files.unfinished import UnfinishedWork
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
+from rag_core.scoring.room import settle_run
 from rag_core.scoring.samples import SampleFile
 from rag_core.scoring.scores import Scores, compute_scores, scored_samples
-from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle, what_scores
+from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, what_scores
 
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
 _CHUNKS_A_WORKER = 16
 _LEAST_ROWS = 256
+
+# Rows are found by their texts and all that scores them, so these have no say in what a killed run has kept.
+_NOT_IN_KEYS = ("inputs", "skip_bad_rows", "left_out")
 
 _MEASURED_AT_ONCE = 1000  # queries
 
@@ -103,7 +107,7 @@ class ScoringRun:
         model = load(self.engine, self.options, self.sources[0].canary_pairs)
         with ExitStack() as stack:
             for file in self.todo:
-                stack.enter_context(UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite))
+                stack.enter_context(self._unfinished(file))
             if self.folders[0] not in self.partial:
                 describe_store(self.folders[0], self.engine, self.options)
             for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
@@ -128,10 +132,13 @@ class ScoringRun:
         """
         for file in self.todo:
             if (finished := made.get(file.source.path)) is not None:
-                with UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite):
+                with self._unfinished(file):
                     _copy(finished, file)
                 logger.info("%s: the same scores as %s", file.output, finished)
         return dataclasses.replace(self, todo=[file for file in self.todo if file.source.path not in made])
+
+    def _unfinished(self, file: UnfinishedFile) -> UnfinishedWork:
+        return UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite, ignoring=_NOT_IN_KEYS)
 
     def _clean_up(self) -> None:
         for folder in filter(Path.exists, self.partial):
@@ -174,25 +181,25 @@ def prepare_run(
     outputs: Mapping[Path, Path],
     *,
     stage: str,
-    engine: EngineChoice,
-    options: EngineOptions,
+    settled: tuple[EngineName, EngineOptions],
     overwrite: bool = False,
     replace_stale: bool = False,
     score_store: Path | None = None,
 ) -> ScoringRun:
-    """Check all outputs, and settle what was left open.
+    """Check all outputs.
 
     Args:
         sources: of `read_sources`.
         outputs: input path -> output path.
+        settled: engine and options, of `settle_run`.
         overwrite: score again even what is finished.
         replace_stale: an output of another recipe is replaced, where without it stands in the way.
         score_store: folder where scores (or vectors) are kept for good, for other runs with the same model.
 
     Raises:
-        PipelineError: as `manifest.is_made` and the choice of an engine raise.
+        PipelineError: as `manifest.is_made`.
     """
-    name, options = settle(engine, options, list(outputs))
+    name, options = settled
     todo = []
     for source in sources:
         file = UnfinishedFile(source, outputs[source.path], _recipe(source, stage, name, options))
@@ -208,9 +215,10 @@ def prepare_run(
     return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale)
 
 
-def score_files(outputs: Mapping[Path, Path], *, skip_bad_rows: bool = False, **settings: Any) -> None:
+def score_files(outputs: Mapping[Path, Path], *, engine: EngineChoice, options: EngineOptions, **settings: Any) -> None:
     """Score each input file into its output; what is finished stays, what was begun goes on. See `prepare_run`."""
-    prepare_run(read_sources(outputs, skip_bad_rows=skip_bad_rows), outputs, **settings).score()
+    sources = read_sources(outputs, skip_bad_rows=False)
+    prepare_run(sources, outputs, settled=settle_run(sources, engine, options), **settings).score()
 
 
 def _write(file: UnfinishedFile, scores: Scores, score_unit: ScoreUnit, batch_size: int) -> None:
@@ -277,9 +285,11 @@ def _is_made(file: UnfinishedFile, *, replace_stale: bool) -> bool:
 
 def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions) -> Recipe:
     flags, model = what_scores(engine, options)
+    # For another model of a report: nothing else tells that they are left out for this one, too.
+    left_out = {"left_out": sorted(source.left_out)} if source.left_out else {}
     return Recipe(
         stage=stage,
-        flags={**flags, "skip_bad_rows": source.bad_rows.skip},
+        flags={**flags, "skip_bad_rows": source.bad_rows.skip} | left_out,
         inputs={str(source.path): source.sha256},
         model=model,
     )

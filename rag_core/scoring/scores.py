@@ -94,7 +94,7 @@ def compute_scores(samples: Iterable[RankingSample], work: Work, *, pairs: int |
         values = model.score_chunks(chunks)
     else:
         values = ((number, model.score(chunk)) for number, chunk in enumerate(chunks))
-    keep_values(chunks, values, "pairs", pairs)
+    keep_values(chunks, values, "pair", pairs)
     return PairScores(store, work.scope)
 
 

@@ -63,7 +63,7 @@ def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | No
         values = model.encode_chunks(chunks, role)
     else:
         values = ((number, model.encode(chunk, role)) for number, chunk in enumerate(chunks))
-    keep_values(chunks, values, f"{role}s", total)
+    keep_values(chunks, values, role, total)
     return store
 
 

@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import regex
 
@@ -97,12 +97,13 @@ class Corpus:
             DataError: a row is bad, or no query can be made.
             EngineError: the dense model cannot be loaded, or is no embedder.
         """
+        how: dict[str, Any] = {"bad_rows": bad_rows, "tables": True}
         documents = list(
-            {passage_text(d.title, d.text): d for d in read_records(self._passages, Passage, bad_rows=bad_rows)}.items()
+            {passage_text(d.title, d.text): d for d in read_records(self._passages, Passage, **how)}.items()
         )
         texts = [text for text, _ in documents]
         if self._queries:
-            asked = dict.fromkeys(query.text for query in read_records(self._queries, Query, bad_rows=bad_rows))
+            asked = dict.fromkeys(query.text for query in read_records(self._queries, Query, **how))
             made = [_Made(query, -1, "") for query in asked]
         else:
             made = self._make_queries([document for _, document in documents], dropped)

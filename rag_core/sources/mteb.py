@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, passage_text
-from rag_core.files.bad_rows import BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.table_rows import texts_of
 from rag_core.sources.splits import Splits
 
 Hub = Literal["huggingface", "modelscope"]
@@ -68,7 +69,7 @@ class MtebSet:
         splits = {}
         for split in self.splits:
             try:
-                samples = [sample for row in rows(split) if (sample := _sample(row, dropped)) is not None]
+                samples = [*self._samples(rows(split), dropped, bad_rows, split)]
             except (TypeError, AttributeError) as error:  # `datasets` takes any JSON value for a column
                 raise DataError(
                     f"the split {split} has something else where texts are needed ({error})",
@@ -79,6 +80,18 @@ class MtebSet:
                 raise DataError(f"the split {split} holds no sample", "Check the files", path=self._folder)
             splits[split] = samples
         return splits
+
+    def _samples(
+        self, rows: Iterator[Row], dropped: Counter[str], bad_rows: BadRows, split: str
+    ) -> Iterator[RankingSample]:
+        for number, row in enumerate(rows, start=1):
+            try:
+                sample = _sample(row, dropped)
+            except ValueError as error:
+                bad_rows.add(DataError(f"row {number} of the split {split}: {error}", FIX_ROW, path=self._folder))
+            else:
+                if sample is not None:
+                    yield sample
 
     def _flat_rows(self, split: str) -> Iterator[Row]:
         columns = self._columns(self._main, split, ("query", "positive", "negative"))
@@ -158,7 +171,7 @@ class MtebSet:
 def _sample(row: Row, dropped: Counter[str]) -> RankingSample | None:
     texts = {}
     for side in ("positive", "negative"):
-        given = [row[side]] if isinstance(row[side], str) else row[side] or []
+        given = texts_of(side, row[side]) if isinstance(row[side], str) else row[side] or []
         texts[side] = [text for text in given if text and text.strip()]
         dropped["empty_passages"] += len(given) - len(texts[side])
     if not (row["query"] or "").strip():

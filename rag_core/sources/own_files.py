@@ -1,4 +1,4 @@
-"""Your own JSONL files of samples: one that is split, or several that are splits already."""
+"""Your own files of samples, JSONL or tables: one that is split, or several that are splits already."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.files.bad_rows import BadRows
+from rag_core.files.formats import is_table
 from rag_core.files.jsonl import read_samples
 from rag_core.files.manifest import task_instruction
 from rag_core.sources.splits import Splits, split_samples
@@ -22,7 +23,7 @@ class OwnFiles:
         self._seed = seed
         self.instruction = task_instruction(self.inputs)
         self.flags = {} if self._fractions is None else {"splits": dict(self._fractions)}
-        stems = [file.name.removesuffix(".gz").removesuffix(".jsonl") for file in self.inputs]
+        stems = [_stem(file) for file in self.inputs]
         self.splits = stems if self._fractions is None else list(self._fractions)
         for stem, times in Counter(stems).items():
             if times > 1:
@@ -34,7 +35,7 @@ class OwnFiles:
         Raises:
             DataError: as `jsonl.read_samples`, and where a split would be empty.
         """
-        files = [read_samples(path, bad_rows=bad_rows) for path in self.inputs]
+        files = [read_samples(path, bad_rows=bad_rows, tables=True) for path in self.inputs]
         if self._fractions is not None:
             return split_samples(files[0], self._fractions, self._seed)
         return dict(zip(self.splits, files, strict=True))
@@ -43,7 +44,12 @@ class OwnFiles:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")))
+    files = sorted(file for file in path.iterdir() if file.name.endswith((".jsonl", ".jsonl.gz")) or is_table(file))
     if not files:
-        raise DataError("holds no .jsonl or .jsonl.gz file", "Check the path", path=path)
+        raise DataError("holds no .jsonl, .csv, .tsv or .parquet file", "Check the path", path=path)
     return files
+
+
+def _stem(file: Path) -> str:
+    name = file.name.removesuffix(".gz")
+    return name.removesuffix(".jsonl") if name.endswith(".jsonl") or not is_table(file) else Path(name).stem

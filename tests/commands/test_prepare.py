@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from rag_core.base.errors import DataError
@@ -145,6 +146,54 @@ def test_a_folder_stands_for_its_files(three_files, tmp_path):
     assert len(manifest(out, "dev")["recipe"]["inputs"]) == 3
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.parquet"])
+def test_a_table_gives_what_its_rows_give_as_jsonl(name, tmp_path):
+    """Also where its lists were written as text, as pandas does it."""
+    rows = [row(i, query_id=f"q{i}", positive=[f"yes {i}", 'it\'s "so", yes']) for i in range(5)]
+    expected = write_rows(tmp_path / "as_jsonl" / "train.jsonl", rows)
+    table = tmp_path / "tables" / name
+    table.parent.mkdir()
+    if name == "train.parquet":
+        pd.DataFrame(rows).to_parquet(table)
+    else:
+        pd.DataFrame(rows).to_csv(table, sep="\t" if name == "train.tsv" else ",", index=False)
+    for given, out in ((expected, "a"), (table, "b"), (table.parent, "c")):
+        assert jsonl([given], tmp_path / out, "--splits", "all=1") == 0
+    written = [(tmp_path / out / "all.jsonl").read_bytes() for out in "abc"]
+    assert written[1:] == written[:1] * 2
+    write_rows(table.parent / "dev.jsonl", [row(7)])
+    assert jsonl([table.parent], tmp_path / "d") == 0
+    assert sorted(path.name for path in (tmp_path / "d").glob("*.jsonl")) == ["dev.jsonl", "train.jsonl"]
+
+
+def test_a_table_whose_list_is_none(tmp_path, capsys):
+    table = tmp_path / "rows.csv"
+    table.write_text("query,positive,negative\na,['b'],\nb,[applause],c\n")
+    assert jsonl([table], tmp_path / "out", "--splits", "all=1") == 1
+    message = (
+        f"{table}:3: 'positive' looks like a list and is none ('[applause]'). "
+        "Correct the row, or pass --skip_bad_rows to leave such rows out.\n"
+    )
+    assert capsys.readouterr().err == f"Error: {message}"
+    assert jsonl([table], tmp_path / "out", "--splits", "all=1", "--skip_bad_rows") == 0
+    assert f"Left out 1 bad rows, the first: {message}" in capsys.readouterr().err
+    assert read_samples(tmp_path / "out" / "all.jsonl") == [RankingSample("a", ["b"], [], query_id="2")]
+
+
+def test_passages_and_a_log_from_tables(tmp_path):
+    passages = [{"text": f"the {i}th passage about {i * 7919:x}", "title": None} for i in range(9)]
+    pd.DataFrame(passages).to_parquet(tmp_path / "pile.parquet")
+    (tmp_path / "log.csv").write_text("query\nwhat is 1eef\nwhat is 3dde\n")
+    flags = ["--queries", str(tmp_path / "log.csv"), "--num_candidates", "3", "--splits", "all=1"]
+    command = ["--source", "corpus", "--input", str(tmp_path / "pile.parquet"), "--output_dir", str(tmp_path / "out")]
+    assert main([*command, *flags]) == 0
+    found = read_samples(tmp_path / "out" / "all.jsonl")
+    assert [(sample.query, sample.candidates[0]) for sample in found] == [
+        ("what is 1eef", "the 1th passage about 1eef"),
+        ("what is 3dde", "the 2th passage about 3dde"),
+    ]
+
+
 def test_cleaning_is_counted(tmp_path, capsys):
     dirty = row(1, positive=["a", "a"], negative=["a", "b", row(1)["query"]])
     source = write_rows(tmp_path / "rows.jsonl", [dirty, row(2)])
@@ -230,7 +279,7 @@ def test_an_input_is_never_an_output(three_files, capsys):
 def test_missing_inputs(tmp_path, capsys, name):
     (tmp_path / "empty").mkdir()
     assert jsonl([tmp_path / name], tmp_path / "out") == 1
-    what = {"gone.jsonl": "no such file", "empty": "holds no .jsonl or .jsonl.gz file"}[name]
+    what = {"gone.jsonl": "no such file", "empty": "holds no .jsonl, .csv, .tsv or .parquet file"}[name]
     assert capsys.readouterr().err == f"Error: {tmp_path / name}: {what}. Check the path.\n"
 
 

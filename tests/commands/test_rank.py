@@ -33,6 +33,14 @@ def test_lines_of_text(tiny_encoder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["rank", "score", "passage"]
     assert [line.split(maxsplit=2)[2] for line in lines[3:]] == ["sort a list", "open a file"]
+    passages.write_bytes(b"\xef\xbb\xbfsort a list\r\n\r\nopen a file\r\nsort a list")
+    assert rank.main([*model, "--query", "sort a list"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    passages.write_bytes(b"sort a list\nopen a caf\xe9\nopen a file\n")
+    assert rank.main([*model, "--query", "sort a list"]) == 1
+    assert f"Error: {passages}:2: is not UTF-8 (invalid continuation byte). " in capsys.readouterr().err
+    assert rank.main([*model, "--query", "sort a list", "--skip_bad_rows"]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
     assert rank.main(model) == 2
     assert capsys.readouterr().err == "Error: lines of text have no query. Pass --query QUERY.\n"
     passages.write_text(" \n")
@@ -62,3 +70,5 @@ def test_a_model_that_is_nowhere_or_cut_off(tmp_path, tiny_cross_encoder, capsys
         assert f"Error: cannot load the model '{model}' (" in capsys.readouterr().err
     assert rank.main(["--model", "m", "--query", "caves", "--passages", "rows.json"]) == 2
     assert "rows.json is neither .jsonl nor lines of text" in capsys.readouterr().err
+    assert rank.main(["--model", "m", "--query", "caves", "--passages", "rows.parquet"]) == 2
+    assert "rows.parquet is neither .jsonl nor lines of text" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """What is measured while training, and which flags of selection contradict each other."""
 
+import json
+
 import numpy as np
 import pytest
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
 from rag_core.base.errors import UsageError
-from rag_core.distillation.checkpoints import Selection
+from rag_core.distillation.checkpoints import Selection, other_processes
 from rag_core.distillation.dev_set import Candidates
 from rag_core.distillation.train_args import parse_training_arguments
 
@@ -45,3 +47,28 @@ def test_without_anything_to_measure_nothing_can_be_selected(dev_sets):
     assert parse(selection=Selection(early_stopping_patience=1), evaluates=True).metric_for_best_model == "loss"
     with pytest.raises(UsageError, match="two dev files have the same name"):
         parse(selection=Selection([dev_sets[0]] * 2))
+
+
+@pytest.mark.parametrize(
+    ("written", "batch", "found"),
+    [
+        (["rng_state.pth"], 4, []),
+        (["rng_state_0.pth", "rng_state_1.pth", "rng_state_2.pth"], 4, ["the number of processes (was 3, is 1)"]),
+        (["rng_state.pth"], 8, ["the number of GPUs of a process (was 2, is 1)"]),
+        (["rng_state_0.pth"], 4, []),  # killed before the others wrote theirs
+        ([], 4, []),  # --save_only_model
+        ([], None, []),
+    ],
+)
+def test_which_processes_wrote_the_checkpoints(tmp_path, written, batch, found):
+    arguments = parse("--per_device_train_batch_size", "4", selection=Selection())
+    assert other_processes(tmp_path, arguments) == []
+    for step, files in (("5", written), ("10", written[:1])):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+        (folder / "trainer_state.json").write_text(json.dumps({"train_batch_size": batch} if batch else {}))
+    (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-15" / "rng_state_7.pth").touch()  # not whole
+    assert other_processes(tmp_path, arguments) == found

@@ -208,7 +208,7 @@ def test_files_that_cannot_be_read(tmp_path):
     empty.write_bytes(b"\n")
     for path, what in [
         (cut, "the gzip file is damaged or cut off after line"),
-        (plain, "the gzip file is damaged or cut off after line 0"),
+        (plain, "is not compressed, and its name ends in .gz"),
         (latin, "1: is not UTF-8"),
         (empty, "holds no RankingSample records"),
         (tmp_path / "none.jsonl", "no such file"),

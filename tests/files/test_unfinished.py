@@ -33,6 +33,46 @@ def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp
     assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
 
 
+def test_what_else_stands_against_going_on(tmp_path):
+    def work(overwrite=False):
+        return UnfinishedWork(tmp_path / "out", RECIPE, overwrite=overwrite, conflicts=["the moon (was full, is new)"])
+
+    with work() as begun:  # there is nothing to go on with
+        (begun.directory / "kept").touch()
+    with pytest.raises(StaleError) as error, work():
+        pass
+    assert str(error.value) == (
+        f"{tmp_path / 'out.partial'}: holds unfinished work made with other settings: the moon (was full, is new). "
+        "Use the former settings to go on, or pass --overwrite to start afresh."
+    )
+    with work(overwrite=True) as afresh:
+        assert not (afresh.directory / "kept").exists()
+
+
+def test_what_is_kept_by_its_texts_goes_on_with_another_input(tmp_path):
+    flags = {"dtype": "float32", "skip_bad_rows": False}
+    first = Recipe(stage="s", flags=flags, inputs={"a.jsonl": "00"}, model={"name": "m"})
+    mended = Recipe(stage="s", flags=flags | {"skip_bad_rows": True}, inputs={"a.jsonl": "01"}, model={"name": "m"})
+    other = Recipe(stage="s", flags=flags | {"dtype": "bfloat16"}, inputs={"a.jsonl": "02"}, model={"name": "m"})
+
+    def work(recipe, **settings):
+        settings = {"overwrite": False, "ignoring": ("inputs", "skip_bad_rows")} | settings
+        return UnfinishedWork(tmp_path / "out", recipe, **settings)
+
+    with work(first) as begun:
+        (begun.directory / "kept").touch()
+    with work(mended) as going_on:
+        assert (going_on.directory / "kept").exists()
+        assert json.loads((going_on.directory / "recipe.json").read_text())["inputs"] == {"a.jsonl": "01"}
+    with work(first, overwrite=True):
+        assert (going_on.directory / "kept").exists()
+    with pytest.raises(StaleError) as error, work(other):
+        pass
+    assert "settings: --dtype (was 'float32', is 'bfloat16'). Use the former" in str(error.value)
+    with work(other, overwrite=True):
+        assert not (going_on.directory / "kept").exists()
+
+
 def test_a_second_process_on_the_same_output(tmp_path):
     with work_on(tmp_path), pytest.raises(StaleError, match="another process is working on this output"):
         work_on(tmp_path).__enter__()

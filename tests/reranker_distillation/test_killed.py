@@ -139,25 +139,55 @@ def test_a_full_disk_keeps_what_is_finished(tiny_data):
     assert found.stderr.endswith((GOLDEN / "train_logits.jsonl").read_text())
 
 
-@pytest.mark.slow
-def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, tiny_cross_encoder):
-    from safetensors.numpy import load_file
-
+@pytest.fixture
+def training(tmp_path, tiny_cross_encoder):
+    """The flags of a training of 24 steps."""
     passages = [line for line in (TINY / "train.jsonl").read_text().split('"') if len(line) > 20]
     rows = [Triplet(str(i // 3), f"query {i // 3}", passages[i], passages[i + 1], 0.5 + i / 9) for i in range(48)]
     write_records(tmp_path / "triplets.jsonl", rows)
     flags = ["--train_file", f"{tmp_path}/triplets.jsonl", "--student", tiny_cross_encoder, "--margin_scale", "1"]
     flags += ["--per_device_train_batch_size", "2", "--save_steps", "2", "--num_train_epochs", "3"]
-    command = [sys.executable, "-m", "reranker_distillation.train", *flags]
+    return ["-m", "reranker_distillation.train", *flags]
 
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, "--output_dir", str(killed)])
-    state = tmp_path / "killed.partial" / "checkpoint-4" / "trainer_state.json"
+
+def kill_after_a_checkpoint(command, output):
+    """Start a training and kill it after its fourth step; return the state of that checkpoint."""
+    process = subprocess.Popen([*command, "--output_dir", str(output)])
+    state = output.with_name(f"{output.name}.partial") / "checkpoint-4" / "trainer_state.json"
     while process.poll() is None and not (state.exists() and state.read_text().endswith("}\n")):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert not killed.exists()
+    assert not output.exists()
+    return state
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path, training):
+    """Two would see the queries in half the steps, so that those of one, or most of them, would pass for all."""
+    output = tmp_path / "m"
+    one = [sys.executable, *training]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *training]
+    state = kill_after_a_checkpoint(one, output)
+    before = sorted(state.parent.parent.rglob("*"))
+    refused = subprocess.run([*two, "--output_dir", str(output)], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert (
+        f"Error: {output}.partial: holds unfinished work made with other settings: the number of processes (was 1, is "
+        "2). Use the former settings to go on, or pass --overwrite to start afresh.\n"
+    ) in refused.stderr
+    assert sorted(state.parent.parent.rglob("*")) == before
+    subprocess.run([*one, "--output_dir", str(output)], check=True)
+    assert json.loads((tmp_path / "m.manifest.json").read_text())["steps"] == 24
+
+
+@pytest.mark.slow
+def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, training):
+    from safetensors.numpy import load_file
+
+    command = [sys.executable, *training]
+    killed = tmp_path / "killed"
+    state = kill_after_a_checkpoint(command, killed)
     before = json.loads(state.read_text())["log_history"][-1]["seconds"]
     # A checkpoint that was being written when the power went has no state yet.
     broken = tmp_path / "killed.partial" / "checkpoint-999"

@@ -111,7 +111,8 @@ BAD_INPUT = [
     (
         "logits",
         '{"query": "ä", "candidates": ["b"]}'.encode("latin-1"),
-        ":1: is not UTF-8 (invalid continuation byte). Convert the file, e.g. with iconv -t utf-8.",
+        ":1: is not UTF-8 (invalid continuation byte). "
+        "Convert the file (iconv -f latin1 -t utf-8), or pass --skip_bad_rows to leave such rows out.",
     ),
     (
         "logits.gz",

@@ -52,12 +52,13 @@ def test_a_score_that_is_not_finite(tmp_path):
         score([RankingSample("q", candidates=["a"])], Broken(), tmp_path / "x")
 
 
-def test_what_is_done_is_logged_where_there_is_no_bar(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("unit", "names"), [("pair", "pairs"), ("query", "queries"), ("passage", "passages")])
+def test_what_is_done_is_logged_where_there_is_no_bar(tmp_path, monkeypatch, caplog, unit, names):
     monkeypatch.setattr(chunks, "_SECONDS_BETWEEN_NOTES", -1)
     caplog.set_level(logging.INFO)
     cut = Chunks(["bb", "ccc", "a"], str.encode, ChunkStore([tmp_path], "text"), 2, by_length=True)
-    keep_values(cut, ((i, np.ones(len(chunk), dtype=np.float32)) for i, chunk in enumerate(cut)), "texts", 3)
+    keep_values(cut, ((i, np.ones(len(chunk), dtype=np.float32)) for i, chunk in enumerate(cut)), unit, 3)
     assert [message.split("/s")[0].rpartition(",")[0] for message in caplog.messages] == [
-        "2 of 3 texts",
-        "3 of 3 texts",
+        f"2 of 3 {names}",
+        f"3 of 3 {names}",
     ]

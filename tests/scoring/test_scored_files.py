@@ -14,6 +14,7 @@ from rag_core.files.jsonl import read_samples, write_records
 from rag_core.files.manifest import Recipe, write_manifest
 from rag_core.scoring import scores
 from rag_core.scoring.scored_files import read_sources, scores_by_sample
+from rag_core.scoring.settings import CHUNK_ROWS
 from reranker_distillation import generate_logits
 from tests.fixtures.scoring_before import teachers
 
@@ -106,8 +107,39 @@ def test_an_input_that_changes_while_it_is_scored(without_weights, change, call,
     path = Path("a.jsonl")
     changing(teacher, last if call == "last" else call, lambda: change(path))
     assert main(command) == 1
-    assert "Error: a.jsonl: has changed while it was being scored. Run the same" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "Error: a.jsonl: has changed while it was being scored. "
+        "Run the same command again: the scores of texts that are still in it are kept.\n"
+    )
     assert not Path("a_logits.jsonl").exists()
+
+
+@pytest.mark.parametrize("store", [[], ["--score_store", "store"]], ids=["partial", "store"])
+def test_what_was_scored_before_the_input_was_mended_is_kept(without_weights, store, monkeypatch):
+    """Rows are found by their texts: of another file, only what is not known is computed. Also with --skip_bad_rows."""
+    teacher, main, command = without_weights
+    monkeypatch.setitem(CHUNK_ROWS, teachers.ENGINE, teachers.CHUNK_ROWS)
+
+    canary = 1 if isinstance(teacher, teachers.SharedWords) else 2
+
+    def killed():
+        raise KeyboardInterrupt
+
+    changing(teacher, 3, killed)
+    assert main([*command, *store]) == 130
+    paid = {row for call in teacher.calls[canary:] for row in call}
+    lines = Path("a.jsonl").read_text().splitlines(keepends=True)
+    Path("a.jsonl").write_text(lines[0] + "{\n" + "".join(lines[1:]).replace("garlic", "onion"))
+    teacher.calls.clear()
+    assert main([*command, *store, "--skip_bad_rows"]) == 0
+    computed = {row for call in teacher.calls[canary:] for row in call}
+    assert len(paid) > 10
+    assert paid.isdisjoint(computed)
+    assert any("onion" in text for row in computed for text in row)
+    assert json.loads(Path("a_logits.jsonl.manifest.json").read_text())["skipped"] == {"bad_rows": 1}
+    shutil.move("a.jsonl", "b.jsonl")
+    assert main([*command[:-1], "b.jsonl", "--skip_bad_rows"]) == 0
+    assert Path("b_logits.jsonl").read_bytes() == Path("a_logits.jsonl").read_bytes()
 
 
 def test_an_input_that_is_not_the_one_of_its_manifest_is_told_before_its_bad_rows(tmp_path):

@@ -37,6 +37,24 @@ def flat(tmp_path):
     return folder
 
 
+def test_lists_that_were_written_as_text(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = ["query,positive,negative", 'q1,"[\'a\', \'b\']","[""c""]"', "q2,[applause],d", "q3,one text,d"]
+    (folder / "test.csv").write_text("\n".join(lines) + "\n")
+    told = (
+        f"{folder}: row 2 of the split test: 'positive' looks like a list and is none ('[applause]'). "
+        "Correct the row, or pass --skip_bad_rows to leave such rows out."
+    )
+    with pytest.raises(DataError) as error:
+        MtebSet(str(folder), "huggingface").read(Counter(), STRICT)
+    assert str(error.value) == told
+    bad_rows = BadRows(skip=True)
+    samples = MtebSet(str(folder), "huggingface").read(Counter(), bad_rows)["test"]
+    assert [(sample.positive, sample.negative) for sample in samples] == [(["a", "b"], ["c"]), (["one text"], ["d"])]
+    assert list(map(str, bad_rows.errors)) == [told]
+
+
 @pytest.fixture
 def nested(tmp_path):
     folder = tmp_path / "nested"

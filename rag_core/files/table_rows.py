@@ -1,0 +1,170 @@
+"""Rows of CSV, TSV and Parquet files, each as the JSON that a record is read from.
+
+A cell that holds a list of texts may be a list (Parquet), a list written as text (JSON, Python's or NumPy's form), or
+one text. What looks like a list and is none makes the row a bad one: nobody can tell which passages are meant.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import io
+import json
+import re
+import tokenize
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rag_core.base.errors import DataError
+from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.formats import check_stored, check_text
+
+_TEXTS = ("positive", "negative", "candidates")
+_IDS = ("query_id", "_id")
+_COLUMNS = {"query", "text", "title", *_TEXTS, *_IDS}
+
+_BETWEEN = {tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.INDENT, tokenize.DEDENT}
+_HEAD = 2**16  # bytes
+_LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
+
+Row = tuple[int, Sequence[str], Sequence[Any]]  # number, names of the columns, cells
+
+
+def read_table(path: Path, bad_rows: BadRows | None) -> Iterator[tuple[int, str]]:
+    """Yield (number, JSON object) of the rows: a CSV or TSV row's number is its first line, a Parquet row's its place.
+
+    Only columns that a record may have are kept. The other columns of a row are not looked at.
+
+    Raises:
+        DataError: the file cannot be read, or a row is bad and not left out.
+    """
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
+    for number, names, cells in rows:
+        try:
+            text = json.dumps(_fields(names, cells), default=_as_json)
+        except ValueError as error:
+            bad = DataError(str(error), FIX_ROW, path=path, line=number)
+            if bad_rows is None:
+                raise bad from error
+            bad_rows.add(bad)
+            continue
+        yield number, text
+
+
+def texts_of(column: str, cell: str) -> list[Any]:
+    """Return the texts of a cell that is text: those of the list that it spells, or else the one that it is.
+
+    Raises:
+        ValueError: it looks like a list and is none.
+    """
+    inside = cell.strip()
+    if not (inside.startswith("[") and inside.endswith("]")):
+        return [cell] if inside else []
+    try:
+        found = json.loads(inside)
+    except ValueError:
+        found = _python_texts(inside)
+    if not isinstance(found, list):
+        shown = f"{inside[:40]}..." if len(inside) > 40 else inside
+        raise ValueError(f"'{column}' looks like a list and is none ({shown!r})")
+    return found
+
+
+def _python_texts(cell: str) -> list[str] | None:
+    """Return the texts between brackets in Python's form, or NumPy's, which has no commas; `None` if it is neither.
+
+    Not `ast.literal_eval` of the whole: it joins texts without a comma between them.
+    """
+    try:
+        tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type not in _BETWEEN]
+        if any(token.type != tokenize.STRING and token.string not in "[,]" for token in tokens):
+            return None
+        texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return None
+    outer = [token.string for token in tokens].count("[")
+    return texts if outer == 1 and all(isinstance(text, str) for text in texts) else None
+
+
+def _fields(names: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
+    """Return the cells of a row as the fields of a record.
+
+    Raises:
+        ValueError: a cell is bad, or there are more or fewer than columns.
+    """
+    if len(names) != len(cells):
+        raise ValueError(f"has {len(cells)} cells, not one for each of {', '.join(names)}")
+    found = {name: cell for name, cell in zip(names, cells, strict=True) if name in _COLUMNS}
+    for name, cell in found.items():
+        if isinstance(cell, str) and _UNDECODED.search(cell):
+            raise ValueError(f"'{name}' is not UTF-8")
+        if isinstance(cell, str) and name in _TEXTS:
+            found[name] = texts_of(name, cell)
+        elif isinstance(cell, int) and name in _IDS and not isinstance(cell, bool):
+            found[name] = str(cell)
+    # A table has every column in every row: an empty cell is a list that is not given, or has no texts.
+    if found.get("candidates"):
+        found |= {name: found[name] or None for name in ("positive", "negative") if name in found}
+    else:
+        found |= {name: found[name] or [] for name in ("positive", "negative") if name in found}
+        found |= {name: None for name in ("candidates",) if found.get("positive") or found.get("negative")}
+    return {name: cell for name, cell in found.items() if cell is not None and (cell != "" or name not in _IDS)}
+
+
+def _as_json(cell: object) -> str:
+    if not isinstance(cell, bytes):
+        raise ValueError(f"has {cell!r}, a {type(cell).__name__}, where a text is needed")
+    try:
+        return cell.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"has bytes that are not UTF-8 ({error.reason})") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_CELL)
+    number = 1
+    try:
+        with path.open("rb") as stored:
+            check_stored(path, stored.peek(_HEAD))
+            raw: Any = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+            check_text(path, raw.peek(_HEAD), lines=False)
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            head = text.readline()
+            separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t", key=head.count)
+            rows = csv.reader(chain([head], text), strict=True, delimiter=separator)
+            names = [name.strip() for name in next(rows, [])]
+            number = rows.line_num + 1
+            for cells in rows:
+                if cells:  # a blank line has none
+                    yield number, names, cells
+                number = rows.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"is not CSV ({error})", "Correct the quotes from this row on", path=path, line=number
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"the gzip file is damaged or cut off ({error})", "Copy or make the file again", path=path
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError("no such file", "Check the path", path=path) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    if not path.is_file():
+        raise DataError("no such file", "Check the path", path=path)
+    try:
+        rows = load_dataset("parquet", data_files=[str(path)], split="train", streaming=True)
+        for number, row in enumerate(rows, start=1):
+            yield number, list(row), list(row.values())
+    except (DatasetsError, OSError, ValueError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(f"cannot be read as Parquet ({cause})", "Copy or make the file again", path=path) from error
