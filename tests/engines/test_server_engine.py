@@ -212,7 +212,11 @@ def test_chunks_are_computed_over_their_ends_within_the_bound(vllm, load, pairs,
     assert vllm.busiest == 6
 
 
-@pytest.mark.parametrize("trouble", [failing(429), failing(500), failing(503, b"<html>"), dropping, cut_short], ids=str)
+@pytest.mark.parametrize(
+    "trouble",
+    [failing(429), failing(500), failing(503, b"<html>"), dropping, cut_short],
+    ids=["429", "500", "503", "dropped", "cut short"],
+)
 def test_a_request_that_fails_is_sent_again(vllm, load, pairs, expected, trouble):
     scorer = load()
     vllm.trouble = [trouble, None, trouble, trouble]
@@ -220,7 +224,9 @@ def test_a_request_that_fails_is_sent_again(vllm, load, pairs, expected, trouble
     assert not vllm.trouble
 
 
-@pytest.mark.parametrize("asked", [lambda: "0.3", lambda: formatdate(time.time() + 2, usegmt=True)])
+@pytest.mark.parametrize(
+    "asked", [lambda: "0.3", lambda: formatdate(time.time() + 2, usegmt=True)], ids=["seconds", "date"]
+)
 def test_retry_after_is_honoured(vllm, load, pairs, asked):
     scorer = load()
     vllm.trouble = [failing(429, **{"Retry-After": asked()})]

@@ -16,7 +16,7 @@ from tests.tiny_qwen import MAX_LENGTH
 def _one_tokenizer(qwen_tokenizer):
     """Reading it takes seconds, and test_yes_no_prompt does it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.AutoTokenizer.from_pretrained", lambda name: qwen_tokenizer)
+        patch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: qwen_tokenizer)
         yield
 
 
@@ -163,15 +163,35 @@ def test_short_memory_is_an_error(scorer, pairs, monkeypatch):
 
 
 def test_a_folder_without_a_model_is_an_error(options, tmp_path):
-    with pytest.raises(EngineError, match=r"cannot load the teacher .* Check the name or folder"):
+    with pytest.raises(EngineError, match=r"cannot load the model .* Check the name or folder"):
         YesNoScorer(dataclasses.replace(options, model=ModelInfo(str(tmp_path), "llm-reranker", "test")))
+
+
+def test_an_adapter_is_merged(options, tiny_qwen, qwen_tokenizer, pairs, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_qwen)
+    adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    qwen_tokenizer.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    qwen_tokenizer.save_pretrained(tmp_path / "merged")
+    scores = [
+        YesNoScorer(dataclasses.replace(options, model=describe_model(str(tmp_path / name)))).score(pairs[:8])
+        for name in ("adapter", "merged")
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-5)
+    assert np.abs(YesNoScorer(options).score(pairs[:8]) - scores[0]).max() > 0.01
 
 
 def test_weights_without_a_head_are_an_error(options, tiny_qwen, tmp_path):
     from transformers import AutoModel
 
     AutoModel.from_pretrained(tiny_qwen).save_pretrained(tmp_path)
-    with pytest.raises(EngineError, match=r"lack 1 tensors \(lm_head.weight, ...\), which would be random"):
+    with pytest.raises(EngineError, match=r"lack 1 tensor \(lm_head.weight\), which would be random"):
         YesNoScorer(dataclasses.replace(options, model=ModelInfo(str(tmp_path), "llm-reranker", "test")))
 
 
