@@ -7,12 +7,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.protocols import Role
+from rag_core.engines.rerankers import JUDGE, Declared, Question, find_question, why_no_question
 from rag_core.files.manifest import sha256
 
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
@@ -39,6 +40,8 @@ class ModelInfo:
         quantization: how its weights were quantised before they were saved, e.g. "awq"; `None` if they were not.
         export_precision: of a student that was exported, "fp32" or "int8"; `None` of a model that is no export.
         revision: the commit on the hub; `None` of a folder.
+        question: what an LLM reranker is asked.
+        note: what a reader of its scores should know; empty for nothing.
     """
 
     name: str
@@ -52,17 +55,23 @@ class ModelInfo:
     quantization: str | None = None
     export_precision: str | None = None
     revision: str | None = None
+    question: Question = Question()
+    note: str = ""
 
     @property
     def instruction(self) -> str | None:
-        """The instruction in an embedder's own query prompt, `None` where that is of another form."""
+        """The model's own instruction: in an embedder's query prompt, `None` where that is of another form."""
+        if self.kind == "llm-reranker":
+            return self.question.instruction
         match = _DECLARED_QUERY_PROMPT.fullmatch(self.prompts.get("query") or "")
         return match[1] if match else None
 
     @property
     def takes_instruction(self) -> bool:
-        """Whether it is told the task: an LLM reranker, or an embedder with the prompt "Instruct: ...\\nQuery:"."""
-        return self.kind == "llm-reranker" or self.instruction is not None
+        """Whether it is told the task: it has the yes/no prompt, or an embedder's prompt "Instruct: ...\\nQuery:"."""
+        if self.kind == "llm-reranker":
+            return self.question.template is None
+        return self.instruction is not None
 
     def prompt(self, role: Role) -> str:
         """Return what sentence-transformers puts before a text of a role."""
@@ -95,7 +104,7 @@ def describe_model(name: str) -> ModelInfo:
         saved=_read_json(name, "config_sentence_transformers.json") or {},
         modules=_read_json(name, "modules.json") or [],
     )
-    kind, is_llm, why = _kind(files)
+    kind, is_llm, why, question = _kind(files)
     return ModelInfo(
         name=name,
         kind=kind,
@@ -107,6 +116,8 @@ def describe_model(name: str) -> ModelInfo:
         max_length=(_read_json(name, "sentence_bert_config.json") or {}).get("max_seq_length"),
         quantization=(files.config.get("quantization_config") or {}).get("quant_method"),
         revision=files.config["_commit_hash"],
+        question=question,
+        note=_note(files, kind, question),
     )
 
 
@@ -129,23 +140,43 @@ class _Files:
         return self.saved.get("prompts") or {}
 
 
-def _kind(files: _Files) -> tuple[ModelKind, bool, str]:
-    """Return the kind, whether it is an LLM, and from which files that was read."""
+def _kind(files: _Files) -> tuple[ModelKind, bool, str, Question]:
+    """Return the kind, whether it is an LLM, from which files that was read, and what an LLM reranker is asked."""
     architecture = files.architecture
-    if files.saved.get("model_type") == "CrossEncoder":
-        return "cross-encoder", False, "config_sentence_transformers.json says CrossEncoder"
+    declared = Declared(
+        files.name, architecture, files.config, files.saved, files.modules, partial(_read_text, files.name)
+    )
+    found = find_question(declared)
+    if found:
+        question, why = found
+        return "llm-reranker", True, why, question
+    if declared.is_cross_encoder:
+        return "cross-encoder", False, why_no_question(declared), Question()
     if any(module["type"].endswith("Pooling") for module in files.modules):
         is_llm, why = _is_llm_embedder(files)
-        return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}"
-    if architecture.endswith("ForCausalLM"):
-        return "llm-reranker", True, f"config.json says {architecture}"
+        return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}", Question()
     if architecture.endswith("ForSequenceClassification"):
-        return "cross-encoder", False, f"config.json says {architecture}"
+        return "cross-encoder", False, why_no_question(declared), Question()
     raise EngineError(
         f"{files.name} is neither a causal language model, a cross-encoder nor a sentence-transformers embedder "
         f"(its config.json says {architecture})",
         "Choose another model, or wrap it as a sentence-transformers model",
     )
+
+
+def _note(files: _Files, kind: ModelKind, question: Question) -> str:
+    """Return a sentence about a prompt that was guessed or may be missing; empty where there is none."""
+    if kind == "llm-reranker" and not question.is_known:
+        return (
+            f"{files.name} is not known as a reranker (config.json says {files.architecture}); it is asked the yes/no "
+            f"prompt of Qwen3-Reranker ('{JUDGE} ...')"
+        )
+    if kind == "cross-encoder" and files.saved.get("model_type") != "CrossEncoder" and _is_decoder(files.config):
+        return (
+            f"{files.name} is a decoder whose prompt is not known (config.json says {files.architecture}); it reads "
+            "query and passage without one"
+        )
+    return ""
 
 
 def _is_llm_embedder(files: _Files) -> tuple[bool, str]:
@@ -194,7 +225,13 @@ def _config(name: str) -> dict[str, Any]:
 
 
 def _read_json(name: str, file_name: str) -> Any:
-    """Return the content of a model's file, `None` where the model has no such file."""
+    """Return the content of a model's JSON file, `None` where the model has no such file."""
+    text = _read_text(name, file_name)
+    return None if text is None else json.loads(text)
+
+
+def _read_text(name: str, file_name: str) -> str | None:
+    """Return the text of a model's file, `None` where the model has no such file."""
     from transformers.utils import cached_file
 
     try:
@@ -207,7 +244,7 @@ def _read_json(name: str, file_name: str) -> Any:
         )
     except (OSError, ValueError) as error:  # no folder, and no name that a hub could have
         raise _unloadable(name, error) from error
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return None if path is None else Path(path).read_text(encoding="utf-8")
 
 
 def _unloadable(name: str, error: Exception) -> EngineError:
