@@ -196,9 +196,9 @@ def transformers_engine(options: EngineOptions, tokens: Tokens, *, prefix: bool)
 
 def public_recipe(options: EngineOptions, tokens: Tokens) -> Callable[[Sequence[Pair]], Floats]:
     """Return the public recipe's way, with our prompt and with its default for an answer that is missing."""
-    from rag_core.engines import vllm_engine
+    from rag_core.engines.vllm_package import import_vllm
 
-    vllm = vllm_engine._import_vllm()
+    vllm = import_vllm()
     llm = vllm.LLM(options.model.name, dtype=options.dtype, max_model_len=MAX_LENGTH + 1, enforce_eager=True)
     prompt = YesNoPrompt.for_model(options)
     sampling = vllm.SamplingParams(temperature=0, max_tokens=1, logprobs=20, allowed_token_ids=[prompt.yes, prompt.no])

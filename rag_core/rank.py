@@ -8,6 +8,7 @@ python -m rag_core.rank --model models/student --before BAAI/bge-m3 --query "how
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from rag_core.files.manifest import check_inputs
 if TYPE_CHECKING:
     from rag_core.engines.identity import ModelInfo
     from rag_core.engines.protocols import Floats
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -107,6 +110,8 @@ def _scores(model: ModelInfo, sample: RankingSample, args: Args) -> Floats:
         dtype=args.dtype,
     )
     engine, _ = choose_engine(options.model, "auto")
+    if options.model.note:
+        logger.warning("WARNING: %s", options.model.note)
     return scores_of(engine, options, [(sample.query, passage) for passage, _ in sample.passages()])
 
 

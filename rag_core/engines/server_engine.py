@@ -20,9 +20,9 @@ from rag_core.engines.canary import check_finite
 from rag_core.engines.embedding_prompt import EmbeddingPrompt, query_prompt
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
+from rag_core.engines.reranker_prompt import load_prompt
 from rag_core.engines.server import Server
 from rag_core.engines.tokenizer import tokenise_ahead
-from rag_core.engines.yes_no_prompt import YesNoPrompt
 
 _LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
 
@@ -46,11 +46,12 @@ def load(options: EngineOptions) -> PairScorer | TextEncoder:
         EngineError: it does not answer, or cannot run the model.
     """
     server = connect(options)
-    kind = options.model.kind
-    if kind == "bi-encoder":
+    if options.model.kind == "bi-encoder":
         options.model.warn_of_unused_prompts()
         return ServerEncoder(server, options)
-    return ServerYesNoScorer(server, options) if kind == "llm-reranker" else ServerCrossEncoder(server, options)
+    if options.model.kind == "cross-encoder":
+        return ServerCrossEncoder(server, options)
+    return (ServerClassifier if options.model.question.is_classifier else ServerYesNoScorer)(server, options)
 
 
 class _ServerScorer(abc.ABC):
@@ -85,17 +86,15 @@ class _ServerScorer(abc.ABC):
         """Yield (number of the chunk, scores, cut passages)."""
 
 
-class ServerYesNoScorer(_ServerScorer):
-    """log p(yes) - log p(no) at the token after the yes/no prompt, from vLLM's /v1/completions."""
-
+class _ServerPromptScorer(_ServerScorer):
     score_unit: ScoreUnit = "log-odds"
+    answer = 0  # tokens that it writes
 
     def __init__(self, server: Server, options: EngineOptions) -> None:
         """Prepare the prompt.
 
         Raises:
-            EngineError: the server gives no log-probabilities or reads too little, or the model does not fit the
-                prompt.
+            EngineError: the server is TEI or reads too little, or the model does not fit the prompt.
         """
         if server.is_tei:
             raise EngineError(
@@ -103,11 +102,45 @@ class ServerYesNoScorer(_ServerScorer):
                 "Serve the teacher with vllm serve",
             )
         self.truncated = 0
-        self._server, self._prompt = server, YesNoPrompt.for_model(options)
-        check_room(server, options.max_length, answer=1)
+        self._server, self._prompt = server, load_prompt(options)
+        check_room(server, options.max_length, answer=self.answer)
 
     def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
         return self._server.compute(tokenise_ahead(chunks, self._prompt.token_ids), self._ask)
+
+    @abc.abstractmethod
+    def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
+        """Return the score after each prompt."""
+
+
+class ServerClassifier(_ServerPromptScorer):
+    """What the head of a reranker that was converted to sequence classification gives, from vLLM's /pooling."""
+
+    def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
+        body = {"model": self._server.model, "input": prompts, "task": "classify", "use_activation": False}
+        return self._server.ask(
+            "/pooling", body, lambda answer: [float(*row["data"]) for row in in_order(answer["data"], len(prompts))]
+        )
+
+
+class ServerYesNoScorer(_ServerPromptScorer):
+    """log p(yes) - log p(no) at the token after the prompt, from vLLM's /v1/completions."""
+
+    answer = 1
+
+    def __init__(self, server: Server, options: EngineOptions) -> None:
+        """Prepare the prompt.
+
+        Raises:
+            EngineError: the server gives no log-probabilities or reads too little, or the model does not fit the
+                prompt, or has one answer only.
+        """
+        if len(options.model.question.answers) == 1:
+            raise EngineError(
+                f"the score of {options.model.name} is the logit of one token, and a server gives its log-probability",
+                "Pass --engine vllm or transformers",
+            )
+        super().__init__(server, options)
 
     def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
         # `logprobs` is needed beside the ids, and 0, so that a server that does not know the ids gives no top list
@@ -120,7 +153,7 @@ class ServerYesNoScorer(_ServerScorer):
                 "max_tokens": 1,
                 "temperature": 0,
                 "logprobs": 0,
-                "logprob_token_ids": [self._prompt.yes, self._prompt.no],
+                "logprob_token_ids": list(self._prompt.answers),
                 "return_tokens_as_token_ids": True,
             },
             lambda answer: [
@@ -130,7 +163,7 @@ class ServerYesNoScorer(_ServerScorer):
         )
 
     def _difference(self, logprobs: dict[str, float]) -> float:
-        answers = {token_id: logprobs.get(f"token_id:{token_id}") for token_id in (self._prompt.yes, self._prompt.no)}
+        answers = {token_id: logprobs.get(f"token_id:{token_id}") for token_id in self._prompt.answers}
         yes, no = answers.values()
         if yes is None or no is None:
             missing = min(token_id for token_id, logprob in answers.items() if logprob is None)

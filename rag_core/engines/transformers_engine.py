@@ -17,8 +17,8 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.pretrained import merge_adapters, readable_tokens, whole
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
+from rag_core.engines.reranker_prompt import load_prompt
 from rag_core.engines.tokenizer import tokenise_ahead
-from rag_core.engines.yes_no_prompt import YesNoPrompt
 
 if TYPE_CHECKING:
     import torch
@@ -111,32 +111,19 @@ class _LastPositionModel(abc.ABC):
         """Return one float32 row per sequence of a right-padded batch, read at `last_positions`."""
 
 
-class YesNoScorer(_LastPositionModel):
-    """log p(yes) - log p(no) at the token after the yes/no prompt.
-
-    The two logits' difference is that of the log-probabilities, since both share one normaliser. So only two rows
-    of the output head are needed, and only at a sequence's last position: of a vocabulary of 151,936 at every
-    position nothing else is read.
-    """
+class _PromptScorer(_LastPositionModel):
+    """An LLM reranker, which reads a pair in a prompt."""
 
     score_unit: ScoreUnit = "log-odds"
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, auto_class: Any) -> None:
         """Load the model, on the GPU where there is one.
 
         Raises:
             EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
         """
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        self._prompt = YesNoPrompt.for_model(options)
-        super().__init__(options, AutoModelForCausalLM)
-        # Taken by the hook below; set before each batch.
-        self._last_positions = torch.empty(0, dtype=torch.long)
-        # In the model's own place for a head, so that what the model does to its logits (soft cap, scale) is done.
-        self._model.set_output_embeddings(self._answer_head(self._model.get_output_embeddings()))
-        self._model.to(self._device)
+        self._prompt = load_prompt(options)
+        super().__init__(options, auto_class)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,), float32.
@@ -159,16 +146,44 @@ class YesNoScorer(_LastPositionModel):
             self.truncated = (self.truncated or 0) + truncated
             yield number, scores
 
+
+class YesNoScorer(_PromptScorer):
+    """log p(yes) - log p(no) at the token after the prompt; with one answer, its logit.
+
+    The two logits' difference is that of the log-probabilities, since both share one normaliser. So only two rows
+    of the output head are needed, and only at a sequence's last position: of a vocabulary of 151,936 at every
+    position nothing else is read.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model, on the GPU where there is one.
+
+        Raises:
+            EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        super().__init__(options, AutoModelForCausalLM)
+        if len(self._prompt.answers) == 1:
+            self.score_unit = "logit"
+        # Taken by the hook below; set before each batch.
+        self._last_positions = torch.empty(0, dtype=torch.long)
+        # In the model's own place for a head, so that what the model does to its logits (soft cap, scale) is done.
+        self._model.set_output_embeddings(self._answer_head(self._model.get_output_embeddings()))
+        self._model.to(self._device)
+
     def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
         self._last_positions = last_positions
         logits: torch.Tensor = self._model(**inputs).logits
-        return logits[:, 0, :1].float() - logits[:, 0, 1:].float()
+        answers = logits[:, 0].float()
+        return answers if answers.shape[1] == 1 else answers[:, :1] - answers[:, 1:]
 
     def _answer_head(self, head: Any) -> torch.nn.Linear:
-        """Return the head's rows yes and no in float32, which bfloat16 would round to steps of 0.1 near 20."""
+        """Return the head's rows of the answers in float32, which bfloat16 would round to steps of 0.1 near 20."""
         import torch
 
-        rows = [self._prompt.yes, self._prompt.no]
+        rows = list(self._prompt.answers)
         answers = torch.nn.Linear(head.weight.shape[1], len(rows), bias=head.bias is not None)
         answers.load_state_dict({name: values[rows].float() for name, values in head.state_dict().items()})
         answers.register_forward_pre_hook(self._at_last_positions)
@@ -180,6 +195,25 @@ class YesNoScorer(_LastPositionModel):
         (hidden,) = inputs
         sequences = torch.arange(len(hidden), device=hidden.device)
         return hidden[sequences, self._last_positions].unsqueeze(1).float()
+
+
+class ClassifierScorer(_PromptScorer):
+    """What the head of an LLM reranker that was converted to sequence classification gives after the prompt."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        """Load the model, on the GPU where there is one.
+
+        Raises:
+            EngineError: the model cannot be loaded, or does not fit the prompt or `max_length`.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        super().__init__(options, AutoModelForSequenceClassification)
+        self._head = self._model.score.float()
+
+    def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self._head(last_hidden_states(self._model.base_model, inputs, last_positions))
+        return scores
 
 
 class LastTokenEncoder(_LastPositionModel):
@@ -220,12 +254,18 @@ class LastTokenEncoder(_LastPositionModel):
             yield number, vectors
 
     def _read_last(self, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        hidden = self._model(**inputs).last_hidden_state
-        vectors = hidden[torch.arange(len(hidden), device=hidden.device), last_positions].float()
+        vectors = last_hidden_states(self._model, inputs, last_positions)
         normalised: torch.Tensor = vectors / vectors.norm(dim=1, keepdim=True)
         return normalised
+
+
+def last_hidden_states(model: Any, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:
+    """Return a decoder's last hidden state at one position of each sequence, in float32; shape (sequences, width)."""
+    import torch
+
+    hidden = model(**inputs).last_hidden_state
+    rows: torch.Tensor = hidden[torch.arange(len(hidden), device=hidden.device), last_positions].float()
+    return rows
 
 
 def load_transformers(auto_class: Any, options: EngineOptions, device: str) -> Any:

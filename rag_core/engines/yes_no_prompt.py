@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from rag_core.base.errors import EngineError
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
+from rag_core.engines.rerankers import JUDGE
 from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
 VERSION = "qwen3-yes-no-1"
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
-_SYSTEM = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".'
-)
+_SYSTEM = f'{JUDGE} Note that the answer can only be "yes" or "no".'
 PREFIX = f"<|im_start|>system\n{_SYSTEM}<|im_end|>\n<|im_start|>user\n"
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
@@ -38,6 +36,7 @@ class YesNoPrompt:
 
     Attributes:
         yes, no: the ids of the two answers.
+        answers: both; of a model whose files name others, those.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str, max_length: int) -> None:
@@ -54,6 +53,7 @@ class YesNoPrompt:
         self._plain = without_special_tokens(tokenizer)
         self.yes = self._single_id("yes")
         self.no = self._single_id("no")
+        self.answers: tuple[int, ...] = (self.yes, self.no)
         # Without these tokens the turns would be spelled out, a text that no such model was trained on.
         unknown = [turn for turn in _TURNS if len(tokenizer.encode(turn, add_special_tokens=False)) != 1]
         if unknown:
@@ -70,7 +70,11 @@ class YesNoPrompt:
             EngineError: the tokenizer cannot be loaded, or as the constructor raises.
         """
         tokenizer = load_tokenizer(options.model.name)
-        return cls(tokenizer, options.instruction or DEFAULT_INSTRUCTION, options.max_length)
+        prompt = cls(
+            tokenizer, options.instruction or options.model.instruction or DEFAULT_INSTRUCTION, options.max_length
+        )
+        prompt.answers = options.model.question.answers or prompt.answers
+        return prompt
 
     def token_ids(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], int]:
         """Return the ids of each pair's prompt, and how many passages were cut.

@@ -26,8 +26,8 @@ from rag_core.engines.model_files import load_config
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import Dtype, resolve_dtype
 from rag_core.engines.protocols import Role
+from rag_core.engines.reranker_prompt import load_prompt
 from rag_core.engines.tokenizer import load_tokenizer
-from rag_core.engines.yes_no_prompt import YesNoPrompt
 from rag_core.files.chunk_store import ChunkStore, row_key
 from rag_core.scoring.samples import SampleFile, spread_samples
 
@@ -224,7 +224,7 @@ def _count_rows(sources: Sequence[SampleFile], scope: str, folders: Sequence[Pat
 def _prompts(samples: Sequence[RankingSample], options: EngineOptions) -> list[list[int]]:
     pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
     if options.model.kind == "llm-reranker":
-        return YesNoPrompt.for_model(options).token_ids(pairs)[0]
+        return load_prompt(options).token_ids(pairs)[0]
     if options.model.is_llm:
         prompt = EmbeddingPrompt.for_model(options)
         texts: dict[Role, list[str]] = {"query": list(dict(pairs)), "passage": [passage for _, passage in pairs]}

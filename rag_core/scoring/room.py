@@ -15,8 +15,9 @@ from rag_core.base.records import RankingSample
 from rag_core.engines.embedding_prompt import query_prompt
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import Role
+from rag_core.engines.reranker_prompt import RerankerPrompt, load_prompt
 from rag_core.engines.tokenizer import load_tokenizer
-from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
+from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
 from rag_core.scoring.samples import SampleFile
 from rag_core.scoring.settings import settle
 
@@ -54,24 +55,27 @@ def check_room(sources: Sequence[SampleFile], options: EngineOptions) -> None:
     if options.model.kind == "bi-encoder":
         _check_prompts(options)
     elif options.model.kind == "llm-reranker":
-        instruction = options.instruction or DEFAULT_INSTRUCTION
-        long = [source for source in sources if not _fits(len(instruction.encode()) + source.longest_query, options)]
+        long = [source for source in sources if not _fits(source.longest_query, options)]
         if long:
-            prompt = YesNoPrompt.for_model(options)
-            _check_instruction(prompt, instruction, options.max_length)
+            prompt = load_prompt(options)
+            _check_instruction(prompt, options)
             for source in long:
                 source.leave_out(_without_room(source, prompt, options))
 
 
 def _fits(size: int, options: EngineOptions) -> bool:
-    """Tell whether a text of so many bytes leaves room in a prompt, whatever its tokens are."""
-    return _TOKENS_A_BYTE * size + _FIXED_TOKENS < options.max_length
-
-
-def _without_room(source: SampleFile, prompt: YesNoPrompt, options: EngineOptions) -> Iterator[tuple[str, DataError]]:
-    """Yield (query id, what is wrong) of each sample of which a passage would not be read."""
+    """Tell whether a query of so many bytes leaves room in a prompt, whatever its tokens are."""
+    if options.model.question.template is not None:  # which may be of any length
+        return False
     instruction = len((options.instruction or DEFAULT_INSTRUCTION).encode())
-    rows = ((line, row) for line, row in source.numbered() if not _fits(instruction + len(row.query.encode()), options))
+    return _TOKENS_A_BYTE * (instruction + size) + _FIXED_TOKENS < options.max_length
+
+
+def _without_room(
+    source: SampleFile, prompt: RerankerPrompt, options: EngineOptions
+) -> Iterator[tuple[str, DataError]]:
+    """Yield (query id, what is wrong) of each sample of which a passage would not be read."""
+    rows = ((line, row) for line, row in source.numbered() if not _fits(len(row.query.encode()), options))
     while block := list(islice(rows, _AT_ONCE)):
         lengths = prompt.head_lengths([sample.query for _, sample in block])
         for (line, sample), length in zip(block, lengths, strict=True):
@@ -89,7 +93,7 @@ def _without_room(source: SampleFile, prompt: YesNoPrompt, options: EngineOption
                 )
 
 
-def _reads_all(prompt: YesNoPrompt, sample: RankingSample) -> bool:
+def _reads_all(prompt: RerankerPrompt, sample: RankingSample) -> bool:
     """Tell whether all passages are read after all: the first token of a passage may end the text before it."""
     try:
         prompt.token_ids([(sample.query, passage) for passage, _ in sample.passages()])
@@ -98,12 +102,14 @@ def _reads_all(prompt: YesNoPrompt, sample: RankingSample) -> bool:
     return True
 
 
-def _check_instruction(prompt: YesNoPrompt, instruction: str, max_length: int) -> None:
+def _check_instruction(prompt: RerankerPrompt, options: EngineOptions) -> None:
     (length,) = prompt.head_lengths([""])
-    if length >= max_length:
+    if length >= options.max_length:
+        instruction = options.instruction or DEFAULT_INSTRUCTION
+        told = "" if options.model.question.template else f" with an instruction of {len(instruction)} characters"
         raise EngineError(
-            f"the prompt with an instruction of {len(instruction)} characters takes {length} tokens, which leaves no "
-            f"room for query and passage in --max_length {max_length}",
+            f"the prompt{told} takes {length} tokens, which leaves no room for query and passage in --max_length "
+            f"{options.max_length}",
             f"Raise --max_length to at least {length + 2}, or shorten the instruction",
         )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from rag_core.base.errors import EngineError
 from rag_core.base.flags import decisive
-from rag_core.engines import embedding_prompt, yes_no_prompt
+from rag_core.engines import embedding_prompt
 from rag_core.engines.loading import choose_engine, load_model
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.precision import resolve_dtype
 from rag_core.engines.protocols import Pair, PairScorer, TextEncoder
+from rag_core.engines.reranker_prompt import prompt_version
 from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION
 from rag_core.files.atomic import atomic_write
 from rag_core.files.chunk_store import row_key
@@ -51,6 +52,8 @@ def settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> t
             "Pass --engine vllm, or leave out --quantization; a model that was saved quantised needs no such flag",
         )
     logger.info("engine: %s, %s (%s)", name, "its own precision" if name in _OWN_PRECISION else options.dtype, reason)
+    if options.model.note:
+        logger.warning("WARNING: %s", options.model.note)
     return name, dataclasses.replace(options, instruction=_instruction(options, paths))
 
 
@@ -88,8 +91,9 @@ def what_scores(engine: EngineName, options: EngineOptions) -> tuple[dict[str, A
     flags = decisive(options)
     if engine == "server":
         flags["dtype"] = "the server's"
-    versions = {"llm-reranker": yes_no_prompt.VERSION, "bi-encoder": embedding_prompt.VERSION}
-    prompt = {"prompt": versions[options.model.kind]} if options.instruction else {}
+    is_reranker = options.model.kind == "llm-reranker"
+    version = prompt_version(options.model.question) if is_reranker else embedding_prompt.VERSION
+    prompt = {"prompt": version} if options.instruction or options.model.question.template else {}
     return {**flags, "engine": engine}, {**options.model.identity, **prompt}
 
 

@@ -7,11 +7,14 @@ PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/pyth
 
 RUN_DIR=${RUN_DIR:-runs/stackoverflow}
 TEACHER=${TEACHER:-Qwen/Qwen3-Reranker-8B}
+ENGINE=${ENGINE:-auto}  # of the teacher: vllm where there is a GPU
 MAX_LENGTH=${MAX_LENGTH:-4096}
 # The files to be measured on are scored, too: their figures are the ceiling of the student.
 INPUT_FILES=${INPUT_FILES:-$(ls "$RUN_DIR"/data/*.jsonl)}
-printf '%s\n' "RUN_DIR=$RUN_DIR" "TEACHER=$TEACHER" "MAX_LENGTH=$MAX_LENGTH" "INPUT_FILES=${INPUT_FILES//$'\n'/ }" >&2
+printf '%s\n' "RUN_DIR=$RUN_DIR" "TEACHER=$TEACHER" "ENGINE=$ENGINE" "MAX_LENGTH=$MAX_LENGTH" \
+  "INPUT_FILES=${INPUT_FILES//$'\n'/ }" >&2
 
 # shellcheck disable=SC2086  # a list of files
 "$PYTHON" -m reranker_distillation.generate_logits \
-  --teacher "$TEACHER" --input_files $INPUT_FILES --output_dir "$RUN_DIR/scores" --max_length "$MAX_LENGTH" "$@"
+  --teacher "$TEACHER" --engine "$ENGINE" --input_files $INPUT_FILES --output_dir "$RUN_DIR/scores" \
+  --max_length "$MAX_LENGTH" "$@"

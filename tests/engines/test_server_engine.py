@@ -26,6 +26,7 @@ from rag_core.engines.yes_no_prompt import DEFAULT_INSTRUCTION, YesNoPrompt
 from rag_core.files.manifest import read_manifest
 from rag_core.scoring.settings import CHUNK_ROWS
 from reranker_distillation import generate_logits
+from tests.conftest import write_model
 from tests.tiny_qwen import DECLARED_INSTRUCTION, MAX_LENGTH
 
 KEY = "sk-very-secret"
@@ -191,6 +192,39 @@ def test_scores_and_what_is_asked_for(vllm, load, pairs, expected):
     }
     assert len(body["prompt"]) == 4
     assert "Authorization" not in headers
+
+
+def test_a_converted_reranker_is_asked_for_what_its_head_gives(fake, tmp_path, pairs, expected):
+    write_model(tmp_path / "converted", "Qwen3ForSequenceClassification", num_labels=1)
+
+    def pool(body):
+        rows = [{"index": i, "data": [sum(prompt) / 1000]} for i, prompt in enumerate(body["input"])]
+        return {"data": rows[::-1]}
+
+    fake.routes = {"/v1/models": models("its-name", reads=MAX_LENGTH), "/pooling": pool}
+    scorer = load_model("server", options(tmp_path / "converted", fake), pairs[:20])
+    assert scorer.score_unit == "log-odds"
+    np.testing.assert_allclose(scorer.score(pairs), expected, rtol=1e-6)
+    _, body, _ = fake.seen[-1]
+    assert {name: value for name, value in body.items() if name != "input"} == {
+        "model": "its-name",
+        "task": "classify",
+        "use_activation": False,
+    }
+
+
+def test_a_single_answer_cannot_be_had_from_a_server(fake, tmp_path):
+    write_model(tmp_path / "single")
+    for name, content in {
+        "modules.json": [{"type": "sentence_transformers.cross_encoder.modules.logit_score.LogitScore", "path": "1"}],
+        "1/config.json": {"true_token_id": 9454, "false_token_id": None},
+    }.items():
+        (tmp_path / "single" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "single" / name).write_text(json.dumps(content))
+    (tmp_path / "single" / "chat_template.jinja").write_text("{{ messages[0].content }}{{ messages[1].content }}")
+    fake.routes = {"/v1/models": models("its-name")}
+    with pytest.raises(EngineError, match=r"single is the logit of one token, .*\. Pass --engine vllm or transformers"):
+        load_model("server", options(tmp_path / "single", fake), [])
 
 
 def test_chunks_are_computed_over_their_ends_within_the_bound(vllm, load, pairs, expected):

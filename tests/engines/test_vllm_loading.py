@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rag_core.base.errors import EngineError
-from rag_core.engines import vllm_engine
+from rag_core.engines import vllm_engine, vllm_package
 from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions, VllmOptions
+from tests.zoo import rerankers
 
 PAIRS = [("query", "long passage"), ("query", "passage")]
 NAMES = ("LLM", "SamplingParams", "PoolingParams", "TokensPrompt")
@@ -78,9 +79,11 @@ def test_generate_needs_no_comparison(forms, options):
     )
 
 
-def test_pooling_is_for_qwen3(forms, options):
+def test_pooling_is_for_families_of_qwen(forms, options):
     options = dataclasses.replace(options, model=dataclasses.replace(options.model, model_type="llama"))
-    with pytest.raises(EngineError, match=r"is for Qwen3 rerankers, and .* is of the type llama. Pass --vllm_runner"):
+    with pytest.raises(
+        EngineError, match=r"is for Qwen2 and Qwen3 rerankers, and .* is of the type llama. Pass --vllm_runner"
+    ):
         vllm_engine.load_reranker(options, PAIRS)
 
 
@@ -90,7 +93,7 @@ def test_vllm_that_is_not_installed(monkeypatch, cuda, extra):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(EngineError, match=rf'vLLM is not installed. Run: pip install "rag-optimization\[{extra}\]"'):
-        vllm_engine._import_vllm()
+        vllm_package.import_vllm()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_vllm_that_cannot_be_imported(monkeypatch, reason, remedy):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     with pytest.raises(EngineError, match=remedy):
-        vllm_engine._import_vllm()
+        vllm_package.import_vllm()
 
 
 @pytest.mark.parametrize("cuda", [True, False])
@@ -124,7 +127,37 @@ def test_the_environment_is_set_for_the_machine_and_the_users_stays(monkeypatch,
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
-    assert vllm_engine._import_vllm() is vllm
+    assert vllm_package.import_vllm() is vllm
     assert environment["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert environment["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
     assert ("VLLM_CPU_KVCACHE_SPACE" in environment) is not cuda
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("qwen_tokenizer")
+@pytest.mark.parametrize("runner", ["generate", "pooling"])
+@pytest.mark.parametrize(
+    ("builder", "rename", "lacks"),
+    [
+        ("published_qwen3_reranker", lambda name: None if ".1." in name else name, r"11 tensors \(model\.layers\.1\."),
+        ("published_qwen3_reranker", lambda name: f"module.{name}", r"25 tensors \(lm_head\.weight"),
+        # vLLM itself says nothing of these two.
+        ("qwen3_reranker", lambda name: None if name == "lm_head.weight" else name, r"1 tensors \(lm_head\.weight"),
+        ("converted_qwen3_reranker", lambda name: None if "score" in name else name, r"1 tensors \(score\.weight"),
+    ],
+)
+def test_missing_weights_are_told_before_vllm_starts(
+    tmp_path, qwen_tokenizer, monkeypatch, runner, builder, rename, lacks
+):
+    from safetensors.torch import load_file, save_file
+
+    getattr(rerankers, builder)(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = {rename(name): values for name, values in load_file(path).items()}
+    weights.pop(None, None)
+    save_file(weights, path, metadata={"format": "pt"})
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda name: qwen_tokenizer)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    options = EngineOptions(describe_model(str(tmp_path)), max_length=256, vllm=VllmOptions(runner))
+    with pytest.raises(EngineError, match=rf"lack {lacks}.*, which would be random"):
+        vllm_engine.load_reranker(options, PAIRS)

@@ -18,8 +18,8 @@ from tests.conftest import write_model
 
 @pytest.fixture
 def options(tmp_path):
-    write_model(tmp_path / "m")
-    return EngineOptions(describe_model(f"{tmp_path}/m"), dtype="float32")
+    write_model(tmp_path / "reranker")
+    return EngineOptions(describe_model(f"{tmp_path}/reranker"), dtype="float32")
 
 
 def test_where_the_instruction_comes_from(options, tmp_path, caplog):
@@ -54,7 +54,7 @@ def test_only_vllm_quantises_by_a_flag(options):
 
 def test_what_has_no_say_in_a_score_is_not_in_its_scope(options, tmp_path):
     scope = scope_of("transformers", options)
-    shutil.copytree(tmp_path / "m", tmp_path / "elsewhere")
+    shutil.copytree(tmp_path / "reranker", tmp_path / "elsewhere")
     moved = dataclasses.replace(options, model=describe_model(f"{tmp_path}/elsewhere"))
     faster = dataclasses.replace(options, batch_size=1, transformers=TransformersOptions(1), reference="none")
     assert scope_of("transformers", moved) == scope_of("transformers", faster) == scope

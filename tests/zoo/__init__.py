@@ -1,1 +1,1 @@
-"""Model folders as people have them: one builder for each, with random weights."""
+"""Model folders as people have them: each builder writes an odd one, with tiny random weights."""
