@@ -72,9 +72,10 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:
 
 
 def lacks_tokenizer(name: str) -> bool:
-    """Tell whether a model is a folder without a file that could be of a tokenizer."""
+    """Tell whether a name is a model's folder without a file that could be of a tokenizer."""
     folder = Path(name)
-    return folder.is_dir() and not any(True for pattern in _FILES for _ in folder.rglob(pattern))
+    is_model = any((folder / file_name).is_file() for file_name in ("config.json", "modules.json"))
+    return is_model and not any(True for pattern in _FILES for _ in folder.rglob(pattern))
 
 
 def no_tokenizer(name: str) -> EngineError:

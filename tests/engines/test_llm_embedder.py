@@ -90,11 +90,11 @@ def test_a_text_has_two_vectors(encoder, plain_texts):
 
 def test_a_prompt_of_another_form_stays(options, plain_texts, bi_encoder):
     """Told nothing, and told a task that it has no place for."""
-    options = dataclasses.replace(options, model=dataclasses.replace(options.model, prompts={"query": "query: "}))
+    other = dataclasses.replace(options.model, prompts={"query": "query: "}, prompt_names={"query": "query"})
+    options = dataclasses.replace(options, model=other)
     vectors = []
     for instruction in (None, "Find the proof"):
         encoder = BiEncoder(dataclasses.replace(options, instruction=instruction))
-        encoder._model.prompts["query"] = "query: "
         vectors.append(encoder.encode(plain_texts[:4], "query"))
     np.testing.assert_array_equal(*vectors)
     assert np.abs(vectors[0] - bi_encoder.encode(plain_texts[:4], "query")).max() > 1e-2

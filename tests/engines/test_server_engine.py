@@ -216,7 +216,10 @@ def test_a_converted_reranker_is_asked_for_what_its_head_gives(fake, tmp_path, p
 def test_a_single_answer_cannot_be_had_from_a_server(fake, tmp_path):
     write_model(tmp_path / "single")
     for name, content in {
-        "modules.json": [{"type": "sentence_transformers.cross_encoder.modules.logit_score.LogitScore", "path": "1"}],
+        "modules.json": [
+            {"type": "sentence_transformers.base.modules.Transformer", "path": ""},
+            {"type": "sentence_transformers.cross_encoder.modules.logit_score.LogitScore", "path": "1"},
+        ],
         "1/config.json": {"true_token_id": 9454, "false_token_id": None},
     }.items():
         (tmp_path / "single" / name).parent.mkdir(exist_ok=True)

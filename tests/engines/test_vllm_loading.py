@@ -142,8 +142,8 @@ def test_the_environment_is_set_for_the_machine_and_the_users_stays(monkeypatch,
         ("published_qwen3_reranker", lambda name: None if ".1." in name else name, r"11 tensors \(model\.layers\.1\."),
         ("published_qwen3_reranker", lambda name: f"module.{name}", r"25 tensors \(lm_head\.weight"),
         # vLLM itself says nothing of these two.
-        ("qwen3_reranker", lambda name: None if name == "lm_head.weight" else name, r"1 tensors \(lm_head\.weight"),
-        ("converted_qwen3_reranker", lambda name: None if "score" in name else name, r"1 tensors \(score\.weight"),
+        ("qwen3_reranker", lambda name: None if name == "lm_head.weight" else name, r"1 tensor \(lm_head\.weight\)"),
+        ("converted_qwen3_reranker", lambda name: None if "score" in name else name, r"1 tensor \(score\.weight\)"),
     ],
 )
 def test_missing_weights_are_told_before_vllm_starts(
@@ -156,7 +156,7 @@ def test_missing_weights_are_told_before_vllm_starts(
     weights = {rename(name): values for name, values in load_file(path).items()}
     weights.pop(None, None)
     save_file(weights, path, metadata={"format": "pt"})
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda name: qwen_tokenizer)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: qwen_tokenizer)
     monkeypatch.setitem(sys.modules, "vllm", None)
     options = EngineOptions(describe_model(str(tmp_path)), max_length=256, vllm=VllmOptions(runner))
     with pytest.raises(EngineError, match=rf"lack {lacks}.*, which would be random"):

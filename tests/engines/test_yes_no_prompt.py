@@ -107,5 +107,5 @@ def test_the_tokenizer_is_the_models(prompt, tiny_qwen, pairs):
 
 
 def test_a_missing_tokenizer_is_an_error(tmp_path):
-    with pytest.raises(EngineError, match=r"has no tokenizer\. Copy tokenizer\.json"):
+    with pytest.raises(EngineError, match=r"cannot load the tokenizer of .* Check the name or folder"):
         YesNoPrompt.for_model(EngineOptions(ModelInfo(str(tmp_path), "llm-reranker", "test")))
