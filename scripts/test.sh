@@ -37,17 +37,18 @@ if [[ -z $FAST && ! -e $VENV/installed ]]; then
 fi
 
 PATH=$VENV/bin:$PATH
+WORKERS=${WORKERS:-2}  # processes that run tests
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 ruff check .
 ruff format --check .
 if [[ -n $FAST ]]; then
   mypy &  # beside the tests: there are two cores, and without its cache it takes most of a minute
   status=0
-  pytest -m "not vllm and not slow" "$@" || status=$?  # also where that leaves no test
+  pytest -m "not vllm and not slow" -n "$WORKERS" --dist worksteal "$@" || status=$?  # also where that leaves no test
   wait $!
   exit $status
 fi
 mypy
 # vLLM changes the process it is imported into (threads, seeds), so its tests run in one of their own.
-pytest -m "not vllm" --cov --cov-report=term "$@"
+pytest -m "not vllm" -n "$WORKERS" --dist worksteal --cov --cov-report=term "$@"
 pytest -m vllm "$@"

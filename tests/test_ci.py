@@ -10,7 +10,8 @@ import yaml
 
 from tests.conftest import ROOT
 
-FAST, ALL = 'pytest -m "not vllm and not slow"', 'pytest -m "not vllm" --cov --cov-report=term'
+BOTH = "-n 2 --dist worksteal"
+FAST, ALL = f'pytest -m "not vllm and not slow" {BOTH}', f'pytest -m "not vllm" {BOTH} --cov --cov-report=term'
 
 # Writes down what it is called with, and fails where it is told to; Python's venv is made of copies of it.
 PROGRAM = """#!/usr/bin/env bash

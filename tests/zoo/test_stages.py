@@ -8,7 +8,7 @@ import pytest
 from embedding_distillation import generate_logits as embedding_logits
 from embedding_distillation import train as embedding_train
 from rag_core import calibrate, check_teacher, export, rank
-from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.base.records import ScoredPair
 from rag_core.engines.identity import describe_model
 from rag_core.files.jsonl import read_groups, write_records
 from reranker_distillation import evaluate as reranker_evaluate
@@ -49,30 +49,6 @@ def zoo(tmp_path_factory):
         return built[builder]
 
     return get
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """The pairs as records of each stage."""
-    folder = tmp_path_factory.mktemp("files")
-    passages = [passage for _, passage in PAIRS]
-    samples = [
-        RankingSample(query, positive=[passage], negative=[text for text in passages if text != passage])
-        for query, passage in PAIRS
-    ]
-    write_records(folder / "samples.jsonl", samples)
-    triplets, pairs, labels = [], [], []
-    for number, (query, passage) in enumerate(PAIRS):
-        others = [text for text in passages if text != passage]
-        id = str(number)
-        triplets += [Triplet(id, query, passage, text, 1.0 + place) for place, text in enumerate(others)]
-        pairs += [ScoredPair(id, query, passage, 2.0, 1)]
-        pairs += [ScoredPair(id, query, text, -1.0 - place, 0) for place, text in enumerate(others)]
-        labels += [SoftLabels(id, query, [passage, *others], [0.9, 0.5, 0.3, 0.1])]
-    write_records(folder / "triplets.jsonl", triplets)
-    write_records(folder / "scored.jsonl", pairs)
-    write_records(folder / "labels.jsonl", labels)
-    return folder
 
 
 def run(main, *flags):
