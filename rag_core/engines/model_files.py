@@ -13,7 +13,17 @@ from rag_core.base.errors import EngineError
 from rag_core.files.manifest import sha256
 
 # Of a folder itself; of a module's folder within it, whatever stands there.
-_WEIGHTS_AND_CONFIG = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*/config.json", "*.onnx")
+_WEIGHTS_AND_CONFIG = (
+    "*.safetensors",
+    "*.bin",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "*/config.json",
+    "*.onnx",
+    "*.onnx*data",
+)
 
 _LIBRARY = "sentence_transformers."
 
