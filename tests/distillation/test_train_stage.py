@@ -116,8 +116,8 @@ def test_of_what_is_saved_when_the_recipe_tells_where_it_has_a_say(commands, tmp
 
 def test_the_folder_of_each_model_is_read_once(commands, tmp_path, tiny_encoder, tiny_wide_encoder, monkeypatch):
     read = []
-    original = identity._config
-    monkeypatch.setattr(identity, "_config", lambda name: read.append(name) or original(name))
+    original = identity.ModelFiles.read
+    monkeypatch.setattr(identity.ModelFiles, "read", lambda name: read.append(name) or original(name))
     dev_set(tmp_path / "dev.jsonl")
     (tmp_path / "anchors.jsonl").write_text('{"query": "a hen", "candidates": ["an egg"]}\n')
     stage, command = commands[tiny_encoder]
