@@ -1,5 +1,6 @@
 """A tiny Qwen3 with random weights and the real Qwen vocabulary, and pairs to score with it."""
 
+import functools
 import random
 
 import pytest
@@ -29,6 +30,17 @@ def qwen_tokenizer():
     if not random_qwen.has_vocabulary():
         pytest.skip("the Qwen vocabulary comes with the packages dashscope and tiktoken (pip install them)")
     return random_qwen.make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def tokenizers_read_once():
+    """That takes seconds each time."""
+    from transformers import AutoTokenizer
+
+    read = functools.cache(AutoTokenizer.from_pretrained)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoTokenizer, "from_pretrained", read)
+        yield
 
 
 @pytest.fixture(scope="session")

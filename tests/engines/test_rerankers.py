@@ -1,7 +1,6 @@
 """LLM rerankers however they are published: what each is asked, and that its score is that of its makers."""
 
 import dataclasses
-import functools
 import json
 
 import numpy as np
@@ -18,7 +17,7 @@ from reranker_distillation import generate_logits
 from tests.tiny_qwen import MAX_LENGTH
 from tests.zoo import rerankers
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("qwen_tokenizer")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("qwen_tokenizer", "tokenizers_read_once")]
 
 PLAIN = [
     ("what is a loan", "Money lent by a bank."),
@@ -43,17 +42,6 @@ def zoo(tmp_path_factory):
         return str(written[key])
 
     return write
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _tokenizers_are_read_once():
-    """That takes seconds each time."""
-    from transformers import AutoTokenizer
-
-    read = functools.cache(AutoTokenizer.from_pretrained)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AutoTokenizer, "from_pretrained", read)
-        yield
 
 
 def options_for(folder, **settings):

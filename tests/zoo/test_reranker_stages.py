@@ -11,7 +11,7 @@ from reranker_distillation import evaluate, generate_logits, train
 from tests.zoo import rerankers
 from tests.zoo.encoders import PAIRS, scores_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("qwen_tokenizer")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("qwen_tokenizer", "tokenizers_read_once")]
 
 LLMS = [
     rerankers.qwen3_reranker,
@@ -23,17 +23,6 @@ LLMS = [
 ]
 BARE = [rerankers.trained_qwen3_cross_encoder, rerankers.unknown_sequence_classifier]
 READS = ("--dtype", "float32", "--max_length", 256)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _tokenizers_are_read_once():
-    """That takes seconds each time."""
-    from transformers import AutoTokenizer
-
-    read = functools.cache(AutoTokenizer.from_pretrained)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AutoTokenizer, "from_pretrained", read)
-        yield
 
 
 @pytest.fixture(scope="module")
