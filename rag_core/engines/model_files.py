@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -193,7 +194,7 @@ def load_config(name: str) -> Any:
     """Return the configuration of a model's transformer, an adapter's being that of its base; `None` without one.
 
     Raises:
-        EngineError: there is no such model, or it needs code of its own.
+        EngineError: there is no such model, it needs code of its own, or is an adapter and peft is not installed.
     """
     from transformers import AutoConfig
 
@@ -202,6 +203,8 @@ def load_config(name: str) -> Any:
         return None
     adapter = _read_beside_transformer(name, "adapter_config.json")
     if adapter:
+        if importlib.util.find_spec("peft") is None:
+            raise EngineError(f"{name} is a LoRA adapter, which needs peft", "pip install -c constraints.txt peft")
         name, path = adapter["base_model_name_or_path"], ""
     try:
         return AutoConfig.from_pretrained(name, subfolder=path, trust_remote_code=False)

@@ -120,6 +120,13 @@ def test_the_identity_of_an_adapter_covers_its_base(tmp_path):
     assert model.identity["base"] == base.identity
 
 
+def test_an_adapter_needs_peft(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "nobody/nothing"}))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineError, match=r"is a LoRA adapter, which needs peft\. pip install"):
+        describe_model(str(tmp_path))
+
+
 PROMPTS = {"s2p_query": "Find: ", "passage": "passage: ", "query": ""}
 
 
