@@ -48,7 +48,8 @@ class Prepared:
             )
         logger.info("Left out: %s", listed(self.dropped))
         if self.bad_rows:
-            logger.warning("Left out %d bad rows, the first: %s", len(self.bad_rows), self.bad_rows.errors[0])
+            noun = "bad row" if len(self.bad_rows) == 1 else "bad rows"
+            logger.warning("Left out %d %s, the first: %s", len(self.bad_rows), noun, self.bad_rows.errors[0])
 
 
 def prepare_splits(

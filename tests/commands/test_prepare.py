@@ -176,7 +176,7 @@ def test_a_table_whose_list_is_none(tmp_path, capsys):
     )
     assert capsys.readouterr().err == f"Error: {message}"
     assert jsonl([table], tmp_path / "out", "--splits", "all=1", "--skip_bad_rows") == 0
-    assert f"Left out 1 bad rows, the first: {message}" in capsys.readouterr().err
+    assert f"Left out 1 bad row, the first: {message}" in capsys.readouterr().err
     assert read_samples(tmp_path / "out" / "all.jsonl") == [RankingSample("a", ["b"], [], query_id="2")]
 
 
@@ -217,7 +217,7 @@ def test_a_bad_row_stops_or_is_counted(tmp_path, capsys):
     assert capsys.readouterr().err == f"Error: {message}"
     assert contents(out) == {}
     assert jsonl([source], out, "--splits", "all=1", "--skip_bad_rows") == 0
-    assert f"Left out 1 bad rows, the first: {message}" in capsys.readouterr().err
+    assert f"Left out 1 bad row, the first: {message}" in capsys.readouterr().err
     assert manifest(out, "all")["skipped"] == {"bad_rows": 1}
     assert manifest(out, "all")["rows"] == 2
 
