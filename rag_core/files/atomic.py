@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import os
@@ -22,11 +23,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     time stamp, so that equal content gives equal bytes.
 
     Raises:
-        StaleError: another process is writing the same file.
+        StaleError: another process is writing the same file, or a link stands where the bytes would go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as raw:
+    with os.fdopen(_open_unlinked(temporary), "r+b") as raw:
         try:
             fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -45,6 +46,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
             raise
     sync_directory(path.parent)
+
+
+def _open_unlinked(path: Path) -> int:
+    """Open a file for reading and writing, made where it is not there, but never one that a link leads to."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise StaleError("is a link, and what it leads to is not overwritten", "Remove it", path=path) from error
 
 
 def sync_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import StaleError, UsageError
 from rag_core.base.processes import is_main_process
 from rag_core.files.atomic import atomic_write, sync_directory
 from rag_core.files.manifest import RECIPE_FILE, Recipe, manifest_path, unfinished_differences, unfinished_folder
@@ -53,8 +53,12 @@ class UnfinishedWork:
         Of several processes that torchrun started, only the first takes the lock, for all.
 
         Raises:
-            StaleError: another process works on this output, or the unfinished work has another recipe.
+            UsageError: the output is an input, too.
+            StaleError: another process works on this output, the unfinished work has another recipe, or the folder is
+                not one of ours.
         """
+        check_apart(self._output, self._recipe)
+        _check_ours(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / _LOCK).open("a")
         if not is_main_process():
@@ -73,7 +77,7 @@ class UnfinishedWork:
 
     def remove(self) -> None:
         """Delete the folder, once the output is finished."""
-        shutil.rmtree(self.directory)
+        remove_unfinished(self.directory)
 
     def _take_over(self) -> None:
         try:
@@ -94,17 +98,55 @@ class UnfinishedWork:
                 path=self.directory,
             )
         if differences != []:
-            self._clear()
+            _clear(self.directory)
         if unfinished_differences(self._output, self._recipe) != []:
             with atomic_write(self.directory / RECIPE_FILE) as file:
                 file.write(json.dumps(asdict(self._recipe), indent=2).encode())
 
-    def _clear(self) -> None:
-        for entry in self.directory.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != _LOCK:
-                entry.unlink()
+
+def check_apart(output: Path, recipe: Recipe) -> None:
+    """Check that an output is none of the inputs that it is made from, however their paths are spelled.
+
+    Raises:
+        UsageError: it is.
+    """
+    for path in map(Path, recipe.inputs):
+        if output.resolve() == path.resolve() or (output.exists() and path.exists() and output.samefile(path)):
+            raise UsageError(f"{path} is input and output", "Choose another output")
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Delete a folder of unfinished work, its recipe last: what a kill leaves of it is still known as ours."""
+    _clear(directory)
+    shutil.rmtree(directory)
+
+
+def _clear(directory: Path) -> None:
+    """Empty a folder of unfinished work but for its lock, the recipe last."""
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == RECIPE_FILE):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
+
+
+def _check_ours(directory: Path) -> None:
+    """Check that a folder was made by a run of ours, which has a recipe before anything else but the lock.
+
+    Raises:
+        StaleError: it is a link, or has files and no recipe.
+    """
+    if directory.is_symlink():
+        raise StaleError("is a link, which is not followed", "Remove it", path=directory)
+    if not directory.is_dir():
+        return
+    names = {entry.name for entry in directory.iterdir()} - {_LOCK, f".{RECIPE_FILE}.tmp"}
+    if names and RECIPE_FILE not in names:
+        raise StaleError(
+            f"has files that are of no run of ours ({min(names)}), and would be emptied",
+            "Move it, or choose another output",
+            path=directory,
+        )
 
 
 def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]) -> None:

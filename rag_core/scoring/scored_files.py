@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -30,7 +29,7 @@ from rag_core.files.manifest import (
     unfinished_folder,
     write_manifest,
 )
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.unfinished import UnfinishedWork, remove_unfinished
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
 from rag_core.scoring.room import settle_run
@@ -142,7 +141,7 @@ class ScoringRun:
 
     def _clean_up(self) -> None:
         for folder in filter(Path.exists, self.partial):
-            shutil.rmtree(folder)
+            remove_unfinished(folder)
 
     def _chunk_rows(self) -> int:
         rows = CHUNK_ROWS[self.engine]

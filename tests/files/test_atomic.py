@@ -43,3 +43,12 @@ def test_a_temporary_file_of_a_killed_run_is_taken_over(tmp_path):
     write_records(tmp_path / "a.jsonl", [Triplet("1", "q", "p", "n", 0.5)])
     assert len(list(read_records(tmp_path / "a.jsonl", Triplet))) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "secret").write_text("of the user")
+    (tmp_path / ".out.tmp").symlink_to(tmp_path / "secret")
+    with pytest.raises(StaleError, match=r"\.out\.tmp: is a link, .* Remove it"), atomic_write(tmp_path / "out"):
+        pass
+    assert (tmp_path / "secret").read_text() == "of the user"
+    assert not (tmp_path / "out").exists()

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import StaleError, UsageError
 from rag_core.files.manifest import Recipe, manifest_path
-from rag_core.files.unfinished import UnfinishedWork, save_whole
+from rag_core.files.unfinished import UnfinishedWork, remove_unfinished, save_whole
 
 RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
 
@@ -125,3 +125,78 @@ def test_a_folder_whose_writing_fails_leaves_the_old_one(tmp_path):
     with pytest.raises(RuntimeError):
         save_whole(output, tmp_path / "beside", fail)
     assert [path.name for path in output.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("spelling", ["out.jsonl", "../{0}/out.jsonl", "link.jsonl", "twin.jsonl"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, spelling):
+    output = tmp_path / "out.jsonl"
+    output.write_text("of the user")
+    (tmp_path / "link.jsonl").symlink_to(output)
+    (tmp_path / "twin.jsonl").hardlink_to(output)
+    path = tmp_path / spelling.format(tmp_path.name)
+    recipe = Recipe(stage="s", flags={}, inputs={str(path): "00"})
+    with pytest.raises(UsageError, match="is input and output"), work_on(tmp_path, recipe, overwrite=True):
+        pass
+    assert output.read_text() == "of the user"
+    assert not (tmp_path / "out.jsonl.partial").exists()
+
+
+def test_a_folder_of_others_is_not_emptied(tmp_path):
+    folder = tmp_path / "out.jsonl.partial"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("of the user")
+    with pytest.raises(StaleError) as error, work_on(tmp_path, overwrite=True):
+        pass
+    assert str(error.value) == (
+        f"{folder}: has files that are of no run of ours (thesis.txt), and would be emptied. "
+        "Move it, or choose another output."
+    )
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_a_link_to_a_folder_is_not_followed(tmp_path):
+    with work_on(tmp_path / "elsewhere") as work:  # even to one that is ours
+        (work.directory / "kept").touch()
+    (tmp_path / "out.jsonl.partial").symlink_to(work.directory)
+    with pytest.raises(StaleError, match="is a link, which is not followed"), work_on(tmp_path, overwrite=True):
+        pass
+    assert (work.directory / "kept").exists()
+
+
+def test_a_link_within_a_folder_is_removed_and_not_followed(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one").touch()
+    with work_on(tmp_path) as work:
+        (work.directory / "album").symlink_to(tmp_path / "photos")
+    work.remove()
+    assert (tmp_path / "photos" / "one").exists()
+
+
+def test_a_kill_at_any_moment_of_the_removal_leaves_a_folder_that_is_ours(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for survived in range(4):
+        with work_on(tmp_path) as work:
+            for name in ("a", "z"):
+                (work.directory / name).touch()
+        left = [survived]
+        original = Path.unlink
+
+        def unlink(path, left=left, original=original, **settings):
+            if left[0] == 0:
+                killed()
+            left[0] -= 1
+            original(path, **settings)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", unlink)
+            patch.setattr("shutil.rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                remove_unfinished(work.directory)
+        with work_on(tmp_path) as again:
+            pass
+    again.remove()
+    assert not again.directory.exists()
