@@ -33,11 +33,10 @@ from rag_core.files.manifest import (
     Recipe,
     check_inputs,
     check_output_folder,
-    is_made,
     read_manifest,
     write_manifest,
 )
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 if TYPE_CHECKING:
     from rag_core.engines.identity import ModelInfo
@@ -100,8 +99,7 @@ def run(args: Args) -> Path:
             "Calibrate the exported model, then export it",
         )
     recipe = Recipe(stage=STAGE, flags=decisive(args) | {"target": data.target}, inputs=hashes, model=model.identity)
-    if not args.overwrite and is_made(args.output_dir, recipe):
-        logger.info("%s is finished already", args.output_dir)
+    if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
         scores = _student_scores(args, model, groups, work.directory)

@@ -23,8 +23,8 @@ from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
-from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, is_made, write_manifest
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.manifest import Recipe, check_inputs, check_output_folder, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 if TYPE_CHECKING:
     from rag_core.base.records import RankingSample
@@ -100,8 +100,7 @@ def run(args: Args) -> Path:
         model=model.identity,
     )
     check_output_folder(args.output_dir, [*hashes, args.model])
-    if not args.overwrite and is_made(args.output_dir, recipe):
-        logger.info("%s is finished already", args.output_dir)
+    if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # nothing of an attempt is used again
 

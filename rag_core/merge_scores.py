@@ -24,8 +24,8 @@ from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.distillation.teachers import SCORE_UNITS, Method, merge
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups, write_records
-from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, is_made, read_manifest, write_manifest
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.retrieval.analyser import PLAIN, Analyser, AnalyserArgs, settle_analyser
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def run(args: Args) -> Path:
         inputs=hashes,
         model=_teacher(args),
     )
-    if not args.overwrite and is_made(args.output_file, recipe):
-        logger.info("%s is finished already", args.output_file)
+    if not args.overwrite and is_finished(args.output_file, recipe):
         return args.output_file
     bad_rows = BadRows(skip=args.skip_bad_rows)
     groups, *others = (read_groups(path, ScoredPair, bad_rows=bad_rows) for path in args.input_files)

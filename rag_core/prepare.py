@@ -23,7 +23,7 @@ from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.unfinished import UnfinishedWork, remove_left_behind
 from rag_core.retrieval.analyser import AnalyserArgs
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
@@ -122,6 +122,8 @@ def run(args: Args) -> Path:
     made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
     if all(made):
         logger.info("%s is finished already", args.output_dir)
+        for output in outputs.values():
+            remove_left_behind(output)
         return args.output_dir
 
     with contextlib.ExitStack() as stack:

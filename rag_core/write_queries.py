@@ -23,8 +23,8 @@ from rag_core.base.records import Passage, Query, passage_text
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
-from rag_core.files.manifest import Recipe, check_inputs, is_made, write_manifest
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.manifest import Recipe, check_inputs, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 _CHUNK = 256  # passages
 
@@ -70,8 +70,7 @@ def run(args: Args) -> Path:
         inputs=hashes,
         model={**model.identity, "prompt": VERSION},
     )
-    if not args.overwrite and is_made(args.output, recipe):
-        logger.info("%s is finished already", args.output)
+    if not args.overwrite and is_finished(args.output, recipe):
         return args.output
     with UnfinishedWork(args.output, recipe, overwrite=args.overwrite) as work:
         options = EngineOptions(

@@ -15,8 +15,8 @@ from rag_core.base.records import Record, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import output_path, read_groups, write_records
-from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, is_made, read_manifest, write_manifest
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ def derive_files(
             inputs={str(source): hashes[str(source)]},
         )
         outputs.append(output)
-        if not args.overwrite and is_made(output, recipe):
-            logger.info("%s is finished already", output)
+        if not args.overwrite and is_finished(output, recipe):
             continue
         bad_rows = BadRows(skip=args.skip_bad_rows)
         groups = read_groups(source, ScoredPair, bad_rows=bad_rows)

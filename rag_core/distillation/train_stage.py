@@ -24,12 +24,11 @@ from rag_core.files.manifest import (
     Recipe,
     check_inputs,
     check_output_folder,
-    is_made,
     read_manifest,
     unfinished_folder,
     write_manifest,
 )
-from rag_core.files.unfinished import UnfinishedWork
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.release.model_card import StudentKind, shown_command, write_model_card
 
 if TYPE_CHECKING:
@@ -143,8 +142,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
         model={**model.identity, **({"teacher": teacher.identity} if teacher else {})},
     )
     check_output_folder(args.output_dir, [*hashes, model.name, *([teacher.name] if teacher else [])])
-    if not args.overwrite and is_made(args.output_dir, recipe):
-        logger.info("%s is finished already", args.output_dir)
+    if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
     conflicts = other_processes(unfinished_folder(args.output_dir), arguments)
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite, conflicts=conflicts) as work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
@@ -14,9 +15,18 @@ from typing import Self
 from rag_core.base.errors import StaleError, UsageError
 from rag_core.base.processes import is_main_process
 from rag_core.files.atomic import atomic_write, sync_directory
-from rag_core.files.manifest import RECIPE_FILE, Recipe, manifest_path, unfinished_differences, unfinished_folder
+from rag_core.files.manifest import (
+    RECIPE_FILE,
+    Recipe,
+    is_made,
+    manifest_path,
+    unfinished_differences,
+    unfinished_folder,
+)
 
 _LOCK = "lock"
+
+logger = logging.getLogger(__name__)
 
 
 class UnfinishedWork:
@@ -102,6 +112,32 @@ class UnfinishedWork:
         if unfinished_differences(self._output, self._recipe) != []:
             with atomic_write(self.directory / RECIPE_FILE) as file:
                 file.write(json.dumps(asdict(self._recipe), indent=2).encode())
+
+
+def is_finished(output: Path, recipe: Recipe) -> bool:
+    """Tell whether an output is made, and say so; what a kill right after that left behind is removed.
+
+    Raises:
+        StaleError: as `manifest.is_made`.
+    """
+    if not is_made(output, recipe):
+        return False
+    logger.info("%s is finished already", output)
+    remove_left_behind(output)
+    return True
+
+
+def remove_left_behind(output: Path) -> None:
+    """Remove the folder of unfinished work on an output that is finished, unless another process works there."""
+    directory = unfinished_folder(output)
+    if directory.is_symlink() or not (directory / RECIPE_FILE).is_file() or not is_main_process():
+        return
+    with (directory / _LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        remove_unfinished(directory)
 
 
 def check_apart(output: Path, recipe: Recipe) -> None:

@@ -4,9 +4,14 @@ import json
 
 import pytest
 
+from embedding_distillation import generate_scores
+from rag_core import merge_scores, prepare
 from rag_core.base.errors import StaleError, UsageError
-from rag_core.files.manifest import Recipe, manifest_path
-from rag_core.files.unfinished import UnfinishedWork, remove_unfinished, save_whole
+from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.files.jsonl import write_records
+from rag_core.files.manifest import Recipe, manifest_path, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished, remove_unfinished, save_whole
+from reranker_distillation import create_triplets
 
 RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
 
@@ -200,3 +205,70 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_folder_that_is_ours(tmp_pa
             pass
     again.remove()
     assert not again.directory.exists()
+
+
+def test_what_a_kill_after_the_manifest_left_behind_is_removed(tmp_path):
+    output = tmp_path / "out.jsonl"
+    with work_on(tmp_path) as work:
+        output.write_text("made")
+        write_manifest(output, RECIPE)
+        assert is_finished(output, RECIPE)
+        assert work.directory.exists(), "another process is about to remove it"
+    assert is_finished(output, RECIPE)
+    assert not work.directory.exists()
+    assert is_finished(output, RECIPE)
+
+
+STAGES = {
+    "create_triplets": (create_triplets, "scored.jsonl", "--input_files", "scored.jsonl", "--output_suffix", "_t"),
+    "generate_scores": (generate_scores, "scored.jsonl", "--input_files", "scored.jsonl", "--output_suffix", "_t"),
+    "merge_scores": (merge_scores, "m.jsonl", "--input_files", "scored.jsonl", "--bm25", "--output_file", "m.jsonl"),
+    "prepare": (
+        prepare,
+        "d/s.jsonl",
+        "--source",
+        "jsonl",
+        "--input",
+        "samples.jsonl",
+        "--splits",
+        "s=1",
+        "--output_dir",
+        "d",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_clean_up_behind_a_kill(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stage, output, *flags = STAGES[name]
+    rows = [ScoredPair(query, query, f"passage {i} of {query}", score=-float(i)) for query in "ab" for i in range(5)]
+    write_records(tmp_path / "scored.jsonl", rows)
+    write_records(tmp_path / "samples.jsonl", [RankingSample("a hen", ["an egg"], ["a loan"])])
+    made = {"scored.jsonl": "scored_t.jsonl"}.get(output, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedWork, "remove", lambda self: None)  # as a kill right before it
+        assert stage.main(flags) == 0
+    partial = tmp_path / f"{made}.partial"
+    assert partial.exists()
+    assert stage.main(flags) == 0
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("create_triplets", ["--output_suffix", ""]),
+        ("generate_scores", ["--output_suffix", ""]),
+        ("merge_scores", ["--output_file", "./d/../scored.jsonl"]),
+    ],
+)
+def test_no_stage_writes_over_what_it_reads(name, flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    stage, _, *usual = STAGES[name]
+    write_records(tmp_path / "scored.jsonl", [ScoredPair("a", "a", f"passage {i}", -float(i)) for i in range(5)])
+    before = (tmp_path / "scored.jsonl").read_bytes()
+    assert stage.main([*usual[:-2], *flags, "--overwrite"]) == 2
+    assert "is input and output" in capsys.readouterr().err
+    assert (tmp_path / "scored.jsonl").read_bytes() == before
