@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -149,7 +152,8 @@ def run_stage(
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        made = run(args)
+        with _terminated_as_interrupted():
+            made = run(args)
         if made and is_main_process():
             print(*([made] if isinstance(made, Path) else made), sep="\n")
     except PipelineError as error:
@@ -161,7 +165,33 @@ def run_stage(
         place = f"{error.filename}: " if error.filename else ""
         print(f"Error: {place}{error.strerror}. {_FULL_OR_FORBIDDEN[error.errno]}.", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, by which batch systems stop a job."""
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does: files that are being written vanish, finished ones stay."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+
+    process = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() != process:  # one that was forked, and is to end as it would without us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise _Terminated
+
+    usual = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)

@@ -1,6 +1,9 @@
 import dataclasses
 import errno
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +12,7 @@ import pytest
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.files.atomic import atomic_write
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -76,6 +80,36 @@ def raising(error):
 def test_errors_become_a_sentence_and_an_exit_code(error, code, sentence, capsys):
     assert call(raising(error), "--input_files", "x") == code
     assert capsys.readouterr().err == sentence
+
+
+def test_sigterm_ends_a_stage_as_ctrl_c_does(capsys, tmp_path):
+    """A file that is being written vanishes, what is finished stays, and the signal is as before afterwards."""
+
+    def run(args):
+        with atomic_write(tmp_path / "finished") as file:
+            file.write(b"kept")
+        with atomic_write(tmp_path / "begun"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert call(run, "--input_files", "x") == 143
+    assert capsys.readouterr().err == "Stopped. Run the same command again to go on.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["finished"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_ends_a_forked_process_without_a_word(capfd):
+    def run(args):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(10)
+        assert child.exitcode == -signal.SIGTERM
+        return []
+
+    assert call(run, "--input_files", "x") == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EIO, "disk fault")])
