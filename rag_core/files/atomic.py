@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import gzip
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from rag_core.base.errors import StaleError
+
+# Of Linux's renameat2: paths are relative to the working folder, and both change places.
+_WORKING_FOLDER, _EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
@@ -56,6 +60,25 @@ def _open_unlinked(path: Path) -> int:
         if error.errno != errno.ELOOP:
             raise
         raise StaleError("is a link, and what it leads to is not overwritten", "Remove it", path=path) from error
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or folders of one file system change places, in one step where the system can.
+
+    Linux can (renameat2 with RENAME_EXCHANGE), but for some network file systems: there, a kill in between leaves
+    `other` beside `one`, as `<one>.old`.
+    """
+    with contextlib.suppress(AttributeError):  # other systems have no such call
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(_WORKING_FOLDER, os.fsencode(one), _WORKING_FOLDER, os.fsencode(other), _EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name(f"{one.name}.old")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
 
 
 def sync_directory(directory: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 
 from rag_core.base.errors import StaleError, UsageError
 from rag_core.base.processes import is_main_process
-from rag_core.files.atomic import atomic_write, sync_directory
+from rag_core.files.atomic import atomic_write, exchange, sync_directory
 from rag_core.files.manifest import (
     RECIPE_FILE,
     Recipe,
@@ -186,14 +186,19 @@ def _check_ours(directory: Path) -> None:
 
 
 def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside and rename it, so that no half-written model is taken for a whole one."""
+    """Let `write` fill a folder beside, and put it in the place of the old one in one step.
+
+    At every moment a whole folder stands there, the old one or the new.
+    """
     if unfinished.exists():
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
     write(unfinished)
     manifest_path(output_dir).unlink(missing_ok=True)  # it is not of the new one, should this be killed now
-    if output_dir.exists():
-        shutil.rmtree(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.rename(output_dir)
+    if output_dir.exists():
+        exchange(unfinished, output_dir)
+        shutil.rmtree(unfinished)  # the old one
+    else:
+        unfinished.rename(output_dir)
     sync_directory(output_dir.parent)

@@ -1,10 +1,13 @@
 """Files that are there whole or not at all."""
 
+import errno
+import types
+
 import pytest
 
 from rag_core.base.errors import StaleError
 from rag_core.base.records import Triplet
-from rag_core.files.atomic import atomic_write
+from rag_core.files.atomic import atomic_write, exchange
 from rag_core.files.jsonl import read_records, write_records
 
 
@@ -52,3 +55,26 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
         pass
     assert (tmp_path / "secret").read_text() == "of the user"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("system", ["as it is", "without the call", "on a file system that cannot"])
+def test_two_folders_change_places(tmp_path, system, monkeypatch):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if system != "as it is":
+        library = (
+            types.SimpleNamespace() if system == "without the call" else types.SimpleNamespace(renameat2=lambda *_: -1)
+        )
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: types.SimpleNamespace(**calls))
+        monkeypatch.setattr("ctypes.get_errno", lambda: errno.EINVAL)
+    exchange(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists()
+    assert (tmp_path / "other" / "one").exists()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_folders_that_cannot_change_places(tmp_path):
+    (tmp_path / "one").mkdir()
+    with pytest.raises(FileNotFoundError):
+        exchange(tmp_path / "one", tmp_path / "other")

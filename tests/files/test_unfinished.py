@@ -1,6 +1,7 @@
 """Whose unfinished work a folder has, and what takes its place."""
 
 import json
+import sys
 
 import pytest
 
@@ -272,3 +273,34 @@ def test_no_stage_writes_over_what_it_reads(name, flags, tmp_path, monkeypatch, 
     assert stage.main([*usual[:-2], *flags, "--overwrite"]) == 2
     assert "is input and output" in capsys.readouterr().err
     assert (tmp_path / "scored.jsonl").read_bytes() == before
+
+
+def test_at_every_moment_a_whole_folder_stands_there(tmp_path, monkeypatch):
+    """The old one or the new, whatever file operation is the last."""
+    output, unfinished = tmp_path / "m", tmp_path / "m.partial" / "model"
+    output.mkdir()
+    for name in ("a", "b"):
+        (output / name).write_text("old")
+    seen = []
+
+    def look(event, _):
+        if event.startswith(("os.", "shutil.", "ctypes.")) and looking:
+            looking.clear()
+            seen.append({path.name: path.read_text() for path in output.iterdir()})
+            looking.append(True)
+
+    def write(folder):
+        for name in ("a", "b"):
+            (folder / name).write_text("new")
+
+    looking = [True]
+    sys.addaudithook(look)  # for good, so it is switched off below
+    try:
+        save_whole(output, unfinished, write)
+    finally:
+        looking.clear()
+    whole = [{"a": "old", "b": "old"}, {"a": "new", "b": "new"}]
+    assert seen[0] == whole[0]
+    assert seen[-1] == whole[1]
+    assert all(state in whole for state in seen)
+    assert not unfinished.exists()
