@@ -63,9 +63,7 @@ def test_two_folders_change_places(tmp_path, system, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
     if system != "as it is":
-        library = (
-            types.SimpleNamespace() if system == "without the call" else types.SimpleNamespace(renameat2=lambda *_: -1)
-        )
+        calls = {} if system == "without the call" else {"renameat2": lambda *_: -1}
         monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: types.SimpleNamespace(**calls))
         monkeypatch.setattr("ctypes.get_errno", lambda: errno.EINVAL)
     exchange(tmp_path / "one", tmp_path / "other")
