@@ -9,19 +9,24 @@ the bit (on hardware whose arithmetic is repeatable).
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rag_core.base.errors import StaleError
 from rag_core.files.atomic import atomic_write
 
 Floats = npt.NDArray[np.float32]
 
 _KEY = np.dtype("S16")
 _LONGEST_MERGED = 2**18  # keys
+_BUFFER = 2**20  # bytes that are hashed at once
+_SECONDS_TO_WAIT = 0.05  # for another process that writes the same chunk
 _Run = tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]  # keys, and their places
 
 logger = logging.getLogger(__name__)
@@ -30,9 +35,9 @@ logger = logging.getLogger(__name__)
 class ChunkStore:
     """Rows of float32, all of one shape, in the chunk files of some folders; new ones go to the first folder.
 
-    A chunk file is a NumPy array with the fields `key` and `value`. Each is written beside its place, synced (fsync)
-    and renamed. Memory holds 24 bytes per row, its key and its place; values are read through a memory map that is
-    closed again, so that they do not stay.
+    A chunk file is a NumPy array with the fields `key` and `value`, and the hash of all that behind it, by which a
+    damaged one is found. Each is written beside its place, synced (fsync) and renamed. Memory holds 24 bytes per row,
+    its key and its place; values are read through a memory map that is closed again, so that they do not stay.
     """
 
     def __init__(self, folders: Sequence[Path], kind: str) -> None:
@@ -41,26 +46,37 @@ class ChunkStore:
         self._kind = kind
         self._paths: list[Path] = []
         self._ends = [0]  # of each chunk, in the count of all rows
+        self._damaged: set[Path] = set()
         self._runs: list[_Run] = []  # sorted by key, each less than half as long as the one before it
         for folder in folders:
             for path in sorted(folder.glob(f"{kind}-*.npy")):
                 try:
+                    _check(path)
                     self._add(path)
-                except (OSError, ValueError):  # damaged by something other than this program
-                    logger.warning("%s cannot be read: its rows are computed again", path)
+                except (OSError, ValueError, EOFError) as error:  # damaged by something other than this program
+                    logger.warning("WARNING: %s is damaged (%s): its rows are computed again", path, error)
+                    self._damaged.add(path)
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Return the places of the keys that have no row."""
         return [int(place) for place in np.flatnonzero(self._find(keys) < 0)]
 
     def write(self, keys: Sequence[bytes], values: Floats) -> None:
-        """Keep a chunk for good; it is on disk when this returns."""
+        """Keep a chunk for good; it is on disk when this returns. What another process writes meanwhile is taken."""
         chunk = np.empty(len(keys), dtype=[("key", _KEY), ("value", "<f4", values.shape[1:])])
         chunk["key"] = keys
         chunk["value"] = values
         path = self._folder / f"{self._kind}-{_digest(b''.join(keys)).hex()}.npy"
-        with atomic_write(path) as file:
-            np.save(file, chunk)
+        content = io.BytesIO()
+        np.save(content, chunk)
+        while path in self._damaged or not path.exists():
+            try:
+                with atomic_write(path) as file:
+                    file.write(content.getbuffer())
+                    file.write(_digest(content.getbuffer()))
+                self._damaged.discard(path)
+            except StaleError:
+                time.sleep(_SECONDS_TO_WAIT)
         self._add(path)
 
     def read(self, keys: Sequence[bytes]) -> Floats:
@@ -113,8 +129,32 @@ def row_key(*parts: str) -> bytes:
     return _digest(f"{lengths}:{''.join(parts)}".encode())
 
 
-def _digest(content: bytes) -> bytes:
+def _digest(content: bytes | memoryview) -> bytes:
     return hashlib.blake2b(content, digest_size=_KEY.itemsize).digest()
+
+
+def _check(path: Path) -> None:
+    """Hold a chunk against its hash, which those of before do not have.
+
+    Raises:
+        OSError, ValueError, EOFError: it is damaged.
+    """
+    try:
+        chunk = np.load(path, mmap_mode="r")
+    except Exception as error:  # of a damaged head NumPy raises whatever Python's own parser does
+        raise ValueError("its head cannot be read") from error
+    left = chunk.offset + chunk.nbytes
+    digest = hashlib.blake2b(digest_size=_KEY.itemsize)
+    with path.open("rb") as file:
+        while left:
+            block = file.read(min(left, _BUFFER))
+            if not block:
+                raise EOFError("it is cut short")
+            digest.update(block)
+            left -= len(block)
+        written = file.read()
+    if not len(chunk) or written not in (b"", digest.digest()):
+        raise ValueError("its bytes are not those that were written" if len(chunk) else "it is empty")
 
 
 def _sorted_run(keys: npt.NDArray[np.bytes_], places: npt.NDArray[np.int64]) -> _Run:

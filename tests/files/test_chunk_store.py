@@ -1,5 +1,9 @@
 """Rows by their keys, in chunk files."""
 
+import fcntl
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,9 +23,73 @@ def test_a_damaged_chunk_is_not_used(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:-3])
     chunks = ChunkStore([tmp_path], "pair")
     assert chunks.missing([b"k1", b"k2", b"k3"]) == [0, 1]
-    assert f"{path} cannot be read: its rows are computed again" in caplog.messages
+    assert (
+        f"WARNING: {path} is damaged (its bytes are not those that were written): its rows are computed again"
+        in caplog.messages
+    )
     with pytest.raises(KeyError, match="k2"):
         chunks.read([b"k3", b"k2"])
+
+
+def chunk_of(folder):
+    store = ChunkStore([folder], "pair")
+    store.write([b"k1", b"k2"], np.array([[1, 2], [3, 4]], dtype=np.float32))
+    (path,) = folder.glob("pair-*.npy")
+    return path
+
+
+def test_a_bit_that_flips_anywhere_is_found(tmp_path):
+    path = chunk_of(tmp_path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert ChunkStore([tmp_path], "pair").missing([b"k1", b"k2"]) == [0, 1], place
+    path.write_bytes(whole)
+    assert ChunkStore([tmp_path], "pair").missing([b"k1", b"k2"]) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 64, 130, -20])
+def test_a_chunk_that_is_cut_short_is_written_anew(tmp_path, size):
+    path = chunk_of(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    store = ChunkStore([tmp_path], "pair")
+    assert store.missing([b"k1", b"k2"]) == [0, 1]
+    store.write([b"k1", b"k2"], np.array([[1, 2], [3, 4]], dtype=np.float32))
+    assert path.read_bytes() == whole
+
+
+def test_a_chunk_without_rows_is_none(tmp_path):
+    np.save(tmp_path / "pair-0.npy", np.empty(0, dtype=[("key", "S16"), ("value", "<f4", (2,))]))
+    assert ChunkStore([tmp_path], "pair").missing([b"k1"]) == [0]
+
+
+def test_a_chunk_of_before_has_no_hash(tmp_path):
+    path = chunk_of(tmp_path)
+    path.write_bytes(path.read_bytes()[:-16])
+    assert ChunkStore([tmp_path], "pair").read([b"k2"]).tolist() == [[3, 4]]
+
+
+def test_a_chunk_that_another_process_writes_is_taken(tmp_path):
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    content = chunk_of(others)
+    store = ChunkStore([mine], "pair")
+    mine.mkdir()
+    temporary = mine / f".{content.name}.tmp"
+    with temporary.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = threading.Thread(
+            target=store.write, args=([b"k1", b"k2"], np.array([[1, 2], [3, 4]], dtype=np.float32))
+        )
+        writer.start()
+        time.sleep(0.2)
+        assert writer.is_alive()
+        file.write(content.read_bytes())
+        file.flush()
+        temporary.rename(mine / content.name)
+    writer.join(10)
+    assert not writer.is_alive()
+    assert store.read([b"k2"]).tolist() == [[3, 4]]
 
 
 @given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=9, unique=True), max_size=8), st.data())
