@@ -74,6 +74,7 @@ class ScoringRun:
         todo: the files that are not finished.
         partial: folders of unfinished work, which are removed at the end.
         overwrite: whether unfinished work of other settings gives way.
+        afresh: whether what is finished is scored again.
     """
 
     engine: EngineName
@@ -83,6 +84,7 @@ class ScoringRun:
     todo: list[UnfinishedFile]
     partial: list[Path]
     overwrite: bool
+    afresh: bool
 
     @property
     def sources(self) -> list[SampleFile]:
@@ -100,20 +102,23 @@ class ScoringRun:
         Raises:
             PipelineError: as engine and canary raise, or a file changes meanwhile.
         """
-        if not self.todo:
-            self._clean_up()  # a kill may have come right before it
-            return
-        model = load(self.engine, self.options, self.sources[0].canary_pairs)
         with ExitStack() as stack:
             for file in self.todo:
                 stack.enter_context(self._unfinished(file))
-            if self.folders[0] not in self.partial:
-                describe_store(self.folders[0], self.engine, self.options)
-            for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
-                _write(file, scores, model.score_unit, self.options.batch_size)
-            if model.truncated:
-                logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
-            self._clean_up()
+            # Another run may have finished a file before this one took its lock.
+            left = [file for file in self.todo if self.afresh or not _is_made(file, replace_stale=self.overwrite)]
+            if left:
+                dataclasses.replace(self, todo=left)._score()
+            self._clean_up()  # where nothing is left, a kill may have come right before it
+
+    def _score(self) -> None:
+        model = load(self.engine, self.options, self.sources[0].canary_pairs)
+        if self.folders[0] not in self.partial:
+            describe_store(self.folders[0], self.engine, self.options)
+        for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
+            _write(file, scores, model.score_unit, self.options.batch_size)
+        if model.truncated:
+            logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
 
     def _compute(self, work: Work) -> Iterator[tuple[UnfinishedFile, Scores]]:
         """Yield each file when its scores are there: a reranker's file by file, an embedder's all together."""
@@ -211,7 +216,7 @@ def prepare_run(
     scope = scope_of(name, options)
     stores = [score_store / scope] if score_store else []
     folders = list(dict.fromkeys([*stores, *partial]))
-    return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale)
+    return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale, overwrite)
 
 
 def score_files(outputs: Mapping[Path, Path], *, engine: EngineChoice, options: EngineOptions, **settings: Any) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import LOADERS
+from rag_core.engines.options import EngineOptions
 from rag_core.files.jsonl import read_samples, write_records
 from rag_core.files.manifest import Recipe, write_manifest
-from rag_core.scoring import scores
-from rag_core.scoring.scored_files import read_sources, scores_by_sample
+from rag_core.scoring import scored_files, scores
+from rag_core.scoring.scored_files import prepare_run, read_sources, scores_by_sample
 from rag_core.scoring.settings import CHUNK_ROWS
 from reranker_distillation import generate_logits
 from tests.fixtures.scoring_before import teachers
@@ -170,3 +172,19 @@ def test_scores_of_a_file_by_sample(tmp_path):
     assert scores_by_sample(path, samples) == [[1.0, 2.0]]
     with pytest.raises(DataError, match=r"scores\.jsonl: has no score for query_id '7' and passage 'c'\. Score the"):
         scores_by_sample(path, [RankingSample("q", candidates=["c"], query_id="7")])
+
+
+def test_a_file_that_another_run_finished_meanwhile_is_not_scored_again(tiny_data, overlap_teacher, monkeypatch):
+    """The second run looked before the first one had finished, and takes the lock after it."""
+    outputs = {tiny_data / "test.jsonl": tiny_data / "scores.jsonl"}
+    settled = "transformers", EngineOptions(describe_model("t"), dtype="float32")
+    first, second = (
+        prepare_run(read_sources(outputs, skip_bad_rows=False), outputs, stage="test", settled=settled)
+        for _ in range(2)
+    )
+    first.score()
+    before = (tiny_data / "scores.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(scored_files, "load", None)  # which is not called
+    second.score()
+    assert (tiny_data / "scores.jsonl").stat().st_mtime_ns == before
+    assert not list(tiny_data.glob("*.partial"))
