@@ -29,6 +29,7 @@ class Args(DerivedFilesArgs):
         "candidates kept per query: half are the teacher's best, half are spread over the rest of its ranking "
         "(default: all)",
         None,
+        least=1,
     )
 
 

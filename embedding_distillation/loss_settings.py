@@ -32,7 +32,7 @@ class LossArgs(TrainArgs, PromptArgs):
         "what the teacher's scores are divided by (default: a share of their spread)", None
     )
     student_temperature: float = flag("what the student's cosines are divided by", 0.05)
-    contrastive_weight: float = flag("kl+contrastive: weight of the contrastive term", 0.1)
+    contrastive_weight: float = flag("kl+contrastive: weight of the contrastive term", 0.1, least=0)
     teacher: str | None = flag(
         "the embedder that made the scores: mse needs it; kl+contrastive then also masks false negatives among the "
         "passages of other queries",
@@ -46,8 +46,8 @@ class LossArgs(TrainArgs, PromptArgs):
     )
     # On WikiQA (rate 4e-5, 2 epochs, one seed) weights of 0, 10 and 30 took the MAP of 362 dev queries from 0.694 to
     # 0.721, 0.718 and 0.718, and that of 400 queries of scifact from 0.685 to 0.668, 0.680 and 0.682.
-    anchor_weight: float = flag("weight of the penalty on the anchors' drift, 1 - cosine of new and old", 30.0)
-    anchors_per_query: int = flag("anchor texts beside each training query", 2)
+    anchor_weight: float = flag("weight of the penalty on the anchors' drift, 1 - cosine of new and old", 30.0, least=0)
+    anchors_per_query: int = flag("anchor texts beside each training query", 2, least=0)
     matryoshka_dims: list[int] | None = flag(
         "sizes to which embeddings may be cut: the loss is the mean over vectors cut to each (default: whole vectors)",
         None,

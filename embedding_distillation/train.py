@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,13 +50,16 @@ def _merge(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number, auto nor off") from error
 
 
+_MOST_MERGE = 10  # beyond three times the way, weights are of no use
+
+
 @dataclasses.dataclass(kw_only=True)
 class Args(LossArgs):
     """Flags of the stage."""
 
     train_file: Path = flag("SoftLabels records, made by generate_scores", decides=False)
     student: str = flag("bi-encoder to train", "BAAI/bge-m3", decides=False)
-    max_length: int = flag("tokens of a text while training; the trained model reads as many as before", 512)
+    max_length: int = flag("tokens of a text while training; the trained model reads as many as before", 512, least=1)
     merge: str = flag(
         "weight of the trained student beside the one before training (with --init_layers: the shallow one); above 1 "
         "goes beyond the trained one. auto chooses it on the dev files, and goes beyond 1 only with "
@@ -110,8 +112,8 @@ class _Embedder(Pipeline[Args, TrainingData, LossSettings]):
 def run(args: Args) -> Path:
     """Train the student; return its folder."""
     check_loss_flags(args)
-    if isinstance(args.merge, float) and not 0 <= args.merge < math.inf:
-        raise UsageError(f"--merge is {args.merge:g}", "Pass a weight of 0 or more, auto or off")
+    if isinstance(args.merge, float) and not 0 <= args.merge <= _MOST_MERGE:
+        raise UsageError(f"--merge is {args.merge:g}", f"Pass a weight from 0 to {_MOST_MERGE}, auto or off")
     if args.out_of_domain_dev_files and args.merge != "auto":
         raise UsageError(
             "--out_of_domain_dev_files are for --merge auto", f"Leave out --merge {args.merge}, or the files"

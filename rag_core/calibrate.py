@@ -67,8 +67,8 @@ class Args(OverwriteArgs, BadRowsArgs, PromptArgs):
     )
     old_scores: list[Path] = flag("the old model's ScoredPair records of the same pairs", [], decides=False)
     cut_offs: list[float] = flag("the old model's cut-offs to carry over (default: those at nine pass rates)", [])
-    max_length: int = flag("tokens of query and passage together", 4096)
-    batch_size: int = flag("pairs in a batch", 32, decides=False)
+    max_length: int = flag("tokens of query and passage together", 4096, least=1)
+    batch_size: int = flag("pairs in a batch", 32, decides=False, least=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the student", "auto")
 
 

@@ -47,7 +47,7 @@ class Args(SeedArgs, BadRowsArgs, PromptArgs):
     teacher: str = flag("model to teach", decides=False)
     student: str = flag("model to train; for a cross-encoder grown from an embedder, pass that embedder", decides=False)
     dataset: Path = flag("labelled RankingSample records of the domain", decides=False)
-    queries: int = flag("queries to draw at random", 200)
+    queries: int = flag("queries to draw at random", 200, least=1)
     output_dir: Path | None = flag(
         "folder for sample, scores and check.json (default: <dataset>_check beside it)", None, decides=False
     )
@@ -57,8 +57,8 @@ class Args(SeedArgs, BadRowsArgs, PromptArgs):
     instruction: str | None = flag(
         "task instruction for an LLM teacher (default: as in generate_logits)", None, decides=False
     )
-    max_length: int = flag("tokens, as in generate_logits", 4096, decides=False)
-    batch_size: int = flag("sequences in a batch", 32, decides=False)
+    max_length: int = flag("tokens, as in generate_logits", 4096, decides=False, least=1)
+    batch_size: int = flag("sequences in a batch", 32, decides=False, least=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto", decides=False)
     force: bool = flag("exit with 0 even on a clear no", False, decides=False)
 

@@ -44,8 +44,8 @@ class Args(BadRowsArgs, PromptArgs):
     instruction: str | None = flag(
         "task instruction for a model that takes one (default: as in generate_logits)", None, decides=False
     )
-    max_length: int = flag("tokens, as in generate_logits", 4096)
-    batch_size: int = flag("pairs in a batch", 32)
+    max_length: int = flag("tokens, as in generate_logits", 4096, least=1)
+    batch_size: int = flag("pairs in a batch", 32, least=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision", "auto")
 
 

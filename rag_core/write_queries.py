@@ -38,13 +38,13 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     model: str = flag("LLM that follows instructions", decides=False)
     input: Path = flag("passages, one per row: text, and title where there is one", decides=False)
     output: Path = flag("the queries, one per row", decides=False)
-    num_queries: int = flag("how many passages are drawn; each gets one query", 10_000)
+    num_queries: int = flag("how many passages are drawn; each gets one query", 10_000, least=1)
     engine: Literal["auto", "vllm", "transformers", "server"] = flag(
         "what runs the model (auto: vllm where there is a GPU)", "auto", decides=False
     )
     server_url: str | None = flag("server engine: http://host:port of vLLM's server", None, decides=False)
-    max_length: int = flag("tokens of prompt and answer; the passage is cut to fit", 2048)
-    batch_size: int = flag("passages in a batch (vLLM makes its own batches)", 32, decides=False)
+    max_length: int = flag("tokens of prompt and answer; the passage is cut to fit", 2048, least=1)
+    batch_size: int = flag("passages in a batch (vLLM makes its own batches)", 32, decides=False, least=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the model", "auto")
 
 

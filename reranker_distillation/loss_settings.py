@@ -67,7 +67,7 @@ class LossArgs(TrainArgs):
         "margin_mse, ranknet: all triplets count the same (none), or in proportion to the teacher's margin (margin)",
         "none",
     )
-    mse_weight: float = flag("margin_mse+mse: weight of the squared error of single scores", 0.1)
+    mse_weight: float = flag("margin_mse+mse: weight of the squared error of single scores", 0.1, least=0)
     score_scaling: ScoreScaling = flag(
         "margin_mse+mse, kl, listnet: the teacher's scores as they are (none), or with mean 0 and standard deviation 1 "
         "in each query (standardise); for triplets, run merge_scores before create_triplets",

@@ -53,6 +53,7 @@ class Args(LossArgs):
         "tokens of query and passage together while training; the passage is cut to fit. Afterwards a cross-encoder "
         "reads as much as before training, and one that was grown from a bi-encoder as much as this",
         4096,
+        least=1,
     )
 
 

@@ -8,7 +8,7 @@ PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/pyth
 QUERIES=${QUERIES:-200}
 ENGINE=${ENGINE:-auto}  # of the teacher
 MAX_LENGTH=${MAX_LENGTH:-4096}
-FORCE=${FORCE:-}
+FORCE=${FORCE:-0}
 # Better not on the queries of the final measurement, where there are others.
 DATASET=${DATASET:-$([[ -e $RUN_DIR/data/dev.jsonl ]] && echo "$RUN_DIR/data/dev.jsonl" || echo "$RUN_DIR/data/test.jsonl")}
 printf '%s\n' "TEACHER=${TEACHER:?}" "STUDENT=${STUDENT:?}" "DATASET=$DATASET" "QUERIES=$QUERIES" "ENGINE=$ENGINE" \
@@ -18,5 +18,7 @@ if [[ ! -e $DATASET ]]; then
   echo "No labelled file to check the teacher on: going on." >&2
   exit 0
 fi
+force=()
+if [[ $FORCE != 0 ]]; then force=(--force); fi
 "$PYTHON" -m rag_core.check_teacher --teacher "$TEACHER" --student "$STUDENT" --dataset "$DATASET" \
-  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" ${FORCE:+--force} "$@"
+  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" "${force[@]}" "$@"

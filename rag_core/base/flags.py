@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
+from rag_core.base.errors import UsageError
+
 _DECIDES = "decides"
+_BOUNDS = "bounds"
 
 
-def flag(help: str, default: Any = dataclasses.MISSING, *, decides: bool = True, **argparse_options: Any) -> Any:
+def flag(
+    help: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    decides: bool = True,
+    least: float | None = None,
+    most: float | None = None,
+    **argparse_options: Any,
+) -> Any:
     """Declare a field of an `Args` dataclass as a flag; without `default` it is required.
 
     Args:
         decides: whether it stands in the recipe of the output: another value makes another output. Paths do not; their
             content does, by its SHA-256.
+        least, most: bounds of a number, or of each in a list; `None` for none.
     """
-    return _field(default, {"help": help, "argparse": argparse_options, _DECIDES: decides})
+    return _field(default, {"help": help, "argparse": argparse_options, _DECIDES: decides, _BOUNDS: (least, most)})
 
 
 def setting(default: Any = dataclasses.MISSING, *, decides: bool = True) -> Any:
@@ -32,6 +45,36 @@ def _field(default: Any, metadata: dict[str, Any]) -> Any:
 def flags_of(args_type: type[Any]) -> list[dataclasses.Field[Any]]:
     """Return the fields that are flags."""
     return [field for field in dataclasses.fields(args_type) if field.init]
+
+
+def check_bounds(args: Any) -> None:
+    """Check the numbers among the flags: all are finite, and within their bounds.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for field in flags_of(type(args)):
+        value = getattr(args, field.name)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                check_number(field.name, number, *field.metadata[_BOUNDS])
+
+
+def check_number(name: str, number: float, least: float | None = None, most: float | None = None) -> None:
+    """Check one number.
+
+    Raises:
+        UsageError: it is not finite, or out of bounds.
+    """
+    if math.isfinite(number) and (least is None or number >= least) and (most is None or number <= most):
+        return
+    if least is None and most is None:
+        remedy = "a finite number"
+    elif most is None:
+        remedy = f"{least} or more"
+    else:
+        remedy = f"{most} or less" if least is None else f"a number from {least} to {most}"
+    raise UsageError(f"--{name} is {number:g}", f"Pass {remedy}")
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

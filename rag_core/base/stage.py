@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from rag_core.base.errors import PipelineError
-from rag_core.base.flags import default_of, flag, flags_of
+from rag_core.base.flags import check_bounds, default_of, flag, flags_of
 from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
@@ -67,7 +67,7 @@ class StageArgs:
 class SeedArgs(StageArgs):
     """Flag of a stage that draws at random."""
 
-    seed: int = flag("seed of all that is random", 42)
+    seed: int = flag("seed of all that is random", 42, least=0, most=2**32 - 1)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -152,6 +152,7 @@ def run_stage(
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        check_bounds(args)
         with _terminated_as_interrupted():
             made = run(args)
         if made and is_main_process():

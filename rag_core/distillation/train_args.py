@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rag_core.base.errors import UsageError
-from rag_core.base.flags import flag
+from rag_core.base.flags import check_number, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ _WITHOUT_SAY = (
     "local_rank",
 )
 
+_LEAST = {
+    "learning_rate": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+}
+
 
 @dataclasses.dataclass(kw_only=True)
 class TrainArgs(SeedArgs, OverwriteArgs, BadRowsArgs):
@@ -70,9 +79,11 @@ class TrainArgs(SeedArgs, OverwriteArgs, BadRowsArgs):
         decides=False,
     )
     max_length: int
-    dropout: float | None = flag("dropout while training (default: as the student's own configuration says)", None)
+    dropout: float | None = flag(
+        "dropout while training (default: as the student's own configuration says)", None, least=0, most=1
+    )
     mini_batch_size: int = flag(
-        "pairs (reranker) or texts (embedder) in one forward pass; those of a batch are sorted by length", 32
+        "pairs (reranker) or texts (embedder) in one forward pass; those of a batch are sorted by length", 32, least=1
     )
     init_layers: int | None = flag(
         "start with only this many of the student's layers, evenly spaced, the first and the last among them "
@@ -84,7 +95,9 @@ class TrainArgs(SeedArgs, OverwriteArgs, BadRowsArgs):
         "saving (default: train the weights)",
         None,
     )
-    lora_alpha: float | None = flag("the adapters' factor is this over the rank (default: twice the rank)", None)
+    lora_alpha: float | None = flag(
+        "the adapters' factor is this over the rank (default: twice the rank)", None, least=0
+    )
     dev_files: list[Path] = flag(
         "ScoredPair records of in-domain queries that are not trained on, measured at every --eval_steps: MAP where "
         "there are labels, else agreement with the teacher; --load_best_model_at_end keeps the best checkpoint",
@@ -164,10 +177,27 @@ def parse_training_arguments(
         raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
     except ValueError as error:
         raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
+    _check_numbers(arguments)
     selection.check(arguments, eval_loss=evaluates)
     if selection.average_checkpoints and arguments.save_total_limit:
         arguments.save_total_limit = max(arguments.save_total_limit, selection.average_checkpoints)
     return arguments  # type: ignore[no-any-return]
+
+
+def _check_numbers(arguments: BaseTrainingArguments) -> None:
+    """Check the trainer's own numbers, which it takes as they are.
+
+    Raises:
+        UsageError: one is not finite, or out of bounds.
+    """
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if isinstance(value, float):
+            check_number(field.name, value)
+    for name, least in _LEAST.items():
+        check_number(name, getattr(arguments, name), least)
+    if arguments.max_steps < 1 and arguments.num_train_epochs <= 0:
+        raise UsageError(f"--num_train_epochs is {arguments.num_train_epochs:g}", "Pass a number above 0")
 
 
 def decisive_settings(arguments: BaseTrainingArguments, selection: Selection) -> dict[str, Any]:

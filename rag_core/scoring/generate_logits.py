@@ -59,26 +59,31 @@ class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs, PromptArgs):
         decides=False,
     )
     batch_size: int = flag(
-        "most sequences in a batch or in a request to a server (vLLM makes its own batches)", 32, decides=False
+        "most sequences in a batch or in a request to a server (vLLM makes its own batches)", 32, decides=False, least=1
     )
-    batch_tokens: int = flag("transformers engine: most tokens in a batch, padding included", 16384, decides=False)
+    batch_tokens: int = flag(
+        "transformers engine: most tokens in a batch, padding included", 16384, decides=False, least=1
+    )
     max_length: int = flag(
         "tokens that the teacher reads: a reranker of prompt, query and passage together, an embedder of one text",
         4096,
+        least=1,
     )
     instruction: str | None = flag(
         "the task that an LLM is told (default: the data set's where it is known, else the model's, else web search)",
         None,
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the teacher", "auto")
-    gpu_memory_utilization: float = flag("vLLM: share of the GPU memory that it takes", 0.9, decides=False)
-    tensor_parallel_size: int = flag("vLLM: GPUs that share one copy of the teacher", 1, decides=False)
+    gpu_memory_utilization: float = flag(
+        "vLLM: share of the GPU memory that it takes", 0.9, decides=False, least=0, most=1
+    )
+    tensor_parallel_size: int = flag("vLLM: GPUs that share one copy of the teacher", 1, decides=False, least=1)
     dry_run: bool = flag("print what the run would compute and how long it would take, then stop", False, decides=False)
     gpu: Literal["A10", "A100", "H100", "H200", "B200", "L4", "L40S", "RTX4090", "cpu"] = flag(
         "dry_run: hardware to estimate for; cpu measures this machine", "H100", decides=False
     )
     gpu_price: float | None = flag(
-        "dry_run: price of that hardware per hour; the cost is printed, too", None, decides=False
+        "dry_run: price of that hardware per hour; the cost is printed, too", None, decides=False, least=0
     )
     quantization: str | None = flag(
         "vLLM: load the teacher with fewer bits, e.g. fp8; it must first rank 20 pairs as the unquantised teacher does",

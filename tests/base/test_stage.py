@@ -82,6 +82,36 @@ def test_errors_become_a_sentence_and_an_exit_code(error, code, sentence, capsys
     assert capsys.readouterr().err == sentence
 
 
+@dataclasses.dataclass(kw_only=True)
+class Bounded(SeedArgs):
+    share: float = flag("a share", 0.5, least=0, most=1)
+    count: int | None = flag("a count", None, least=1)
+    weights: list[float] = flag("weights", [], least=0)
+    free: float = flag("any number", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--share", "1.5"], "--share is 1.5. Pass a number from 0 to 1."),
+        (["--share", "nan"], "--share is nan. Pass a number from 0 to 1."),
+        (["--count", "0"], "--count is 0. Pass 1 or more."),
+        (["--weights", "1", "-2"], "--weights is -2. Pass 0 or more."),
+        (["--weights", "inf"], "--weights is inf. Pass 0 or more."),
+        (["--free", "inf"], "--free is inf. Pass a finite number."),
+        (["--seed", "-1"], "--seed is -1. Pass a number from 0 to 4294967295."),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_a_usage_error(flags, said, capsys):
+    assert run_stage(Bounded, raising(AssertionError()), "Do it.", flags) == 2
+    assert capsys.readouterr().err == f"Error: {said}\n"
+
+
+def test_numbers_at_their_bounds_are_taken():
+    flags = ["--share", "1", "--count", "1", "--weights", "0", "1e9", "--free", "-3", "--seed", "0"]
+    assert run_stage(Bounded, lambda args: [], "Do it.", flags) == 0
+
+
 def test_sigterm_ends_a_stage_as_ctrl_c_does(capsys, tmp_path):
     """A file that is being written vanishes, what is finished stays, and the signal is as before afterwards."""
 

@@ -3,6 +3,7 @@
 import pytest
 
 from embedding_distillation import train as train_embedder
+from rag_core.base.errors import UsageError
 from rag_core.distillation.checkpoints import Selection
 from rag_core.distillation.train_args import decisive_settings
 from reranker_distillation import train as train_reranker
@@ -23,6 +24,23 @@ def test_patience_keeps_the_best_and_what_is_saved_when_then_has_a_say(dev_sets)
 def test_as_many_checkpoints_are_kept_as_are_averaged():
     arguments = parse("--save_total_limit", "2", selection=Selection(average_checkpoints=4))
     assert arguments.save_total_limit == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--learning_rate", "nan"], "--learning_rate is nan. Pass 0 or more."),
+        (["--learning_rate", "-1e-5"], "--learning_rate is -1e-05. Pass 0 or more."),
+        (["--num_train_epochs", "0"], "--num_train_epochs is 0. Pass a number above 0."),
+        (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size is 0. Pass 1 or more."),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0. Pass 1 or more."),
+        (["--warmup_steps", "inf"], "--warmup_steps is inf. Pass a finite number."),
+    ],
+)
+def test_numbers_of_the_trainer_that_it_would_take_as_they_are(flags, sentence):
+    with pytest.raises(UsageError) as error:
+        parse(*flags, selection=Selection())
+    assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize(("stage", "name"), [(train_reranker, "triplets"), (train_embedder, "scores")])
