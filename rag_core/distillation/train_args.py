@@ -192,10 +192,8 @@ def _check_numbers(arguments: BaseTrainingArguments) -> None:
     """
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
-        if isinstance(value, float):
-            check_number(field.name, value)
-    for name, least in _LEAST.items():
-        check_number(name, getattr(arguments, name), least)
+        if isinstance(value, int | float):
+            check_number(field.name, value, _LEAST.get(field.name))
     if arguments.max_steps < 1 and arguments.num_train_epochs <= 0:
         raise UsageError(f"--num_train_epochs is {arguments.num_train_epochs:g}", "Pass a number above 0")
 

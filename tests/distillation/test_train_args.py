@@ -30,7 +30,7 @@ def test_as_many_checkpoints_are_kept_as_are_averaged():
     ("flags", "sentence"),
     [
         (["--learning_rate", "nan"], "--learning_rate is nan. Pass 0 or more."),
-        (["--learning_rate", "-1e-5"], "--learning_rate is -1e-05. Pass 0 or more."),
+        (["--learning_rate", "-1"], "--learning_rate is -1. Pass 0 or more."),
         (["--num_train_epochs", "0"], "--num_train_epochs is 0. Pass a number above 0."),
         (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size is 0. Pass 1 or more."),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0. Pass 1 or more."),
