@@ -34,7 +34,7 @@ PREPARE = "Convert it: python -m rag_core.prepare --source jsonl --input {path} 
             "is TSV, where JSONL is needed. "
             "Convert it: python -m rag_core.prepare --source jsonl --input '{path}' --output_dir DIR.",
         ),
-        ("a.csv.gz", gzip.compress(b"query,candidates\n"), "is CSV, where JSONL is needed. " + PREPARE),
+        ("a.csv.gz", gzip.compress(b"query,candidates\n", mtime=0), "is CSV, where JSONL is needed. " + PREPARE),
         (
             "a.arrow",
             b"\xff\xff\xff\xff",
@@ -48,7 +48,7 @@ PREPARE = "Convert it: python -m rag_core.prepare --source jsonl --input {path} 
         ),
         (
             "a.jsonl.gz",
-            gzip.compress(ROWS.replace(b"\n", b"\r")),
+            gzip.compress(ROWS.replace(b"\n", b"\r"), mtime=0),
             "has lines that end in CR alone. "
             r"Convert it: tr '\r' '\n' < a.jsonl > a-converted.jsonl.",
         ),
@@ -73,7 +73,11 @@ PREPARE = "Convert it: python -m rag_core.prepare --source jsonl --input {path} 
             "is one JSON array, where each line is to be an "
             "object. Convert it: jq -c '.[]' a.json > a-converted.jsonl.",
         ),
-        ("a.jsonl", gzip.compress(ROWS), "is compressed with gzip, and its name does not say so. Name it a.jsonl.gz."),
+        (
+            "a.jsonl",
+            gzip.compress(ROWS, mtime=0),
+            "is compressed with gzip, and its name does not say so. Name it a.jsonl.gz.",
+        ),
         ("a.jsonl.gz", ROWS, "is not compressed, and its name ends in .gz. Name it a.jsonl."),
         ("a.jsonl", bz2.compress(ROWS), "is compressed with bzip2. Unpack it, or compress it with gzip."),
         ("a.jsonl.xz", lzma.compress(ROWS), "is compressed with xz. Unpack it, or compress it with gzip."),
@@ -122,7 +126,7 @@ def test_judgements_may_be_a_tsv_and_not_parquet(tmp_path):
 def test_a_bad_byte_is_of_its_row(tmp_path, packed):
     path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
     content = ROWS + b'{"query": "caf\xe9", "candidates": ["x"]}\n' + ROWS
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     told = (
         f"{path}:3: is not UTF-8 (invalid continuation byte). "
         "Convert the file (iconv -f latin1 -t utf-8), or pass --skip_bad_rows to leave such rows out."
