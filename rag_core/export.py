@@ -51,11 +51,11 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs, PromptArgs):
         None,
         decides=False,
     )
-    calibration_pairs: int = flag("int8: pairs to take from --calibration_file", 128, least=1)
+    calibration_pairs: int = flag("int8: pairs to take from --calibration_file", 128)
     exclude: list[str] = flag(
         "int8: modules to keep in float32, by part of their path, e.g. layer.0 or 'layer.*.output'; * is any name", []
     )
-    max_map_drop: float = flag("largest loss of MAP to accept", 0.005, least=0, most=1)
+    max_map_drop: float = flag("largest loss of MAP to accept", 0.005)
     max_length: int | None = flag(
         "tokens of a pair or text in the comparison (default: as many as the model reads)", None, least=1
     )

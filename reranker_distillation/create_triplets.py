@@ -36,7 +36,7 @@ class Args(SeedArgs, DerivedFilesArgs):
     """Flags of the stage."""
 
     output_suffix: str = flag("the output is <input stem><suffix>.jsonl", "_triplets", decides=False)
-    top_k: int = flag("how many of the teacher's best candidates become positives", 8, least=1)
+    top_k: int = flag("how many of the teacher's best candidates become positives", 8)
     num_negatives: str = flag(
         "negatives of each positive; 'all' pairs every two candidates, n(n-1)/2 triplets", 4, type=_number_or_all
     )
@@ -45,7 +45,7 @@ class Args(SeedArgs, DerivedFilesArgs):
         "the ranking below, near to far",
         "next",
     )
-    min_margin: float = flag("leave out triplets with a margin not above this (in the score's unit)", 0.0, least=0)
+    min_margin: float = flag("leave out triplets with a margin not above this (in the score's unit)", 0.0)
 
 
 def run(args: Args) -> list[Path]:

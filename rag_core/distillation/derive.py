@@ -34,7 +34,6 @@ class DerivedFilesArgs(OverwriteArgs, BadRowsArgs):
         "leave out queries whose candidates the teacher cannot tell apart: the standard deviation of their scores is "
         "below this (in the score's unit)",
         0.0,
-        least=0,
     )
 
 

@@ -83,6 +83,11 @@ class UnfinishedWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Give the lock back; where nothing was done before an error, nothing stands in the way of other settings."""
+        if error is not None and is_main_process() and self.directory.is_dir():
+            names = {entry.name for entry in self.directory.iterdir()}
+            if names <= {_LOCK, RECIPE_FILE}:
+                remove_unfinished(self.directory)
         self._lock.close()
 
     def remove(self) -> None:

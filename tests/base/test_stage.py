@@ -130,9 +130,17 @@ def test_sigterm_ends_a_stage_as_ctrl_c_does(capsys, tmp_path):
 
 
 def test_sigterm_ends_a_forked_process_without_a_word(capfd):
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+
+    def work():
+        begun.set()
+        time.sleep(60)
+
     def run(args):
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child = context.Process(target=work)
         child.start()
+        assert begun.wait(60)
         child.terminate()
         child.join(10)
         assert child.exitcode == -signal.SIGTERM

@@ -202,7 +202,7 @@ TRAIN = ["--train_file", "x", "--output_dir", "m"]
         ),
         (train, [*TRAIN, "--loss", "mse"], "--loss mse learns the teacher's vectors. Pass --teacher, the embedder."),
         (train, [*TRAIN, "--teacher", "t"], "--loss kl needs the teacher's scores only. Leave out --teacher."),
-        (train, [*TRAIN, "--merge", "-0.5"], "--merge is -0.5. Pass a weight of 0 or more, auto or off."),
+        (train, [*TRAIN, "--merge", "-0.5"], "--merge is -0.5. Pass a weight from 0 to 10, auto or off."),
         (
             train,
             [*TRAIN, "--merge", "off", "--out_of_domain_dev_files", "d"],

@@ -304,3 +304,13 @@ def test_at_every_moment_a_whole_folder_stands_there(tmp_path, monkeypatch):
     assert seen[-1] == whole[1]
     assert all(state in whole for state in seen)
     assert not unfinished.exists()
+
+
+def test_work_that_fails_before_anything_is_done_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), work_on(tmp_path) as work:
+        raise KeyError
+    assert not work.directory.exists()
+    with pytest.raises(KeyError), work_on(tmp_path) as work:
+        (work.directory / "kept").touch()
+        raise KeyError
+    assert (work.directory / "kept").exists()
