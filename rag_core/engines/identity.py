@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
@@ -140,7 +141,8 @@ def describe_model(name: str, prompts: PromptNames = AS_DECLARED) -> ModelInfo:
 
 
 def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
-    if (export := read_json(name, "export.json")) is not None:
+    if (Path(name) / "export.json").is_file():  # exports are run from folders alone
+        export = read_json(name, "export.json")
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
     files = ModelFiles.read(name)
     chosen = prompt_names.choose(files.prompts)

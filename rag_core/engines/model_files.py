@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,18 +55,21 @@ class ModelFiles:
         Raises:
             EngineError: there is no such model, or it needs code of its own.
         """
-        modules: list[dict[str, str]] = read_json(name, "modules.json") or []
+        declared: list[dict[str, str]] | None = read_json(name, "modules.json")
+        modules = declared or []
         foreign = [module["type"] for module in modules if not module["type"].startswith(_LIBRARY)]
         if foreign:
             raise _needs_code(name, f"modules.json names {foreign[0]}")
-        config = load_config(name)
+        path = _transformer_path(declared)
+        adapter = _read_at(name, path, "adapter_config.json")
+        config = _load_config(name, path, adapter)
         return cls(
             name=name,
             config={} if config is None else config.to_dict(),
             saved=read_json(name, "config_sentence_transformers.json") or {},
             modules=modules,
-            adapter=_read_beside_transformer(name, "adapter_config.json"),
-            max_length=(_read_beside_transformer(name, "sentence_bert_config.json") or {}).get("max_seq_length"),
+            adapter=adapter,
+            max_length=(_read_at(name, path, "sentence_bert_config.json") or {}).get("max_seq_length"),
         )
 
     @property
@@ -186,7 +189,7 @@ def find_file(name: str, file_name: str) -> Path | None:
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError) as error:  # no folder, and no name that a hub could have
-        raise unloadable(name, error) from error
+        raise unloadable(name, str(error).splitlines()[0]) from error
     return None if path is None else Path(path)
 
 
@@ -196,12 +199,16 @@ def load_config(name: str) -> Any:
     Raises:
         EngineError: there is no such model, it needs code of its own, or is an adapter and peft is not installed.
     """
+    path = _transformer_path(read_json(name, "modules.json"))
+    return _load_config(name, path, _read_at(name, path, "adapter_config.json"))
+
+
+def _load_config(name: str, path: str | None, adapter: Mapping[str, Any] | None) -> Any:
+    """Load what `load_config` returns; `path` is that of the transformer, `adapter` its adapter_config.json."""
     from transformers import AutoConfig
 
-    path = _transformer_path(name)
     if path is None:
         return None
-    adapter = _read_beside_transformer(name, "adapter_config.json")
     if adapter:
         if importlib.util.find_spec("peft") is None:
             raise EngineError(f"{name} is a LoRA adapter, which needs peft", "pip install -c constraints.txt peft")
@@ -211,17 +218,16 @@ def load_config(name: str) -> Any:
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(name, "auto_map in config.json") from error
-        raise unloadable(name, error) from error
+        raise unloadable(name, str(error).splitlines()[0]) from error
 
 
-def _read_beside_transformer(name: str, file_name: str) -> Any:
-    path = _transformer_path(name)
+def _read_at(name: str, path: str | None, file_name: str) -> Any:
+    """Return the content of a JSON file beside a model's transformer, `None` without such a file or transformer."""
     return None if path is None else read_json(name, str(PurePosixPath(path, file_name)))
 
 
-def _transformer_path(name: str) -> str | None:
+def _transformer_path(modules: Sequence[Mapping[str, str]] | None) -> str | None:
     """Return the folder of a model's transformer within it, `None` where it has modules and none of them is one."""
-    modules = read_json(name, "modules.json")
     if modules is None:
         return ""
     return next((module["path"] for module in modules if module["type"].endswith("Transformer")), None)
@@ -234,9 +240,9 @@ def _needs_code(name: str, where: str) -> EngineError:
     )
 
 
-def unloadable(name: str, error: Exception) -> EngineError:
+def unloadable(name: str, reason: str) -> EngineError:
     """Return the error for a model that is not there, or cannot be read."""
     return EngineError(
-        f"cannot load the model {name!r} ({str(error).splitlines()[0]})",
+        f"cannot load the model {name!r} ({reason})",
         "Check the name or folder, the network, and for gated models the access token (hf auth login)",
     )

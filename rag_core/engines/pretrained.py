@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.model_files import unloadable
 from rag_core.engines.precision import Dtype
 from rag_core.engines.tokenizer import check_tokenizer, lacks_tokenizer, no_tokenizer
 
 M = TypeVar("M")
 
 _UNREAD = "pooler."  # over the first token: sentence-transformers' embedders pool the hidden states themselves
-
-_REMEDY = "Check the name or folder, the network, and for gated models the access token (hf auth login)"
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +92,7 @@ def whole(model: ModelInfo) -> Iterator[None]:
             raise
         if lacks_tokenizer(model.name):
             raise no_tokenizer(model.name) from error
-        raise EngineError(
-            f"cannot load the model {model.name!r} ({' '.join(str(error).split())[:200]})",
-            _REMEDY,
-        ) from error
+        raise unloadable(model.name, " ".join(str(error).split())[:200]) from error
     for report in reports:
         _check_report(model, report)
 

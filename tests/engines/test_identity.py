@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from rag_core.base.errors import EngineError
+from rag_core.engines import model_files
 from rag_core.engines.identity import describe_model, describe_models
 from rag_core.engines.model_files import content_hash
 from rag_core.engines.role_prompts import PromptNames
@@ -118,6 +119,17 @@ def test_the_identity_of_an_adapter_covers_its_base(tmp_path):
     base = describe_model(str(tmp_path / "adapter-base"))
     assert model.base == base.name
     assert model.identity["base"] == base.identity
+
+
+def test_each_file_of_a_model_is_asked_for_once(embedder, monkeypatch):
+    """On a hub, each is a request."""
+    asked = []
+    original = model_files.find_file
+    monkeypatch.setattr(model_files, "find_file", lambda name, file: asked.append(file) or original(name, file))
+    describe_model(embedder())
+    assert len(asked) == len(set(asked))
+    assert "modules.json" in asked
+    assert "export.json" not in asked  # which only a folder has
 
 
 def test_an_adapter_needs_peft(tmp_path, monkeypatch):
