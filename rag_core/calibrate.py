@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample, ScoredPair
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
@@ -159,7 +159,7 @@ def _write_model(model: ModelInfo, calibration: Calibration, pairs: Sequence[tup
         file.write(reliability_diagram(calibration.reliability, calibration.target).svg.encode())
     section = markdown(calibration)
     write_section(folder, "calibrate", section)
-    print(section)  # noqa: T201  # the result of this stage
+    show(section)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

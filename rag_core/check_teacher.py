@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import DataError, PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample
-from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage
+from rag_core.base.stage import BadRowsArgs, SeedArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.jsonl import output_path, write_records
@@ -104,7 +104,7 @@ def run(args: Args) -> Path:
         prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], replace_stale=True).score()
         values[role] = measure(samples, scores_by_sample(scores, samples))
     comparison = compare_rankers(values, args.seed)
-    print(format_rows(comparison.rows()))  # noqa: T201  # the result of this stage
+    show(format_rows(comparison.rows()))
     return _conclude(args, folder, comparison, len(samples))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_samples
@@ -109,7 +109,7 @@ def run(args: Args) -> Path:
             graph = PlainGraph(model, work.directory / "graph", pairs)
             graph.write(folder, args.format, args.precision, args.exclude)
             proof = prove(model, folder, samples, args.max_length, args.seed)
-            print(format_rows(proof.rows()))  # noqa: T201  # the result of this stage
+            show(format_rows(proof.rows()))
             if fault := proof.fault(args.precision, args.max_map_drop):
                 remedy = _remedy(args, graph, samples, work.directory / "attempt")
                 work.remove()  # nothing in it is of use to the next attempt, which has other flags
@@ -144,7 +144,7 @@ def _remedy(args: Args, graph: PlainGraph, samples: Sequence[RankingSample], fol
         return "Pass the other --format, and report this as a bug: the graph computes something else"
     errors = errors_without(graph, samples, folder, form=args.format, exclude=args.exclude, max_length=args.max_length)
     rows = [["--exclude", "error of scores, in standard deviations of the source's"]]
-    print(format_rows([*rows, *([parts, f"{error:.4f}"] for parts, error in errors.items())]))  # noqa: T201
+    show(format_rows([*rows, *([parts, f"{error:.4f}"] for parts, error in errors.items())]))
     best = min(errors, key=errors.__getitem__)
     if best == " ".join(args.exclude):
         return "Pass a --calibration_file of the domain with more --calibration_pairs, or --precision fp32"

@@ -17,7 +17,7 @@ from typing import Literal
 
 from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
-from rag_core.base.stage import StageArgs, run_stage
+from rag_core.base.stage import StageArgs, run_stage, show
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
 _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]
@@ -60,7 +60,7 @@ def run(args: Args) -> list[Path]:
     for name in _files(args.model):
         logger.info("%14s bytes  %s", f"{(args.model / name).stat().st_size:,}", name)
     if not args.dry_run:
-        print(_send(args))  # noqa: T201  # the result of this stage
+        show(_send(args))
     return []
 
 

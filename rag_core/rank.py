@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.records import RankingSample
-from rag_core.base.stage import BadRowsArgs, run_stage
+from rag_core.base.stage import BadRowsArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.formats import is_table
@@ -60,7 +60,7 @@ def run(args: Args) -> list[Path]:
     scores, before, *_ = [*(_scores(model, sample, args) for model in models), None]
     rows = ranking_rows(list(sample.passages()), scores, before)
     width = shutil.get_terminal_size((120, 24)).columns
-    print(f"{sample.query}\n\n{format_ranking(rows, width)}")  # noqa: T201  # the result of this stage
+    show(f"{sample.query}\n\n{format_ranking(rows, width)}")
     return []
 
 

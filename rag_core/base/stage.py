@@ -19,11 +19,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from rag_core.base.errors import PipelineError
 from rag_core.base.flags import check_bounds, default_of, flag, flags_of
+from rag_core.base.outside_text import visible
 from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
 
-_FULL_OR_FORBIDDEN = {
+_REMEDIES = {
     errno.ENOSPC: "Make room, then run the same command again",
     errno.EDQUOT: "Make room, then run the same command again",
     errno.EACCES: "Check the permissions",
@@ -31,6 +32,10 @@ _FULL_OR_FORBIDDEN = {
     errno.EROFS: "Choose another --output_dir",
     errno.ENOTDIR: "Check the path",
     errno.EEXIST: "Check the path",
+    errno.EISDIR: "Check the path",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ELOOP: "It is a link to itself. Check the path",
+    errno.EIO: "Check the disk, then run the same command again",
 }
 
 _CHATTY = (
@@ -143,7 +148,9 @@ def run_stage(
     args = args_type(**vars(namespace))
     args.further_flags = rest
     level = args.log_level if is_main_process() else "warning"
-    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr, force=True)
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_Visible("%(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
     # Threads that wait by spinning make a machine that others use, too, several times slower for all.
@@ -156,20 +163,35 @@ def run_stage(
         with _terminated_as_interrupted():
             made = run(args)
         if made and is_main_process():
-            print(*([made] if isinstance(made, Path) else made), sep="\n")
+            print(*([made] if isinstance(made, Path) else made), sep="\n", flush=True)
     except PipelineError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {visible(str(error))}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # who reads what is printed, as in `rank | head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in _FULL_OR_FORBIDDEN:
+        if error.errno not in _REMEDIES:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {place}{error.strerror}. {_FULL_OR_FORBIDDEN[error.errno]}.", file=sys.stderr)
+        print(f"Error: {visible(place)}{error.strerror}. {_REMEDIES[error.errno]}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
     return 0
+
+
+def show(text: str) -> None:
+    """Print what a stage was asked for on stdout."""
+    print(visible(text), flush=True)
+
+
+class _Visible(logging.Formatter):
+    """One format, without what names and answers of others may carry."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _Terminated(KeyboardInterrupt):

@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rag_core.base.outside_text import visible
+
 
 def format_rows(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of cells as a Markdown table, the first row as its head."""
@@ -47,17 +49,15 @@ def format_ranking(rows: Sequence[Sequence[str]], width: int) -> str:
     lines = []
     for row in rows:
         cells = [cell.rjust(size) for cell, size in zip(row[:-1], sizes, strict=True)]
-        lines.append("  ".join([*cells, _cut(row[-1], room)]).rstrip())
+        lines.append("  ".join([*cells, _cut(visible(row[-1]), room)]).rstrip())
     return "\n".join(lines)
 
 
 def _cut(text: str, columns: int) -> str:
-    """Cut a text to the columns it may take; East Asian wide characters take two, control characters are left out."""
+    """Cut a line to the columns it may take; East Asian wide characters take two."""
     shown: list[str] = []
     taken = 0
     for character in text:
-        if unicodedata.category(character) == "Cc":
-            continue
         size = 2 if unicodedata.east_asian_width(character) in "WF" else 0 if unicodedata.combining(character) else 1
         if taken + size > columns:
             while taken > columns - 1:  # room for the ellipsis

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
-from rag_core.base.stage import BadRowsArgs, SeedArgs
+from rag_core.base.stage import BadRowsArgs, SeedArgs, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
@@ -107,7 +107,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
     if read_manifest(Path(args.after)):  # trained here
         _fill_card(args, report, stage)
-    print(format_table(report))  # noqa: T201  # the result of this stage
+    show(format_table(report))
     for warning in warnings(report):
         logger.warning(warning)
     for evaluation in evaluations:

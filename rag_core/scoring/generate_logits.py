@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_core.base.errors import UsageError
 from rag_core.base.flags import flag
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.jsonl import output_path
 
@@ -131,7 +131,7 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     if args.dry_run:
         if run.todo:
             plan = make_plan(run.sources, run.options, run.folders, run.scope, args.gpu)
-            print("\n".join(plan.lines(args.gpu_price)))  # noqa: T201  # the result asked for
+            show("\n".join(plan.lines(args.gpu_price)))
         return []
     if args.parity and run.todo:
         check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))

@@ -1,8 +1,11 @@
 import dataclasses
 import errno
+import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -11,7 +14,7 @@ import pytest
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show
 from rag_core.files.atomic import atomic_write
 
 
@@ -150,7 +153,31 @@ def test_sigterm_ends_a_forked_process_without_a_word(capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EIO, "disk fault")])
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EBADF, "not open")])
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         call(raising(error), "--input_files", "x")
+
+
+def test_nothing_steers_the_terminal_or_tells_a_key(capsys, monkeypatch):
+    monkeypatch.setenv("RAG_SERVER_API_KEY", "hush-hush")
+
+    def run(args):
+        logging.getLogger("rag_core").warning("a name: \x1b[31m%s", "hush-hush")
+        show("a passage: \x1b]0;title\x07\u202e")
+        raise DataError("it says \x1b[2J hush-hush", "Look")
+
+    assert call(run, "--input_files", "x") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("a passage: ]0;title\n", "a name: [31m***\nError: it says [2J ***. Look.\n")
+
+
+def test_who_reads_the_output_may_leave():
+    program = (
+        "import sys; from pathlib import Path; from rag_core.base.stage import StageArgs, run_stage\n"
+        "def run(args): return [Path('x' * 99)] * 99_999\n"
+        "sys.exit(run_stage(StageArgs, run, 'Do it.', []))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1) as stage:
+        stage.stdout.close()
+        assert (stage.stderr.read(), stage.wait()) == (b"", 141)
