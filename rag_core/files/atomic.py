@@ -8,6 +8,7 @@ import errno
 import fcntl
 import gzip
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -27,15 +28,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     time stamp, so that equal content gives equal bytes.
 
     Raises:
-        StaleError: another process is writing the same file, or a link stands where the bytes would go.
+        StaleError: another process is writing the same file, or something other than a file of ours stands where the
+            bytes would go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with os.fdopen(_open_unlinked(temporary), "r+b") as raw:
-        try:
-            fcntl.flock(raw, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StaleError("another process is writing it", "Wait, or choose another output", path=path) from error
+    with os.fdopen(_open_locked(temporary), "r+b") as raw:
         try:
             raw.truncate(0)
             if path.suffix == ".gz":
@@ -52,14 +50,36 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     sync_directory(path.parent)
 
 
+def _open_locked(path: Path) -> int:
+    """Open a file as `_open_unlinked` does, and lock it."""
+    while True:
+        descriptor = _open_unlinked(path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise StaleError("another process is writing it", "Wait, or choose another output", path=path) from error
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # another process has put it in its place between the two calls
+
+
 def _open_unlinked(path: Path) -> int:
-    """Open a file for reading and writing, made where it is not there, but never one that a link leads to."""
+    """Open a file for reading and writing, made where it is not there, but no other name of what is elsewhere."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise StaleError("is a link, and what it leads to is not overwritten", "Remove it", path=path) from error
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    what = "has another name, too (a hard link)" if stat.S_ISREG(found.st_mode) else "is no regular file"
+    raise StaleError(f"{what}, and is not overwritten", "Remove it", path=path)
 
 
 def exchange(one: Path, other: Path) -> None:

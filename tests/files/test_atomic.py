@@ -1,6 +1,8 @@
 """Files that are there whole or not at all."""
 
 import errno
+import fcntl
+import os
 import types
 
 import pytest
@@ -55,6 +57,35 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
         pass
     assert (tmp_path / "secret").read_text() == "of the user"
     assert not (tmp_path / "out").exists()
+
+
+def test_another_name_of_a_file_is_not_overwritten(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / ".out.tmp").hardlink_to(tmp_path / "secret")
+    with pytest.raises(StaleError, match=r"\.out\.tmp: has another name, .* Remove it"), atomic_write(tmp_path / "out"):
+        pass
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_a_pipe_in_the_place_of_the_temporary_file(tmp_path):
+    os.mkfifo(tmp_path / ".out.tmp")
+    with pytest.raises(StaleError, match=r"\.out\.tmp: is no regular file"), atomic_write(tmp_path / "out"):
+        pass
+
+
+def test_a_file_that_another_put_in_its_place_before_it_was_locked(tmp_path, monkeypatch):
+    """Its name leads to another file then, and what was opened is the finished output."""
+
+    def lock(descriptor, how):
+        if (tmp_path / ".out.tmp").exists() and not (tmp_path / "out").exists():
+            (tmp_path / ".out.tmp").write_text("of the other")
+            (tmp_path / ".out.tmp").rename(tmp_path / "out")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with atomic_write(tmp_path / "out") as file:
+        assert (tmp_path / "out").read_text() == "of the other"
+        file.write(b"ours")
+    assert (tmp_path / "out").read_text() == "ours"
 
 
 @pytest.mark.parametrize("system", ["as it is", "without the call", "on a file system that cannot"])
