@@ -1,0 +1,68 @@
+"""What a backend does: build an index over the vectors, search it, and say what it really built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from milvus_optimization.records import BackendName, Setting
+
+Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+
+class UnsupportedIndexError(Exception):
+    """The backend has no such index; the trial says so and the sweep goes on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """An index as it stands.
+
+    Attributes:
+        seen: its parameters as the backend tells them, to be compared with those that were asked for.
+        cpu_seconds: of the build in this process; None on a server.
+        index_bytes: size of the index; None where the backend does not tell.
+    """
+
+    seen: Setting
+    cpu_seconds: float | None
+    index_bytes: int | None
+
+
+class Backend(Protocol):
+    """A place that holds the vectors of one corpus, and one index over them at a time.
+
+    Attributes:
+        tells_cpu_time: whether a search runs in this process, so that its CPU time is its cost.
+        tells_wall_time: whether the wall time of a search means anything (a server's does, milvus-lite's does not).
+    """
+
+    name: BackendName
+    version: str
+    tells_cpu_time: bool
+    tells_wall_time: bool
+
+    def insert(self, vectors: Floats, fields: Mapping[str, Sequence[Any]] | None = None) -> None:
+        """Take the vectors; a document's id is its row. All rows are there, and counted, when this returns."""
+
+    def build(self, index: str, parameters: Setting) -> Built:
+        """Build an index in the place of the one before.
+
+        Raises:
+            UnsupportedIndexError: there is no such index here.
+            DataError, EngineError: the parameters are out of bounds, or the backend fails.
+        """
+
+    def search(self, queries: Floats, k: int, parameters: Setting, *, filter: str = "") -> tuple[Places, Floats]:
+        """Return the rows and scores (cosines) of the `k` nearest documents of each query; shape (queries, k) each.
+
+        Where fewer are found, the rest has row -1 and score -inf.
+        """
+
+    def close(self) -> None:
+        """Drop what was made here, and only that."""

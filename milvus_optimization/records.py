@@ -1,0 +1,137 @@
+"""The records that pass between the stages of this pipeline, one JSON object per line.
+
+Quality is nDCG@10 by the qrels, on the report half of the queries (`halves.py`). A loss is a difference of two such means
+(negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, FiniteFloat
+from pydantic.dataclasses import dataclass
+
+_CONFIG = ConfigDict(strict=True, extra="ignore")
+
+BackendName = Literal["faiss", "lite", "server"]
+Status = Literal["ok", "unsupported", "ignored", "failed", "skipped"]
+Fusion = Literal["dense", "bm25", "rrf", "weighted"]
+Normalisation = Literal["rank", "minmax", "arctan", "none"]
+Setting = dict[str, int | float | str]
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Difference:
+    """A mean difference over the report queries, new minus old, and on how many of them it is above and below 0."""
+
+    difference: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class VectorVariant:
+    """Exact search over another form of a model's vectors, against exact search over the vectors as they are.
+
+    Attributes:
+        model: folder of the vectors, as `embed_corpus` names it.
+        variant: "float32", "float16", "int8", "sq8", "sq4", "binary", "first256" or "pca256" (any number).
+        rescore: how many candidates per result asked for are rescored with the full vectors; 0 for none.
+        ndcg: mean nDCG@10 of the report queries.
+        loss: against float32 of the same model.
+        overlap: mean share of the exact top 10 that is kept.
+    """
+
+    model: str
+    variant: str
+    rescore: int
+    dimensions: int
+    bytes_per_vector: int
+    ndcg: FiniteFloat
+    loss: Difference
+    overlap: FiniteFloat
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class IndexTrial:
+    """One search setting of one build of an index, measured against the FLAT index of the same backend.
+
+    Attributes:
+        trial_id: hash of all that defines it: vectors, backend, index, build, search, k, queries.
+        build, build_seen: parameters as asked, and as the backend tells them after the build.
+        search: "ef" or "nprobe", and "refine_k" (rescored candidates per result).
+        status: "ok"; "unsupported" where the backend has no such index; "ignored" where what was built is not what was
+            asked; "failed" with the `reason`; "skipped" where nothing more was to be gained. Figures are None but for
+            "ok".
+        recall: tie-aware recall@k: the share of results whose exact score reaches the exact k-th score - 1e-5.
+        top1_kept: the share of queries whose first result is an exact first one (ties count).
+        ndcg: mean nDCG@10 of the report queries; `ndcg_tune` of the others, by which is chosen.
+        loss: against FLAT on the report queries.
+        cpu_ms_*: CPU time of a query in this process; None on a server. wall_ms_*: on a server; None for Lite, whose
+            latency means nothing.
+        qps: number of clients -> queries per second; on a server.
+        filtered: "50 %", "10 %", "1 %" -> recall@k under a filter that keeps so many documents.
+        noisy: whether two passes differ in recall, or by 20 % in the median time.
+        screened: whether it was measured on a part of the rows only.
+    """
+
+    trial_id: str
+    backend: BackendName
+    backend_version: str
+    model: str
+    index: str
+    build: Setting
+    search: Setting
+    status: Status
+    rows: int
+    dimensions: int
+    k: int
+    queries: int
+    reason: str = ""
+    build_seen: Setting | None = None
+    recall: FiniteFloat | None = None
+    top1_kept: FiniteFloat | None = None
+    ndcg: FiniteFloat | None = None
+    ndcg_tune: FiniteFloat | None = None
+    mrr: FiniteFloat | None = None
+    recall_100: FiniteFloat | None = None
+    loss: Difference | None = None
+    cpu_ms_p50: FiniteFloat | None = None
+    cpu_ms_p95: FiniteFloat | None = None
+    wall_ms_p50: FiniteFloat | None = None
+    wall_ms_p95: FiniteFloat | None = None
+    wall_ms_p99: FiniteFloat | None = None
+    qps: dict[str, FiniteFloat] | None = None
+    filtered: dict[str, FiniteFloat] | None = None
+    build_cpu_s: FiniteFloat | None = None
+    index_bytes: int | None = None
+    peak_rss: int | None = None
+    noisy: bool = False
+    screened: bool = False
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class RetrievalTrial:
+    """One way to rank: dense, BM25, or both fused; then, where one is named, reranked.
+
+    Attributes:
+        normalisation: of the scores before weights: "minmax" is milvus-lite's, "arctan" a server's.
+        parameter: RRF's k, or the weight of dense; None where there is none.
+        depth: candidates of each ranking that are fused.
+        reranker, reranker_depth: a model, and how many of the first results it orders; None and 0 without.
+        ndcg_tune, ndcg_report: mean nDCG@10 of the two halves of the queries.
+    """
+
+    trial_id: str
+    model: str
+    fusion: Fusion
+    normalisation: Normalisation
+    parameter: FiniteFloat | None
+    depth: int
+    bm25: Setting
+    reranker: str | None
+    reranker_depth: int
+    ndcg_tune: FiniteFloat
+    ndcg_report: FiniteFloat
