@@ -49,6 +49,6 @@ if [[ -n $FAST ]]; then
   exit $status
 fi
 mypy
-# vLLM changes the process it is imported into (threads, seeds), so its tests run in one of their own.
+# vLLM changes the process it is imported into (threads, seeds), so its tests run in processes of their own.
 pytest -m "not vllm" -n "$WORKERS" --dist worksteal --cov --cov-report=term "$@"
-pytest -m vllm "$@"
+pytest -m vllm -n "$WORKERS" --dist worksteal "$@"

