@@ -1,7 +1,7 @@
 """The records that pass between the stages of this pipeline, one JSON object per line.
 
-Quality is nDCG@10 by the qrels, on the report half of the queries (`halves.py`). A loss is a difference of two such means
-(negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
+Quality is nDCG@10 by the qrels, on the report half of the queries (`halves.py`). A loss is a difference of two such
+means (negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations
