@@ -52,14 +52,22 @@ def cut_pieces(backend: Any, tokens: Iterable[str]) -> None:
     backend.encode_special_tokens = switch
     if pieces:
         usual = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
-        cut = pre_tokenizers.Split(Regex(starts_of(pieces)), "merged_with_previous")
-        backend.pre_tokenizer = pre_tokenizers.Sequence([*usual, cut])
+        spelled = [*pieces, *(token.replace("▁", " ") for token in pieces)]
+        cut = pre_tokenizers.Split(Regex(starts_of(spelled)), "merged_with_previous")
+        # Before the usual one, which may add a space: the whole text is searched once. Word by word costs a quarter.
+        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, *usual])
 
 
 def _is_piece(backend: Any, token: str) -> bool:
-    texts = [f"{left}{token}{right}" for left, right in _AROUND]
-    found = backend.token_to_id(token)
-    return any(found in encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
+    piece = backend.token_to_id(token)
+    found = (backend.encode(f"{left}{token}{right}", add_special_tokens=False) for left, right in _AROUND)
+    return any((piece, 1) in zip(text.ids, text.attention_mask, strict=True) for text in found)  # 0 is padding
+
+
+def _is_found(tokenizer: Any, token: str) -> bool:
+    """Tell whether a tokenizer without a fast version finds a token in a text, its switch notwithstanding."""
+    ids: list[int] = tokenizer.encode(f"a {token} a", add_special_tokens=False)
+    return tokenizer.convert_tokens_to_ids(token) in ids
 
 
 def read_literally(tokenizer: Any, own: str = "", *, templated: bool = False) -> re.Pattern[str]:
@@ -70,7 +78,8 @@ def read_literally(tokenizer: Any, own: str = "", *, templated: bool = False) ->
         templated: texts are put into a chat template before they are tokenised.
 
     Returns:
-        Where texts have to be `spaced`: nowhere, except where the model's own texts need special tokens.
+        Where texts have to be `spaced`: nowhere, except where the model's own texts need special tokens, or where the
+        tokenizer has no switch that works.
     """
     from tokenizers import Tokenizer
 
@@ -80,35 +89,53 @@ def read_literally(tokenizer: Any, own: str = "", *, templated: bool = False) ->
         cut_pieces(backend, tokens)
     if templated or any(token in own for token in tokens):
         return re.compile(starts_of(tokens))
-    if backend is not None:
-        backend.encode_special_tokens = True
     if backend is not tokenizer:
         tokenizer.split_special_tokens = True
-    return re.compile(starts_of([]))
+    if backend is not None:
+        backend.encode_special_tokens = True
+        return re.compile(NOWHERE)
+    return re.compile(starts_of(token for token in tokens if _is_found(tokenizer, token)))
+
+
+class Ready(str):
+    """A text that spells no special token of its own, behind a prompt."""
 
 
 def read_texts_literally(model: Any) -> None:
-    """Let a model of sentence-transformers read texts literally, from now on. It is saved within `as_saved`.
-
-    A text goes through `model.as_text` where it is put behind a prompt by hand.
-    """
+    """Let a model of sentence-transformers read texts literally, from now on. It is saved within `as_saved`."""
     own = "\n".join((model.prompts or {}).values())
-    model.pre_tokenizers, starts = [], set()
     for tokenizer, module in _tokenizers(model):
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         usual = getattr(backend, "pre_tokenizer", None)
         templated = "message" in getattr(module, "modality_config", ())
-        starts.add(read_literally(tokenizer, own, templated=templated).pattern)
+        module.starts = read_literally(tokenizer, own, templated=templated)
+        if module.starts.pattern != NOWHERE:
+            module.preprocess = partial(_preprocess, module)
         if hasattr(backend, "pre_tokenizer"):
-            model.pre_tokenizers.append((backend, usual, backend.pre_tokenizer))
-    spelled = re.compile("|".join(sorted(starts)) or NOWHERE)
-    model.as_text = partial(spaced, spelled)
-    if starts - {NOWHERE}:
-        model.preprocess = partial(_preprocess, model)
+            module.changed_tokenizer = backend, usual, backend.pre_tokenizer
+
+
+def behind(model: Any, prompt: str, text: str) -> Ready:
+    """Return a text behind a prompt of a model that reads texts literally."""
+    starts = next(found for module in model.modules() if (found := vars(module).get("starts")))
+    return Ready(prompt + spaced(starts, text))
+
+
+@contextmanager
+def as_saved(model: Any) -> Iterator[None]:
+    """Give a model its tokenizers back as they were loaded, for the time that it takes to save it."""
+    changed = [found for module in model.modules() if (found := vars(module).get("changed_tokenizer"))]
+    for backend, usual, _ in changed:
+        backend.pre_tokenizer = usual
+    try:
+        yield
+    finally:
+        for backend, _, literal in changed:
+            backend.pre_tokenizer = literal
 
 
 def _tokenizers(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each tokenizer with the module that uses it; a router has a tokenizer of its modules."""
+    """Yield each tokenizer with the module that uses it; a router, and the model itself, have those of modules."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -121,19 +148,9 @@ def _tokenizers(model: Any) -> Iterator[tuple[Any, Any]]:
             yield tokenizer, module
 
 
-def _preprocess(model: Any, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-    rows = [model.as_text(row) if isinstance(row, str) else tuple(map(model.as_text, row)) for row in inputs]
-    return type(model).preprocess(model, rows, *args, **kwargs)
+def _preprocess(module: Any, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+    def text(row: str) -> str:
+        return row if isinstance(row, Ready) else spaced(module.starts, row)
 
-
-@contextmanager
-def as_saved(model: Any) -> Iterator[None]:
-    """Give a model its tokenizers back as they were loaded, for the time that it takes to save it."""
-    changed = getattr(model, "pre_tokenizers", ())
-    for backend, usual, _ in changed:
-        backend.pre_tokenizer = usual
-    try:
-        yield
-    finally:
-        for backend, _, literal in changed:
-            backend.pre_tokenizer = literal
+    rows = [text(row) if isinstance(row, str) else tuple(map(text, row)) for row in inputs]
+    return type(module).preprocess(module, rows, *args, **kwargs)

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_core.engines.special_tokens import read_literally, special_tokens
-from tests.vocabularies import FAMILIES, OWN
+from rag_core.engines.identity import describe_model
+from rag_core.engines.pretrained import load_sentence_transformers
+from rag_core.engines.special_tokens import behind, read_literally, spaced, special_tokens
+from rag_core.engines.tokenizer import without_special_tokens
+from rag_core.release.saving import save_model
+from tests.vocabularies import FAMILIES, OWN, encoder
 
 SPELLED = {
     "bert": ("[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"),
@@ -59,8 +63,16 @@ def test_nothing_of_it_is_lost(family):
         assert kept == (text.replace("▁", " ") if family == "gemma" else text)
 
 
+def test_a_tokenizer_that_pads_is_not_cut():
+    tokens = FAMILIES["qwen"]()
+    tokens(["a", "a river"], padding=True)  # which the tokenizer keeps, and a tokenizer.json too
+    before = tokens.backend_tokenizer.to_str()
+    read_literally(tokens)
+    assert tokens.backend_tokenizer.to_str() == before
+
+
 def test_an_unknown_token_that_is_spelled_is_known():
-    assert literal("xlm-r").tokenize("<unk>") == ["▁<", "u", "n", "k", ">"]
+    assert literal("xlm-r").tokenize("<unk>") == ["▁<", "▁", "u", "n", "k", ">"]
 
 
 def spells_none(text):
@@ -88,3 +100,88 @@ def test_other_texts_have_the_ids_that_they_had(family, texts):
             for tokens in (usual(family), literal(family))
         )
         assert dict(before) == dict(after)
+
+
+def test_a_vocabulary_of_pieces_in_our_own_prompts():
+    """As an LLM reranker's or embedder's prompt reads texts."""
+    tokens = FAMILIES["xlm-r"]()
+    plain = without_special_tokens(tokens)
+    texts = spelled("xlm-r")
+    assert not any(special_ids(tokens) & set(row.ids) for row in plain.encode_batch_fast(texts))
+
+
+def test_a_tokenizer_without_a_fast_version(tmp_path):
+    from transformers import BertJapaneseTokenizer
+
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"[]ads", "P", "##A", "##D"])
+    )
+    tokens = BertJapaneseTokenizer(
+        str(tmp_path / "vocab.txt"),
+        word_tokenizer_type="basic",
+        do_lower_case=False,
+        subword_tokenizer_type="wordpiece",
+    )
+    assert tokens("a [PAD]")["input_ids"] == [2, 7, 0, 3]
+    text = spaced(read_literally(tokens), "a [PAD]")
+    assert tokens(text)["input_ids"] == [2, 7, 5, 10, 11, 12, 6, 3]
+
+
+@pytest.mark.slow
+class TestModels:
+    """Models of sentence-transformers, saved and loaded."""
+
+    @pytest.mark.parametrize("family", ["bert", "xlm-r"])
+    def test_their_files_are_saved_as_they_were(self, family, tmp_path):
+        from sentence_transformers import CrossEncoder
+
+        folder = str(encoder(tmp_path / "model", family, labels=1))
+        usual = CrossEncoder(folder, device="cpu")
+        usual.predict([("a", "b")])
+        save_model(usual, tmp_path / "before")
+        model = load_sentence_transformers(describe_model(folder), CrossEncoder, dtype="float32", device="cpu")
+        model.predict([("a", "b")])
+        save_model(model, tmp_path / "after")
+        files = {path.relative_to(tmp_path / "before") for path in (tmp_path / "before").rglob("*") if path.is_file()}
+        assert {
+            name
+            for name in files
+            if (tmp_path / "after" / name).read_bytes() != (tmp_path / "before" / name).read_bytes()
+        } == set()
+        assert ("Split" in repr(model.tokenizer.backend_tokenizer.pre_tokenizer)) == (family == "xlm-r")
+
+    @pytest.mark.parametrize("family", ["bert", "xlm-r"])
+    def test_a_static_embedder(self, family, tmp_path):
+        import numpy as np
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+        tokens = FAMILIES[family]()
+        module = StaticEmbedding(tokens.backend_tokenizer, embedding_weights=np.eye(len(tokens), dtype=np.float32))
+        SentenceTransformer(modules=[module], device="cpu").save(str(tmp_path / "a"), create_model_card=False)
+        described = describe_model(str(tmp_path / "a"))
+        model = load_sentence_transformers(described, SentenceTransformer, dtype="float32", device="cpu")
+        read = model.encode([f"river {' '.join(SPELLED[family])}"])[0].nonzero()[0]
+        assert not special_ids(tokens) & set(read.tolist())
+        save_model(model, tmp_path / "b")
+        assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (tmp_path / "a" / "tokenizer.json").read_bytes()
+
+    @pytest.mark.parametrize("family", ["bert", "xlm-r"])
+    def test_a_prompt_keeps_its_own_special_tokens(self, family, tmp_path):
+        from sentence_transformers import SentenceTransformer
+
+        mask = SPELLED[family][3]
+        folder = encoder(tmp_path / "model", family, prompts={"query": f"{mask} river: ", "document": ""})
+        model = load_sentence_transformers(
+            describe_model(str(folder)), SentenceTransformer, dtype="float32", device="cpu"
+        )
+        usual = SentenceTransformer(str(folder), device="cpu")
+        for text, same in (("a bank", True), (f"a {mask} bank {SPELLED[family][1]}", False)):
+            before, after = (
+                it.preprocess([text], prompt=model.prompts["query"])["input_ids"][0].tolist() for it in (usual, model)
+            )
+            assert (before == after) == same
+            own = [id for id in after if id in special_ids(model.tokenizer)]
+            assert model.tokenizer.convert_ids_to_tokens(own)[1:-1] == [mask]
+            (by_hand,) = model.preprocess([behind(model, model.prompts["query"], text)])["input_ids"].tolist()
+            assert by_hand == after
