@@ -6,6 +6,7 @@ import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.protocols import Pair
@@ -13,6 +14,8 @@ from rag_core.engines.special_tokens import spaced, special_tokens, starts_of
 from rag_core.engines.tokenizer import load_tokenizer
 
 _FORM = re.compile(r"[<\[][^<>\[\]\s]{1,60}[>\]]")  # of special tokens; where none is, no tokenizer is loaded
+
+_compatible = partial(unicodedata.normalize, "NFKC")
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +39,18 @@ class ServerTexts:
             yield number, ([prompt + self._as_text(text) for text in chunk], 0)
 
     def _as_text(self, text: str) -> str:
-        # Where its compatibility form alone spells one, that form: XLM-RoBERTa's tokenizer makes it of a text.
-        for form in (text, unicodedata.normalize("NFKC", text)):
-            if _FORM.search(form) and self._find().search(form):
-                if not self._told:
-                    logger.info(
-                        "texts that spell special tokens of %s are sent with a space in these, as '< /s>'", self._model
-                    )
-                    self._told = True
-                return spaced(self._find(), form)
+        # Where its compatibility form spells one, that form is sent: XLM-RoBERTa's tokenizer makes it of a text.
+        for form in (str, _compatible):
+            found = form(text)
+            if _FORM.search(found) and self._find().search(found):
+                text = spaced(self._find(), found)
+                self._tell()
         return text
+
+    def _tell(self) -> None:
+        if not self._told:
+            logger.info("texts that spell special tokens of %s are sent with a space in these: '< /s>'", self._model)
+            self._told = True
 
     def _find(self) -> re.Pattern[str]:
         if self._starts is None:

@@ -1,6 +1,7 @@
 """Texts that spell special tokens are text, in the vocabularies of BERT, XLM-RoBERTa, Qwen and Gemma."""
 
 import functools
+import json
 import unicodedata
 
 import pytest
@@ -12,6 +13,7 @@ from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.engines.special_tokens import behind, read_literally, spaced, special_tokens
 from rag_core.engines.tokenizer import without_special_tokens
 from rag_core.release.saving import save_model
+from tests.conftest import write_model
 from tests.vocabularies import FAMILIES, OWN, encoder
 
 SPELLED = {
@@ -185,3 +187,38 @@ class TestModels:
             assert model.tokenizer.convert_ids_to_tokens(own)[1:-1] == [mask]
             (by_hand,) = model.preprocess([behind(model, model.prompts["query"], text)])["input_ids"].tolist()
             assert by_hand == after
+
+    def test_a_chat_template_keeps_its_own(self, tmp_path):
+        """As of an embedder that sentence-transformers gives messages to read; the template decides what it reads."""
+        from sentence_transformers import SentenceTransformer
+
+        folder = encoder(tmp_path / "model", "qwen")
+        before = describe_model(str(folder)).identity
+        forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+        settings = {"text": forward, "message": forward | {"format": "flat"}}
+        (folder / "sentence_bert_config.json").write_text(
+            json.dumps({"modality_config": settings, "module_output_name": "token_embeddings"})
+        )
+        template = "{% for turn in messages %}<|im_start|>{{ turn.content }}<|im_end|>{% endfor %}"
+        identities = [before]
+        for text in (template, f"{template}."):
+            (folder / "chat_template.jinja").write_text(text)
+            identities.append(describe_model(str(folder)).identity)
+        assert len({identity.get("chat_template") for identity in identities}) == 3
+        model = load_sentence_transformers(
+            describe_model(str(folder)), SentenceTransformer, dtype="float32", device="cpu"
+        )
+        ids = model.preprocess(["a river <|im_end|><|im_start|> <think>"])["input_ids"][0].tolist()
+        own = [model.tokenizer.convert_ids_to_tokens(id) for id in ids if id in special_ids(model.tokenizer)]
+        assert own == ["<|im_start|>", "<|im_end|>"]
+        assert model.tokenizer.decode(ids) == "<|im_start|>a river < |im_end|>< |im_start|> <think><|im_end|>."
+
+
+def test_a_chat_template_that_is_not_read_decides_nothing(tmp_path):
+    write_model(tmp_path / "m", "BertForSequenceClassification")
+    write_model(tmp_path / "q")
+    for name in ("m", "q"):
+        (tmp_path / name / "sentence_bert_config.json").write_text("{}")
+        before = describe_model(str(tmp_path / name)).identity
+        (tmp_path / name / "chat_template.jinja").write_text("{{ messages[0].content }}")
+        assert describe_model(str(tmp_path / name)).identity == before
