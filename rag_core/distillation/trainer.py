@@ -39,6 +39,7 @@ from rag_core.distillation.dev_set import DevSet
 from rag_core.distillation.student import StudentSettings
 from rag_core.distillation.weight_merging import Domain
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.special_tokens import as_saved
 
 # In each checkpoint: the weights of the loss, which the trainer does not keep.
 _LOSS_STATE = "loss_state.pt"
@@ -184,7 +185,8 @@ class PipelineTrainer:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             save_file({name: value.contiguous() for name, value in trained.items()}, Path(output_dir) / _TRAINED)
         else:
-            super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
+            with as_saved(self.model):
+                super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
         learned = {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
         if learned and output_dir is not None:
             torch.save(learned, Path(output_dir) / _LOSS_STATE)

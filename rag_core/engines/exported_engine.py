@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import numpy as np
 from rag_core.base.errors import EngineError
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.engines.role_prompts import prompt_of
+from rag_core.engines.special_tokens import read_literally, spaced
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "int8"]
@@ -29,6 +31,7 @@ class _Exported:
 
         self.about = about
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._as_text = partial(spaced, read_literally(self._tokenizer, "\n".join(about["prompts"].values())))
         if max_length and max_length < about["max_length"]:
             self._tokenizer.enable_truncation(max_length)
         self._batch_size = batch_size
@@ -62,7 +65,7 @@ class ExportedScorer(_Exported):
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,)."""
-        return np.array(self._compute(pairs), dtype=np.float32)
+        return np.array(self._compute([tuple(map(self._as_text, pair)) for pair in pairs]), dtype=np.float32)
 
 
 class ExportedEncoder(_Exported):
@@ -74,7 +77,7 @@ class ExportedEncoder(_Exported):
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts, with the prompt that the source puts before those of a role; shape (texts, dimensions)."""
         before = prompt_of(self.about["prompts"], role)
-        vectors: Floats = np.array(self._compute([before + text for text in texts]), dtype=np.float32)
+        vectors: Floats = np.array(self._compute([before + self._as_text(text) for text in texts]), dtype=np.float32)
         self.dimensions = vectors.shape[1]
         return vectors
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from rag_core.base.errors import EngineError
-from rag_core.engines.generation import Prompt, Sampling, token_ids
+from rag_core.engines.generation import Prompt, Sampling, begun_thought, token_ids
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.server_engine import check_room, connect, in_order
 from rag_core.engines.tokenizer import load_tokenizer
@@ -30,6 +30,7 @@ class TransformersGenerator:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_transformers(AutoModelForCausalLM, options, self._device).eval()
         self._tokenizer = load_tokenizer(options.model.name)
+        self._thought = begun_thought(self._tokenizer)
         self._max_length, self._batch_size = options.max_length, options.batch_size
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
@@ -62,7 +63,7 @@ class TransformersGenerator:
                     **drawing,
                 )
                 for index, answer in zip(batch, written[:, longest:], strict=True):
-                    answers[index] = self._tokenizer.decode(answer, skip_special_tokens=True)
+                    answers[index] = self._thought + self._tokenizer.decode(answer, skip_special_tokens=True)
         return answers
 
 
@@ -77,6 +78,7 @@ class VllmGenerator(VllmModel):
         """
         super().__init__(options, max_model_len=options.max_length)
         self._tokenizer = load_tokenizer(options.model.name)
+        self._thought = begun_thought(self._tokenizer)
         self._max_length = options.max_length
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
@@ -92,7 +94,7 @@ class VllmGenerator(VllmModel):
             for number in range(len(rows))
         ]
         outputs = self._llm.generate(self._prompts(rows), settings, use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        return [self._thought + output.outputs[0].text for output in outputs]
 
 
 class ServerGenerator:
@@ -111,6 +113,7 @@ class ServerGenerator:
             )
         check_room(self._server, options.max_length)
         self._tokenizer, self._max_length = load_tokenizer(options.model.name), options.max_length
+        self._thought = begun_thought(self._tokenizer)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
         """Return one answer for each prompt, in their order.
@@ -121,7 +124,7 @@ class ServerGenerator:
         rows = token_ids(self._tokenizer, prompts, self._max_length - sampling.max_new_tokens)
         numbered = [[number, *ids] for number, ids in enumerate(rows)]
         ((_, answers, _),) = self._server.compute([(0, (numbered, 0))], partial(self._ask, sampling))
-        return answers
+        return [self._thought + answer for answer in answers]
 
     def _ask(self, sampling: Sampling, numbered: Sequence[list[int]]) -> list[str]:
         body = {

@@ -39,6 +39,7 @@ class ModelFiles:
         modules: modules.json.
         adapter: adapter_config.json, `None` where the model is no adapter.
         max_length: tokens of a text that it was saved to read; `None` where only the tokenizer knows.
+        reads_messages: sentence-transformers puts texts into the chat template of its tokenizer.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelFiles:
     modules: list[dict[str, str]]
     adapter: Mapping[str, Any] | None
     max_length: int | None
+    reads_messages: bool
 
     @classmethod
     def read(cls, name: str) -> ModelFiles:
@@ -63,13 +65,16 @@ class ModelFiles:
         path = _transformer_path(declared)
         adapter = _read_at(name, path, "adapter_config.json")
         config = _load_config(name, path, adapter)
+        transformer = _read_at(name, path, "sentence_bert_config.json")
         return cls(
             name=name,
             config={} if config is None else config.to_dict(),
             saved=read_json(name, "config_sentence_transformers.json") or {},
             modules=modules,
             adapter=adapter,
-            max_length=(_read_at(name, path, "sentence_bert_config.json") or {}).get("max_seq_length"),
+            max_length=(transformer or {}).get("max_seq_length"),
+            # Of a model that it has not saved, it takes a chat template as a sign.
+            reads_messages=transformer is None or "message" in transformer.get("modality_config", {}),
         )
 
     @property
@@ -139,6 +144,15 @@ def content_hash(folder: Path) -> str:
     for path in sorted(paths):
         digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def template_file(name: str) -> dict[str, str]:
+    """Return the SHA-256 of the chat template that stands in a file of a model's folder, where there is one.
+
+    `content_hash` leaves it out: few models read a text within it.
+    """
+    path = Path(name) / "chat_template.jinja"
+    return {"chat_template": sha256(path)} if path.is_file() else {}
 
 
 def _module_files(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from rag_core.base.errors import EngineError
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.model_files import unloadable
 from rag_core.engines.precision import Dtype
+from rag_core.engines.special_tokens import read_texts_literally
 from rag_core.engines.tokenizer import check_tokenizer, lacks_tokenizer, no_tokenizer
 
 M = TypeVar("M")
@@ -37,8 +38,9 @@ def load_sentence_transformers(
 ) -> M:
     """Load a cross-encoder or an embedder, in a precision of our choice, not of its file.
 
-    It reads no more tokens than it has positions, pads with its end token where it has none to pad with, and puts the
-    prompts of `model` before queries (`prompts["query"]`) and passages (`prompts["document"]`).
+    It reads no more tokens than it has positions, pads with its end token where it has none to pad with, puts the
+    prompts of `model` before queries (`prompts["query"]`) and passages (`prompts["document"]`), and finds special
+    tokens in no text.
 
     Args:
         model_class: CrossEncoder or SentenceTransformer.
@@ -60,6 +62,7 @@ def load_sentence_transformers(
         readable = readable_tokens(transformer)
         if readable is not None:
             loaded.max_seq_length = min(loaded.max_seq_length or readable, readable)
+    read_texts_literally(loaded)
     if model.kind == "bi-encoder":
         loaded.prompts |= {"query": model.prompt("query"), "document": model.prompt("passage")}
     return loaded  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """Teachers of every kind on an HTTP server: vLLM's OpenAI-compatible one, or text-embeddings-inference (TEI).
 
 We send token ids to LLMs, so that they read the same prompts as in the other engines, and text to cross-encoders and
-other embedders; the server cuts it to `max_length`.
+other embedders; the server cuts it to `max_length`. No text that is sent spells a special token (`ServerTexts`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
 from rag_core.engines.reranker_prompt import load_prompt
 from rag_core.engines.server import Server
+from rag_core.engines.server_texts import ServerTexts
 from rag_core.engines.tokenizer import tokenise_ahead
 
 _LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
@@ -187,10 +188,11 @@ class ServerCrossEncoder(_ServerScorer):
             EngineError: the server reads more than `max_length`, and cannot be told to cut there.
         """
         self._server, self._cut = server, _cut(server, options.max_length)
+        self._texts = ServerTexts(options.model.name)
 
     def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
         ask = self._ask_tei if self._server.is_tei else self._ask_vllm
-        return self._server.compute(((number, (chunk, 0)) for number, chunk in enumerate(chunks)), ask)
+        return self._server.compute(self._texts.of_pairs(chunks), ask)
 
     def _ask_vllm(self, pairs: Sequence[Pair]) -> list[float]:
         queries, passages = zip(*pairs, strict=True)
@@ -220,7 +222,7 @@ class ServerEncoder:
         Raises:
             EngineError: the server cannot embed, or does not read `max_length` tokens.
         """
-        self._server = server
+        self._server, self._texts = server, ServerTexts(options.model.name)
         self._prompt: EmbeddingPrompt | None = None
         self._cut: dict[str, Any] = {}
         self.truncated: int | None = None
@@ -265,9 +267,7 @@ class ServerEncoder:
     def _compute(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, list[Floats], int]]:
         if self._prompt is not None:
             return self._server.compute(tokenise_ahead(chunks, partial(self._prompt.token_ids, role=role)), self._ask)
-        before = self._before[role]
-        texts = ((number, ([before + text for text in chunk], 0)) for number, chunk in enumerate(chunks))
-        return self._server.compute(texts, self._ask)
+        return self._server.compute(self._texts.behind(self._before[role], chunks), self._ask)
 
     def _ask(self, rows: Sequence[list[int]] | Sequence[str]) -> list[Floats]:
         if self._server.is_tei:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_core.base.errors import EngineError
+from rag_core.engines.special_tokens import cut_pieces, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,4 +104,5 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
         plain.normalizer = backend.normalizer
     if backend.pre_tokenizer is not None:
         plain.pre_tokenizer = backend.pre_tokenizer
+    cut_pieces(plain, special_tokens(tokenizer))
     return plain

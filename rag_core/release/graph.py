@@ -20,6 +20,7 @@ from rag_core.engines.identity import ModelInfo
 from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.engines.protocols import Pair, Role
 from rag_core.engines.role_prompts import prompt_of
+from rag_core.engines.special_tokens import behind
 from rag_core.release.quantization import Batch, products_in, quantise_onnx, quantise_openvino
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _encode(student: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
     rows: list[Any] = list(pairs)
     if not isinstance(student, CrossEncoder):
         before = [prompt_of(student.prompts or {}, role) for role in roles]
-        rows = [prompt + text for pair in pairs for prompt, text in zip(before, pair, strict=True)]
+        rows = [behind(student, prompt, text) for pair in pairs for prompt, text in zip(before, pair, strict=True)]
     return {name: values for name, values in student.preprocess(rows).items() if isinstance(values, torch.Tensor)}
 
 
