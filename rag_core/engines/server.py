@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -78,6 +78,8 @@ class Server:
             before_sleep=self._tell,
             reraise=True,
         )
+        self.model: str
+        self.reads: int | None
         info = self.ask(INFO)
         self.is_tei = info is not None
         if info:
@@ -130,6 +132,8 @@ class Server:
 
         def finish() -> tuple[int, list[Value], int]:
             number, parts, count = waiting.popleft()
+            for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+                part.result()  # a failure is not waited for behind others
             return number, [value for part in parts for value in part.result()], count
 
         threads = ThreadPoolExecutor(self._concurrency)
@@ -221,12 +225,14 @@ def _reason(error: BaseException) -> str:
 
 def _system_error(error: BaseException | None) -> str | None:
     """Return what the system said of a connection, of the first where several addresses were tried."""
-    while error is not None and not (isinstance(error, OSError) and error.errno):
+    while error is not None:
+        if isinstance(error, socket.gaierror | ssl.SSLError):
+            return error.strerror
+        if isinstance(error, OSError) and error.errno:
+            return os.strerror(error.errno)
         inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else None
         error = inner or error.__cause__ or error.__context__
-    if error is None or isinstance(error, socket.gaierror | ssl.SSLError):
-        return error and error.strerror
-    return os.strerror(error.errno)
+    return None
 
 
 def _failure(state: tenacity.RetryCallState) -> BaseException:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, FailFast, Field, TypeAdapter, ValidationError
 
 from rag_core.base.outside_text import quoted
 from rag_core.engines.protocols import Floats
@@ -20,14 +20,23 @@ _CHOICE_BYTES = 2**14  # of a row with one token and its log-probabilities, whic
 _TOKEN_BYTES = 2**10  # of a token that is written; the longest of a vocabulary have a few hundred
 _NUMBER_BYTES = 32  # of a dimension, which takes up to 24 with its comma
 _MOST_DIMENSIONS = 2**14  # where they are not known yet
-_LIST_BYTES = 2**22  # of what a server says about itself
+_LIST_BYTES = 2**21  # of what a server says about itself; a list of 300 models with descriptions takes a quarter
 
 Found = TypeVar("Found")
+Found_co = TypeVar("Found_co", covariant=True)
 Count = Annotated[int, Field(gt=0, le=10**9)]
 
 
+def _writable(text: str) -> str:
+    text.encode()  # JSON can spell half a character
+    return text
+
+
+Text = Annotated[str, AfterValidator(_writable)]
+
+
 @dataclass(frozen=True)
-class Endpoint(Generic[Found]):
+class Endpoint(Generic[Found_co]):
     """A path of a server, and how its answer is read.
 
     Attributes:
@@ -36,7 +45,7 @@ class Endpoint(Generic[Found]):
     """
 
     path: str
-    read: Callable[[bytes, int], Found]
+    read: Callable[[bytes, int], Found_co]
     row_bytes: int
 
     def most_bytes(self, rows: int) -> int:
@@ -65,7 +74,7 @@ class _Judged(_Row):
 
 
 class _Written(_Row):
-    text: str
+    text: Text
 
 
 class _Embedded(_Row):
@@ -73,18 +82,14 @@ class _Embedded(_Row):
 
 
 class _Model(BaseModel):
-    id: str
+    id: Text
     max_model_len: Count | None = None
-
-
-class _Models(BaseModel):
-    data: Annotated[list[_Model], FailFast()]
 
 
 class TeiInfo(BaseModel):
     """What TEI says about itself."""
 
-    model_id: str
+    model_id: Text
     max_input_length: Count
     max_client_batch_size: Count
 
@@ -108,6 +113,13 @@ def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _below(key: str, body: bytes) -> Any:
+    answer = _parse(body)
+    if not isinstance(answer, Mapping) or key not in answer:
+        raise ValueError(quoted(body.decode()))
+    return answer[key]
+
+
 def _checked(form: TypeAdapter[Found], answer: Any) -> Found:
     try:
         return form.validate_python(answer, strict=True)
@@ -118,15 +130,10 @@ def _checked(form: TypeAdapter[Found], answer: Any) -> Found:
 
 def _rows(key: str | None, form: type[Row], value: Callable[[Row], Value]) -> Callable[[bytes, int], list[Value]]:
     """Return what reads the rows below a key, or an answer that is the rows, and gives their values in order."""
-    adapter: TypeAdapter[list[Row]] = TypeAdapter(Annotated[list[form], FailFast()])  # type: ignore[valid-type]
+    adapter: TypeAdapter[list[Row]] = TypeAdapter(Annotated[list[form], FailFast()])  # type: ignore[valid-type, arg-type]
 
     def read(body: bytes, count: int) -> list[Value]:
-        answer = _parse(body)
-        if key is not None:
-            if not isinstance(answer, Mapping) or key not in answer:
-                raise ValueError(quoted(body.decode()))
-            answer = answer[key]
-        rows = _checked(adapter, answer)
+        rows = _checked(adapter, _parse(body) if key is None else _below(key, body))
         by_index = {row.index: row for row in rows}
         if len(rows) != count or by_index.keys() != set(range(count)):
             raise ValueError(f"{len(rows)} rows with {len(by_index)} indices, where 0 to {count - 1} were asked for")
@@ -155,7 +162,7 @@ def embeddings(*, of_tei: bool, dimensions: int | None) -> Endpoint[list[Floats]
 
     def read(body: bytes, count: int) -> list[Floats]:
         rows = _checked(_LISTS, _parse(body)) if of_tei else embedded(body, count)
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which `check_vectors` finds
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which the engine looks for
             vectors = [_vector(row) for row in rows]
         lengths = sorted({dimensions or len(vectors[0]), *map(len, vectors)} if vectors else {})
         if len(vectors) != count or len(lengths) > 1 or 0 in lengths:
@@ -167,7 +174,7 @@ def embeddings(*, of_tei: bool, dimensions: int | None) -> Endpoint[list[Floats]
 
 
 _LISTS, _NUMBERS = TypeAdapter(list[list[Any]]), TypeAdapter(Annotated[list[float], FailFast()])
-_INFO, _MODELS = TypeAdapter(TeiInfo), TypeAdapter(_Models)
+_INFO, _MODELS = TypeAdapter(TeiInfo), TypeAdapter(Annotated[list[_Model], FailFast()])
 
 
 def _vector(row: str | list[Any]) -> Floats:
@@ -187,7 +194,7 @@ def _tei_info(body: bytes, _: int) -> TeiInfo | None:
 
 def _models(body: bytes, _: int) -> dict[str, int | None]:
     """Read the models of a server, and how many tokens each reads, where it says so."""
-    return {model.id: model.max_model_len for model in _checked(_MODELS, _parse(body)).data}
+    return {model.id: model.max_model_len for model in _checked(_MODELS, _below("data", body))}
 
 
 INFO = Endpoint("/info", _tei_info, _LIST_BYTES)

@@ -262,7 +262,7 @@ class ServerEncoder:
         return self._server.compute(texts, self._ask)
 
     def _ask(self, rows: Sequence[list[int]] | Sequence[str]) -> list[Floats]:
-        body = {"model": self._server.model, "input": rows, "encoding_format": "base64"}
+        body: dict[str, Any] = {"model": self._server.model, "input": rows, "encoding_format": "base64"}
         if self._server.is_tei:
             body = {"inputs": rows, "normalize": False}
         return self._server.ask(self._endpoint, body | self._cut, len(rows))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tenacity
 
-from rag_core.engines import server
+from rag_core.engines import server, server_answers
 from reranker_distillation import generate_logits
 from tests.conftest import TINY, write_model
 
@@ -332,7 +332,7 @@ SCORE = {
     "more keys": Fault(row_with("object", {"deep": [[[1]]]})),
     "scores that are whole": Fault(changed(lambda rows: [row | {"score": int(8 * row["score"])} for row in rows])),
     "rows in disorder": Fault(changed(lambda rows: rows[::-1])),
-    "9,000 cookies": Fault(as_it_is(lambda body: body, *(f"Set-Cookie: c{i}={i}" for i in range(3_000)))),
+    "3,000 cookies": Fault(as_it_is(lambda body: body, *(f"Set-Cookie: c{i}={i}" for i in range(3_000)))),
 }
 
 
@@ -343,19 +343,21 @@ def model_of(**changes):
 MODELS = {
     "a list of models that drips": waiting(dripping(UNSIZED)),
     "an endless list of models": strange(endless(UNSIZED, b" "), "more than "),
+    "a list of 300,000 lists": strange(ok(b"[" + b"[]," * 300_000 + b"[]]"), "[[],[],"),
     "no models": Fault(ok({"data": []}), "has no model, and not "),
-    "models of another form": strange(ok({"data": {}}), "data: Input should be a valid list)"),
-    "a name that is a number": strange(model_of(id=5), "data: 0: id: "),
-    "a name that is null": strange(model_of(id=None), "data: 0: id: "),
-    "a length that is a text": strange(model_of(max_model_len="4096"), "data: 0: max_model_len: "),
-    "a length that is negative": strange(model_of(max_model_len=-1), "data: 0: max_model_len: "),
-    "a length that is 0": strange(model_of(max_model_len=0), "data: 0: max_model_len: "),
-    "a length that is true": strange(model_of(max_model_len=True), "data: 0: max_model_len: "),
-    "a length that is huge": strange(model_of(max_model_len=10**400), "data: 0: max_model_len: "),
-    "a length that is a float": strange(model_of(max_model_len=4096.5), "data: 0: max_model_len: "),
+    "models of another form": strange(ok({"data": {}}), "Input should be a valid list)"),
+    "a name that is a number": strange(model_of(id=5), "0: id: "),
+    "a name that is null": strange(model_of(id=None), "0: id: "),
+    "a length that is a text": strange(model_of(max_model_len="4096"), "0: max_model_len: "),
+    "a length that is negative": strange(model_of(max_model_len=-1), "0: max_model_len: "),
+    "a length that is 0": strange(model_of(max_model_len=0), "0: max_model_len: "),
+    "a length that is true": strange(model_of(max_model_len=True), "0: max_model_len: "),
+    "a length that is huge": strange(model_of(max_model_len=10**400), "0: max_model_len: "),
+    "a length that is a float": strange(model_of(max_model_len=4096.5), "0: max_model_len: "),
     "a length that is null": Fault(model_of(max_model_len=None)),
     "a name with escapes": Fault(model_of(id=f"{ESCAPES}\nError: name")),
     "a name of a megabyte": Fault(model_of(id="n" * 2**20)),
+    "a name with half a character": strange(model_of(id="\ud800"), "0: id: "),
     "two names of a megabyte": Fault(ok({"data": [{"id": "n" * 2**20}, {"id": f"{ESCAPES}\n"}]}), "has nnnnnnnn"),
     "an unauthorised request": Fault(
         answer(401, KEY.encode()), "refuses /v1/models (HTTP 401: ***). Put the server's "
@@ -430,6 +432,9 @@ CASES = [
 ]
 
 
+pytestmark = pytest.mark.slow  # together; each is short
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Names of a cross-encoder and an embedder, of which nothing is read but what they are."""
@@ -500,3 +505,103 @@ def test_a_fault_ends_in_a_sentence_or_is_got_over(
     assert (code, last.startswith("Error: ")) == ((1, True) if fault.said else (0, False))
     assert (fault.said or "") in last
     assert (tmp_path / "test_logits.jsonl").exists() == (fault.said is None)
+
+
+def reads(rows, key=None):
+    return json.dumps(rows if key is None else {key: rows}).encode()
+
+
+LOGPROBS = {"token_id:1": -0.5}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (server_answers.POOLING, reads([{"index": 0, "data": [1.0, 2.0]}], "data")),
+        (server_answers.POOLING, reads([{"index": 0, "data": [True]}], "data")),
+        (server_answers.POOLING, reads([{"index": 0, "data": [[1.0]]}], "data")),
+        (server_answers.POOLING, reads([{"index": 0, "data": "1"}], "data")),
+        (server_answers.POOLING, reads([{"index": 0, "data": []}], "data")),
+        (server_answers.RERANK, reads([{"index": 0, "score": "1"}])),
+        (server_answers.RERANK, reads([{"index": 0, "score": 1.0}, {"index": 1, "score": 1.0}])),
+        (server_answers.RERANK, reads([{"index": 0, "score": 1.0}], "data")),
+        (server_answers.LOGPROBS, reads([{"index": 0, "logprobs": None}], "choices")),
+        (server_answers.LOGPROBS, reads([{"index": 0, "logprobs": {"top_logprobs": []}}], "choices")),
+        (server_answers.LOGPROBS, reads([{"index": 0, "logprobs": {"top_logprobs": [None]}}], "choices")),
+        (server_answers.LOGPROBS, reads([{"index": 0, "logprobs": {"top_logprobs": [{"1": "-1"}]}}], "choices")),
+        (server_answers.LOGPROBS, reads([{"index": 0, "logprobs": {"top_logprobs": [{"1": False}]}}], "choices")),
+        (server_answers.LOGPROBS, reads([{"index": "0", "logprobs": {"top_logprobs": [LOGPROBS]}}], "choices")),
+        (server_answers.completions(8), reads([{"index": 0, "text": 5}], "choices")),
+        (server_answers.completions(8), reads([{"index": 0, "text": None}], "choices")),
+        (server_answers.completions(8), reads([{"index": 0, "text": "half \ud800"}], "choices")),
+        (server_answers.completions(8), reads([{"index": 0, "text": "a"}, {"index": 0, "text": "b"}], "choices")),
+        (server_answers.embeddings(of_tei=True, dimensions=None), reads([["1"]])),
+        (server_answers.embeddings(of_tei=True, dimensions=None), reads([[[1]]])),
+        (server_answers.embeddings(of_tei=True, dimensions=None), reads([vector(1)])),
+        (server_answers.embeddings(of_tei=True, dimensions=None), reads([[1], [1]])),
+        (server_answers.embeddings(of_tei=True, dimensions=3), reads([[1, 2]])),
+        (server_answers.embeddings(of_tei=True, dimensions=None), reads([[True]])),
+    ],
+)
+def test_further_answers_of_another_form(endpoint, body):
+    with pytest.raises(ValueError, match=r"\S"):
+        endpoint.read(body, 1)
+
+
+@pytest.mark.parametrize("path", ["/info", "/v1/models", "/score"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_goes_to_no_other_server(hostile, models, tmp_path, monkeypatch, capsys, path, status):
+    monkeypatch.setenv("RAG_SERVER_API_KEY", KEY)
+    elsewhere = Hostile()
+    hostile.faults = {path: [answer(status, b"", f"Location: {elsewhere.url}{path}")]}
+    assert generate_logits.main(command(hostile, models["/score"], tmp_path, LONG)) == 1
+    assert f"refuses {path} (HTTP {status})" in capsys.readouterr().err
+    assert elsewhere.seen == []
+    elsewhere.listener.close()
+
+
+@pytest.mark.parametrize("key", ["sk-schl\u00fcssel", "sk-\nX: y", "sk-two lines\n", " sk-one", "sk-two\r", "\x7fsk"])
+def test_a_key_that_no_header_can_hold(hostile, models, tmp_path, monkeypatch, capsys, key):
+    monkeypatch.setenv("RAG_SERVER_API_KEY", key)
+    hostile.faults = {}
+    hostile.seen.clear()
+    assert generate_logits.main(command(hostile, models["/score"], tmp_path, LONG)) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("Error: RAG_SERVER_API_KEY has characters that no key has ")
+    assert key.strip() not in error
+    assert hostile.seen == []
+
+
+ECHOES = {
+    "error": ok({"error": f"wrong key Bearer {KEY}"}),
+    "score": ok({"data": [{"index": 0, "score": KEY}]}),
+    "cut at its beginning": ok(f"{'x' * 45}{KEY}{'y' * 50_000}".encode()),
+    "cut at its end": ok(f"{'y' * 50_000}{KEY}{'x' * 45}".encode()),
+    "split by an escape": ok(f"{KEY[:5]}\x1b{KEY[5:]}".encode()),
+    "refusal": answer(400, KEY.encode()),
+    "long refusal": answer(400, b"x" * 95 + KEY.encode() + b"y" * 50_000),
+    "headers": answer(500, KEY.encode(), f"X-Echo: Bearer {KEY}", f"Retry-After: {KEY}", f"Set-Cookie: key={KEY}"),
+    "header line": HEAD + KEY.encode() + b"\r\n\r\n",
+    "status line": f"HTTP/1.1 {KEY}\r\n\r\n".encode(),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+def test_an_echo_of_the_key_is_not_shown(hostile, models, tmp_path, monkeypatch, capsys, echo):
+    monkeypatch.setenv("RAG_SERVER_API_KEY", KEY)
+    hostile.faults = {"/score": [echo]}
+    flags = command(hostile, models["/score"], tmp_path, SHORT)
+    assert generate_logits.main([*flags, "--log_level", "debug"]) == 1
+    captured = capsys.readouterr()
+    assert "sk-" not in captured.err + captured.out
+    assert "secret" not in captured.err + captured.out
+
+
+def test_requests_under_way_end_with_the_run(hostile, models, tmp_path, capsys):
+    """One request is refused while others hang: nobody waits for those."""
+    hostile.faults = {"/score": [silent, silent, answer(400, b"no")]}
+    start = time.monotonic()
+    flags = command(hostile, models["/score"], tmp_path, LONG)
+    assert generate_logits.main([*flags, "--batch_size", "4", "--concurrency", "3"]) == 1
+    assert "refuses /score (HTTP 400: no)" in capsys.readouterr().err
+    assert time.monotonic() - start < MOST_SECONDS
