@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rag_core.base.errors import EngineError
+from rag_core.engines.model_files import read_json
+from rag_core.engines.model_folder import loading
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.engines.role_prompts import prompt_of
 
@@ -28,12 +29,14 @@ class _Exported:
         from tokenizers import Tokenizer
 
         self.about = about
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        graph = folder / GRAPHS[self.about["format"]]
+        load = _onnx if self.about["format"] == "onnx" else _openvino
+        with loading(str(folder)):
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._run = load(graph)
         if max_length and max_length < about["max_length"]:
             self._tokenizer.enable_truncation(max_length)
         self._batch_size = batch_size
-        graph = folder / GRAPHS[self.about["format"]]
-        self._run = _onnx(graph) if self.about["format"] == "onnx" else _openvino(graph)
 
     def _compute(self, rows: Sequence[Any]) -> list[Any]:
         """Return the outputs of rows, in their order; like lengths together."""
@@ -90,10 +93,9 @@ def load_exported(
     Raises:
         EngineError: the folder is no export.
     """
-    try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export") from error
+    about: dict[str, Any] | None = read_json(str(folder), ABOUT)
+    if about is None:
+        raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export")
     return (ExportedScorer if about["kind"] == "cross-encoder" else ExportedEncoder)(
         folder, about, max_length, batch_size
     )
