@@ -28,10 +28,10 @@ class _Exported:
     def __init__(self, folder: Path, about: dict[str, Any], max_length: int | None, batch_size: int) -> None:
         from tokenizers import Tokenizer
 
-        self.about = about
+        self._folder, self.about = str(folder), about
         graph = folder / GRAPHS[self.about["format"]]
         load = _onnx if self.about["format"] == "onnx" else _openvino
-        with loading(str(folder)):
+        with loading(self._folder):
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._run = load(graph)
         if max_length and max_length < about["max_length"]:
@@ -52,7 +52,9 @@ class _Exported:
                 "attention_mask": [encodings[i].attention_mask[:width] for i in batch],
                 "token_type_ids": [encodings[i].type_ids[:width] for i in batch],
             }
-            found = self._run({name: np.array(values[name], dtype=np.int64) for name in self.about["inputs"]})
+            inputs = {name: np.array(values[name], dtype=np.int64) for name in self.about["inputs"]}
+            with loading(self._folder):
+                found = self._run(inputs)
             for i, row in zip(batch, found, strict=True):
                 outputs[i] = row
         return outputs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rag_core.base.errors import EngineError
+from rag_core.engines.tokenizer import rendering
 
 _LEAST_TEXT = 16  # tokens; a text that is cut below says too little to answer
 
@@ -75,7 +76,8 @@ def token_ids(tokenizer: Any, prompts: Sequence[Prompt], room: int) -> list[list
 
 
 def _chat(tokenizer: Any, turn: str) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(
-        [{"role": "user", "content": turn}], add_generation_prompt=True, enable_thinking=False, return_dict=False
-    )
+    with rendering("Choose a model that follows instructions"):
+        ids: list[int] = tokenizer.apply_chat_template(
+            [{"role": "user", "content": turn}], add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
     return ids

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.model_files import ModelFiles, exact_version, read_json
+from rag_core.engines.model_folder import check_entries
 from rag_core.engines.protocols import Role
 from rag_core.engines.rerankers import JUDGE, Question, find_question, why_no_question
 from rag_core.engines.role_prompts import AS_DECLARED, USUAL, PromptNames
@@ -141,7 +142,9 @@ def describe_model(name: str, prompts: PromptNames = AS_DECLARED) -> ModelInfo:
 
 
 def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
-    if (Path(name) / "export.json").is_file():  # exports are run from folders alone
+    if Path(name).is_dir():
+        check_entries(Path(name))
+    if (Path(name) / "export.json").exists():  # exports are run from folders alone
         export = read_json(name, "export.json")
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
     files = ModelFiles.read(name)

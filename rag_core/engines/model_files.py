@@ -53,10 +53,11 @@ class ModelFiles:
         """Read them.
 
         Raises:
-            EngineError: there is no such model, a file is damaged or leads out of its folder, or it needs code.
+            EngineError: there is no such model, a file is damaged or names one out of its folder, or it needs code.
         """
         if Path(name).is_dir():
-            check_entries(Path(name))
+            for index in Path(name).rglob("*.index.json"):  # which may name shards anywhere
+                read_json(name, str(index.relative_to(name)))
         declared: list[dict[str, str]] | None = read_json(name, "modules.json")
         modules = declared or []
         check_no_code(name, [("modules.json", modules)])
@@ -204,10 +205,12 @@ def find_file(name: str, file_name: str) -> Path | None:
     """Return where a model's file stands, fetched where the model is on a hub; `None` where it has no such file.
 
     Raises:
-        EngineError: there is no such model.
+        EngineError: there is no such model, or a folder stands in the place of the file.
     """
     if Path(name).is_dir():
         path = Path(name, file_name)
+        if path.is_dir():
+            raise damaged(name, file_name, "is a folder")
         return path if path.is_file() else None
     from transformers.utils import cached_file
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +93,9 @@ def loading(name: str, what: str = "model") -> Iterator[None]:
 
 def unloadable(name: str, error: Exception, what: str = "model") -> EngineError:
     """Return the error for a model that is not there, or cannot be read: the file that is damaged, where one is."""
-    damage = _damaged_file(name)
+    damage = damaged_file(name)
+    if "ignore_mismatched_sizes" in str(error):  # what the report that transformers names is not shown for
+        damage = "its weights have other shapes than config.json says"
     if damage is None and _lacks_tokenizer(name):
         return no_tokenizer(name)
     reason = damage or " ".join(str(error).split())[:200] or type(error).__name__
@@ -115,7 +119,7 @@ def no_tokenizer(name: str) -> EngineError:
     )
 
 
-def _damaged_file(name: str) -> str | None:
+def damaged_file(name: str) -> str | None:
     """Return which file of a folder does not read, and why: libraries seldom say it. `None` where each does."""
     if not Path(name).is_dir():
         return None
@@ -133,13 +137,20 @@ def _read(path: Path) -> None:
     if not path.is_file():
         return
     if path.suffix == ".json":
-        json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.name.endswith(("config.json", "tokenizer.json")) and not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
     elif path.suffix == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, framework="numpy") as file:
             file.keys()
-    elif path.suffix == ".bin" and path.name != "training_args.bin":
+    elif path.suffix == ".bin" and path.name.startswith(("pytorch_model", "adapter_model")):
         import torch
 
-        torch.load(path, map_location="meta", weights_only=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.load(path, map_location="meta", weights_only=True)
+        except pickle.UnpicklingError as error:  # whose text tells how to run whatever stands there
+            raise ValueError("it is damaged, or holds more than tensors") from error

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from rag_core.base.errors import EngineError
@@ -38,6 +38,7 @@ class _Config(TypedDict):
 
     architectures: NotRequired[list[str] | None]
     model_type: NotRequired[str]
+    num_hidden_layers: NotRequired[Annotated[int, Field(le=1000)] | None]  # more would be built for minutes
     id2label: NotRequired[dict[Any, Any] | None]
     quantization_config: NotRequired[dict[str, Any] | None]
     sentence_transformers: NotRequired[dict[str, Any] | None]
@@ -77,6 +78,10 @@ class _Router(TypedDict):
     types: dict[_Inner, str]
 
 
+class _Shards(TypedDict):
+    weight_map: dict[str, _Inner]
+
+
 class _Export(TypedDict):
     kind: Literal["cross-encoder", "bi-encoder"]
     format: Literal["onnx", "openvino"]
@@ -95,6 +100,8 @@ _SHAPES: Mapping[str, Any] = {
     "tokenizer_config.json": _Tokenizer,
     "router_config.json": _Router,
     "export.json": _Export,
+    "model.safetensors.index.json": _Shards,
+    "pytorch_model.bin.index.json": _Shards,
 }
 
 

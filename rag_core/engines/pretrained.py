@@ -61,8 +61,8 @@ def load_sentence_transformers(
         readable = readable_tokens(transformer)
         if readable is not None:
             loaded.max_seq_length = min(loaded.max_seq_length or readable, readable)
-    elif hasattr(loaded.tokenizer, "get_vocab"):  # a static embedder
-        check_rows(getattr(loaded[0], "embedding", None), loaded.tokenizer, model.name)
+    elif hasattr(loaded[0], "embedding"):  # a static embedder
+        check_rows(loaded[0].embedding, loaded.tokenizer, model.name)
     if model.kind == "bi-encoder":
         loaded.prompts |= {"query": model.prompt("query"), "document": model.prompt("passage")}
     _rehearse(model, loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_core.base.errors import EngineError
@@ -49,6 +50,21 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@contextmanager
+def rendering(remedy: str) -> Iterator[None]:
+    """Turn whatever a chat template ends in into one error: it is a program, which transformers runs in a sandbox.
+
+    Raises:
+        EngineError: it fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise EngineError(f"the model's chat template fails ({' '.join(str(error).split())[:200]})", remedy) from error
+
+
 def check_tokenizer(tokenizer: Any, name: str) -> None:
     """Check that a tokenizer was not made up: that it knows more than its special tokens.
 
@@ -66,10 +82,12 @@ def check_rows(embeddings: Any, tokenizer: Any, name: str) -> None:
     Raises:
         EngineError: it has not.
     """
-    rows, ids = getattr(embeddings, "num_embeddings", None), tokenizer.get_vocab()
+    rows, ids = getattr(embeddings, "num_embeddings", None), tokenizer.get_vocab().values()
+    if rows is None or max(ids, default=0) < rows:
+        return
     added = getattr(tokenizer, "added_tokens_decoder", {}).keys() - {getattr(tokenizer, "pad_token_id", None)}
-    largest = max(set(ids.values()) - added, default=0)
-    if rows is not None and largest >= rows:
+    largest = max(set(ids) - added)
+    if largest >= rows:
         raise EngineError(
             f"the tokenizer of {name} has a token {largest}, and the weights end at {rows - 1}",
             "Fetch or save the model again",
