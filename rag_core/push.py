@@ -19,6 +19,7 @@ from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.outside_text import quoted
 from rag_core.base.stage import StageArgs, run_stage, show
+from rag_core.engines.model_folder import check_entries, damaged_file
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
 _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]
@@ -69,7 +70,8 @@ def _files(folder: Path) -> list[str]:
     """Return what of a folder is sent.
 
     Raises:
-        DataError: it is no finished model with a card, or names paths of this machine.
+        DataError: it is no finished model with a card, is damaged, or names paths of this machine.
+        EngineError: it has links, whose targets would be sent.
     """
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
 
@@ -83,6 +85,9 @@ def _files(folder: Path) -> list[str]:
         )
     if not (folder / "README.md").is_file():
         raise DataError("has no model card", "Write README.md", path=folder)
+    check_entries(folder, is_sent=True)
+    if damage := damaged_file(str(folder)):
+        raise DataError(f"is damaged ({damage})", "Train or export the model again", path=folder)
     there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files: list[str] = list(filter_repo_objects(there, allow_patterns=_SENT, ignore_patterns=_NOT_SENT))
     if not any(name.endswith(_WEIGHTS) for name in files):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.special_tokens import special_tokens, starts_of
+from rag_core.engines.tokenizer import rendering
 
 _LEAST_TEXT = 16  # tokens; a text that is cut below says too little to answer
 _MARK = "\ufdd0"  # a noncharacter: no text has it
@@ -122,4 +123,7 @@ class _Chat:
 
     def _apply(self, turn: str, **form: bool) -> Any:
         message = {"role": "user", "content": turn}
-        return self._tokenizer.apply_chat_template([message], add_generation_prompt=True, enable_thinking=False, **form)
+        with rendering("Choose a model that follows instructions"):
+            return self._tokenizer.apply_chat_template(
+                [message], add_generation_prompt=True, enable_thinking=False, **form
+            )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from rag_core.base.errors import EngineError
 from rag_core.base.outside_text import quoted
 from rag_core.engines.model_files import ModelFiles, exact_version, read_json, template_file
+from rag_core.engines.model_folder import check_entries
 from rag_core.engines.protocols import Role
 from rag_core.engines.rerankers import JUDGE, Question, find_question, why_no_question
 from rag_core.engines.role_prompts import AS_DECLARED, USUAL, PromptNames
@@ -146,7 +147,9 @@ def describe_model(name: str, prompts: PromptNames = AS_DECLARED) -> ModelInfo:
 
 
 def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
-    if (Path(name) / "export.json").is_file():  # exports are run from folders alone
+    if Path(name).is_dir():
+        check_entries(Path(name))
+    if (Path(name) / "export.json").exists():  # exports are run from folders alone
         export = read_json(name, "export.json")
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
     files = ModelFiles.read(name)
