@@ -30,6 +30,8 @@ _REMEDIES = {
     errno.EACCES: "Check the permissions",
     errno.EPERM: "Check the permissions",
     errno.EROFS: "Choose another --output_dir",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then run the same command again",
+    errno.ENOENT: "Check the path",
     errno.ENOTDIR: "Check the path",
     errno.EEXIST: "Check the path",
     errno.EISDIR: "Check the path",

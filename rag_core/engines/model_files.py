@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rag_core.base.errors import EngineError
-from rag_core.files.manifest import sha256
+from rag_core.files.inputs import sha256
 
 # Of a folder itself; of a module's folder within it, whatever stands there.
 _WEIGHTS_AND_CONFIG = (

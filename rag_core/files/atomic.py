@@ -8,11 +8,13 @@ import errno
 import fcntl
 import gzip
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import StaleError, UsageError
+from rag_core.files.inputs import kind_of
 
 # Of Linux's renameat2: paths are relative to the working folder, and both change places.
 _WORKING_FOLDER, _EXCHANGE = -100, 2
@@ -28,7 +30,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     Raises:
         StaleError: another process is writing the same file, or a link stands where the bytes would go.
+        UsageError: as `check_place`.
     """
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with os.fdopen(_open_unlinked(temporary), "r+b") as raw:
@@ -50,6 +54,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
             raise
     sync_directory(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Check that a file or folder may take a place: `/dev/null` and the like are never replaced.
+
+    Raises:
+        UsageError: a device, a pipe or a socket stands there.
+    """
+    with contextlib.suppress(OSError):  # what is not there, or cannot be, is for who writes
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise UsageError(f"the output {path} is {kind_of(mode)}, which is not replaced", "Name a file of its own")
 
 
 def _open_unlinked(path: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from rag_core.base.errors import DataError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import ScoredPair
 from rag_core.files.jsonl import read_records
 from rag_core.release.calibration import (
@@ -199,7 +200,8 @@ def _read_old_scores(paths: Sequence[Path], rows: Sequence[ScoredPair]) -> Value
         return np.array([score_of[row.query, row.passage] for row in rows], dtype=np.float64)
     except KeyError as error:
         raise DataError(
-            f"has no score for query {error.args[0][0][:40]!r} and passage {error.args[0][1][:60]!r}",
+            f"has no score for query {quoted(repr(error.args[0][0]), 40)} "
+            f"and passage {quoted(repr(error.args[0][1]), 60)}",
             "Score the same samples with the old model (generate_logits)",
             path=paths[0],
         ) from error
