@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import io
 import logging
 import os
 import signal
@@ -147,6 +148,8 @@ def run_stage(
     namespace, rest = parser.parse_known_args(argv)
     if rest and not args_type.takes_further_flags:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     args = args_type(**vars(namespace))
     args.further_flags = rest
     level = args.log_level if is_main_process() else "warning"

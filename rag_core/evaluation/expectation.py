@@ -37,7 +37,7 @@ def read_expectations(path: Path) -> list[Expectation]:
         what = error.errors()[0]
         place = ".".join(map(str, what["loc"]))
         raise DataError(
-            f"is not a list of expectations ({quoted(f'{place}: {what['msg']}')})",
+            f"is not a list of expectations ({quoted(place + ': ' + what['msg'])})",
             "Each needs file, ranker, metric, expected and tolerance",
             path=path,
         ) from error

@@ -62,7 +62,7 @@ class ChunkStore:
                     OSError,
                     ValueError,
                     EOFError,
-                ) as error:  # damaged by something other than this program
+                ) as error:  # not by us
                     logger.warning("WARNING: %s is damaged (%s): its rows are computed again", path, error)
                     self._damaged.add(path)
 

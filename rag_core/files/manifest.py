@@ -13,7 +13,7 @@ from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.outside_text import quoted
 from rag_core.files.atomic import atomic_write
 from rag_core.files.inputs import read_json, sha256
-from rag_core.files.manifest_shape import StoredManifest, StoredRecipe, shape_fault
+from rag_core.files.manifest_shape import MANIFEST, RECIPE, shape_fault
 from rag_core.files.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
@@ -150,7 +150,7 @@ def read_manifest(output: Path) -> Manifest | None:
     if not os.path.lexists(path):
         return None
     content = read_json(path, _TAKE_AS_FOREIGN)
-    if fault := shape_fault(content, StoredManifest):
+    if fault := shape_fault(content, MANIFEST):
         raise DataError(f"is not a manifest ({fault})", _TAKE_AS_FOREIGN, path=path)
     known = {name: content.pop(name, default) for name, default in (("recipe", {}), ("output", {}), ("command", ""))}
     return Manifest(**known, facts=content)
@@ -288,6 +288,6 @@ def unfinished_differences(output: Path, recipe: Recipe, *, ignoring: Collection
         stored = read_json(path, "")
     except DataError as error:
         return [f"{RECIPE_FILE} is damaged ({error.what})"]
-    if fault := shape_fault(stored, StoredRecipe):
+    if fault := shape_fault(stored, RECIPE):
         return [f"{RECIPE_FILE} is damaged ({fault})"]
     return recipe.differences(stored, ignoring=ignoring)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Required
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -17,7 +16,7 @@ class _Model(TypedDict, total=False):
 
 
 @with_config(ConfigDict(extra="allow"))
-class StoredRecipe(TypedDict, total=False):
+class _Recipe(TypedDict, total=False):
     """See `manifest.Recipe`."""
 
     stage: str
@@ -33,10 +32,10 @@ class _Output(TypedDict, total=False):
 
 
 @with_config(ConfigDict(extra="allow"))
-class StoredManifest(TypedDict, total=False):
+class _Manifest(TypedDict, total=False):
     """A stage may add any fact."""
 
-    recipe: Required[StoredRecipe]
+    recipe: Required[_Recipe]
     output: _Output
     command: str
     teacher: _Model | None
@@ -46,20 +45,18 @@ class StoredManifest(TypedDict, total=False):
     skipped: dict[str, int] | None
 
 
-def shape_fault(content: object, kind: type[Any]) -> str | None:
+MANIFEST, RECIPE = TypeAdapter(_Manifest), TypeAdapter(_Recipe)
+
+
+def shape_fault(content: object, kind: TypeAdapter[Any]) -> str | None:
     """Say what is wrong with the shape of stored JSON, `None` where nothing is.
 
     Args:
-        kind: `StoredManifest` or `StoredRecipe`.
+        kind: `MANIFEST` or `RECIPE`.
     """
     try:
-        _adapter(kind).validate_python(content, strict=True)
+        kind.validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         return quoted(f"{'.'.join(map(str, first['loc'])) or 'all'}: {first['msg']}")
     return None
-
-
-@functools.cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)

@@ -152,11 +152,11 @@ def settle_analyser(asked: Analyser, path: Path) -> Analyser:
     flags = next((made.flags for made in (manifest, *_sources(manifest)) if "analyser" in made.flags), None)
     if flags is None:
         return asked
-    named = {name: flags.get(name) for name in ("bm25_stemmer", "bm25_stop_words")}
+    asked_then = {name: flags.get(name) for name in ("bm25_stemmer", "bm25_stop_words")}
     try:
-        found = TypeAdapter(Analyser).validate_python(named)
+        found = TypeAdapter(Analyser).validate_python(asked_then)
     except ValidationError as error:
-        what = f"names an analyser of BM25 that there is not ({quoted(str(named))})"
+        what = f"names an analyser of BM25 that there is not ({quoted(str(asked_then))})"
         raise DataError(what, "Delete it to use its file without a manifest", path=manifest_path(path)) from error
     if flags["analyser"] != VERSION:
         logger.warning(
