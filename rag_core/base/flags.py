@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import UsageError
@@ -62,6 +63,8 @@ def check_bounds(args: Any) -> None:
                 check_number(field.name, one, *field.metadata[_BOUNDS])
             elif isinstance(one, str) and _UNDECODED.search(one):
                 raise UsageError(f"--{field.name} is not UTF-8", "Check the encoding of the terminal or the script")
+            elif isinstance(one, Path) and "\0" in str(one):
+                raise UsageError(f"--{field.name} has a NUL in it", "Check the path")
 
 
 def check_number(name: str, number: float, least: float | None = None, most: float | None = None) -> None:

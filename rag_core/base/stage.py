@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from rag_core.base.errors import PipelineError
 from rag_core.base.flags import check_bounds, default_of, flag, flags_of
-from rag_core.base.outside_text import visible
+from rag_core.base.outside_text import quoted, visible
 from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
@@ -178,8 +178,8 @@ def run_stage(
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {visible(place)}{error.strerror}. {_REMEDIES[error.errno]}.", file=sys.stderr)
+        place = f"{quoted(str(error.filename), 200)}: " if error.filename else ""
+        print(f"Error: {place}{error.strerror}. {_REMEDIES[error.errno]}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)

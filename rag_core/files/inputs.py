@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -57,13 +59,24 @@ def open_input(path: Path, kind: str = "file") -> io.FileIO:
     return io.FileIO(descriptor)
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says while a file is read into a `DataError`."""
+    try:
+        yield
+    except gzip.BadGzipFile:  # not the system's
+        raise
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", "Check the file", path=path) from error
+
+
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file.
 
     Raises:
         DataError: as `open_input`.
     """
-    with open_input(path) as file:
+    with open_input(path) as file, reading(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -89,25 +102,22 @@ def lines_of(file: _Lines) -> Iterator[bytes | None]:
             yield line
             continue
         del line
+        yield None
         while (more := file.readline(_BLOCK)) and not more.endswith(b"\n"):
             pass
-        yield None
 
 
 def read_whole(path: Path, remedy: str) -> bytes:
     """Return the bytes of a file.
 
     Args:
-        remedy: for the error where they cannot be had.
+        remedy: for the error where there are too many.
 
     Raises:
         DataError: as `open_input`; it cannot be read, or is longer than `LONGEST`.
     """
-    with io.BufferedReader(open_input(path)) as file:
-        try:
-            content = file.read(LONGEST + 1)
-        except OSError as error:  # of files that the system makes up
-            raise DataError(f"cannot be read ({error.strerror})", remedy, path=path) from error
+    with io.BufferedReader(open_input(path)) as file, reading(path):
+        content = file.read(LONGEST + 1)
     if len(content) > LONGEST:
         raise DataError(f"is {TOO_LONG}", remedy, path=path)
     return content

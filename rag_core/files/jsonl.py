@@ -17,7 +17,7 @@ from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Recor
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_json_lines, check_stored, check_text, is_table
-from rag_core.files.inputs import TOO_LONG, lines_of, open_input
+from rag_core.files.inputs import TOO_LONG, lines_of, open_input, reading
 from rag_core.files.table_rows import read_table
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def read_lines(
     """
     number = 0
     try:
-        with open_input(path, kind) as raw:
+        with open_input(path, kind) as raw, reading(path):
             stored = io.BufferedReader(_Hashed(raw, digest) if digest else raw, _BUFFER)
             check_stored(path, stored.peek(_BUFFER))
             lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
@@ -233,8 +233,6 @@ def read_lines(
             "Copy or make the file again",
             path=path,
         ) from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", "Check the file", path=path) from error
 
 
 def _decoded(line: bytes | None, path: Path, number: int) -> str:

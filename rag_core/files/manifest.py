@@ -214,8 +214,8 @@ def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
     """
     if not folder.name:
         raise UsageError(f"--output_dir {folder} is where the command runs", "Name a folder of its own")
-    place = folder.resolve()
-    for path in (Path(one).resolve() for one in inputs):
+    place = Path(os.path.realpath(folder))  # which takes a link to itself as it is
+    for path in (Path(os.path.realpath(one)) for one in inputs):
         if place == path or place in path.parents or path in place.parents:
             how = "is" if place == path else "holds" if place in path.parents else "lies in"
             raise UsageError(

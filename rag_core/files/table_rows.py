@@ -7,6 +7,7 @@ one text. What looks like a list and is none makes the row a bad one: nobody can
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import gzip
 import io
@@ -23,7 +24,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_stored, check_text
-from rag_core.files.inputs import LONGEST, TOO_LONG, open_input
+from rag_core.files.inputs import LONGEST, TOO_LONG, open_input, reading
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -146,7 +147,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             yield line
 
     try:
-        with io.BufferedReader(open_input(path)) as stored:
+        with io.BufferedReader(open_input(path)) as stored, reading(path):
             check_stored(path, stored.peek(_HEAD))
             raw: Any = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             check_text(path, raw.peek(_HEAD), lines=False)
@@ -171,33 +172,50 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
+    with _parquet(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
+        rows = chain.from_iterable(
+            batch.to_pylist()
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(_rows_at_once(file, group, path), row_groups=[group], columns=columns)
+        )
+        for number, row in enumerate(rows, start=1):
+            yield number, list(row), list(row.values())
+
+
+def check_parquet(path: Path) -> None:
+    """Check that the rows of a Parquet file are not too long, on average, before anything is decoded.
+
+    Raises:
+        DataError: they are, or the file cannot be read.
+    """
+    with _parquet(path) as file:
+        for group in range(file.num_row_groups):
+            _rows_at_once(file, group, path)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[ParquetFile]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     with open_input(path) as stored:
         try:
-            file = ParquetFile(stored)
-            for number, row in enumerate(_parquet_cells(file, path), start=1):
-                yield number, list(row), list(row.values())
+            yield ParquetFile(stored)
         except (ArrowException, OSError, ValueError) as error:
             cause = quoted(str(error).partition("\n")[0])
             raise DataError(f"cannot be read as Parquet ({cause})", "Copy or make the file again", path=path) from error
 
 
-def _parquet_cells(file: ParquetFile, path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the known cells of each row, with few rows in memory where cells may be long."""
-    columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        parts = [group.column(place) for place in range(group.num_columns)]
-        sizes = [
-            max(part.total_uncompressed_size, part.num_values)
-            for part in parts
-            if part.path_in_schema.partition(".")[0] in columns
-        ]
-        largest = max(sizes, default=1)
-        if largest > LONGEST * group.num_rows:
-            raise DataError(f"has a row that is {TOO_LONG}", "Check that each row has its own texts", path=path)
-        most = min(max(LONGEST // largest, _FEW_ROWS), _MANY_ROWS)
-        for batch in file.iter_batches(most, row_groups=[number], columns=columns):
-            yield from batch.to_pylist()
+def _rows_at_once(file: ParquetFile, number: int, path: Path) -> int:
+    """Return how many rows of a group to decode at once: few where cells may be long.
+
+    Raises:
+        DataError: they are too long.
+    """
+    group = file.metadata.row_group(number)
+    parts = [group.column(place) for place in range(group.num_columns)]
+    largest = max((max(part.total_uncompressed_size, part.num_values) for part in parts), default=1)
+    if largest > LONGEST * group.num_rows:
+        raise DataError(f"has a row that is {TOO_LONG}", "Check that each row has its own texts", path=path)
+    return min(max(LONGEST // max(largest, 1), _FEW_ROWS), _MANY_ROWS)

@@ -156,7 +156,8 @@ def check_apart(output: Path, recipe: Recipe) -> None:
         UsageError: it is.
     """
     for path in map(Path, recipe.inputs):
-        if output.resolve() == path.resolve() or (output.exists() and path.exists() and output.samefile(path)):
+        same = os.path.realpath(output) == os.path.realpath(path)
+        if same or (output.exists() and path.exists() and output.samefile(path)):
             raise UsageError(f"{path} is input and output", "Choose another output")
 
 
@@ -181,7 +182,8 @@ def _check_name(output: Path) -> None:
     Raises:
         UsageError: its name is too long, or as `check_place`.
     """
-    check_place(output)
+    for path in (output, manifest_path(output)):
+        check_place(path)
     longest = len(os.fsencode(f".{manifest_path(output).name}.tmp"))
     if longest > _LONGEST_NAME:
         raise UsageError(

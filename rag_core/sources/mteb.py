@@ -20,8 +20,8 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, passage_text
 from rag_core.files.bad_rows import FIX_ROW, BadRows
-from rag_core.files.inputs import TOO_LONG, lines_of, open_input
-from rag_core.files.table_rows import texts_of
+from rag_core.files.inputs import TOO_LONG, lines_of, open_input, reading
+from rag_core.files.table_rows import check_parquet, texts_of
 from rag_core.sources.splits import Splits
 
 Hub = Literal["huggingface", "modelscope"]
@@ -53,7 +53,7 @@ class MtebSet:
         )
         self.inputs = sorted(path for path in self._folder.rglob("*") if path.name.endswith(_DATA_FILES))
         for path in self.inputs:
-            open_input(path).close()  # `datasets` would wait for a pipe
+            _check_lines(path)
         self._configs = _read(self._folder, _config_names)
         self._nested = {"corpus", "queries"} <= set(self._configs)
         qrels = next((name for name in ("qrels", "default") if name in self._configs), None)
@@ -72,8 +72,6 @@ class MtebSet:
         Raises:
             DataError: the files are damaged, or not in either layout.
         """
-        for path in self.inputs:
-            _check_lines(path)
         rows = self._nested_rows if self._nested else self._flat_rows
         splits = {}
         for split in self.splits:
@@ -193,10 +191,13 @@ def _sample(row: Row, dropped: Counter[str]) -> RankingSample | None:
 
 
 def _check_lines(path: Path) -> None:
-    """Check that no line of a text is too long, before `datasets` holds it."""
-    if path.suffix in (".parquet", ".arrow"):
+    """Check that a file is one, and that no line of a text is too long, before `datasets` waits for it or holds it."""
+    if path.suffix == ".parquet":
+        check_parquet(path)
         return
-    with open_input(path) as stored:
+    with open_input(path) as stored, reading(path):
+        if path.suffix == ".arrow":
+            return
         lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else io.BufferedReader(stored)
         try:
             for number, line in enumerate(lines_of(lines), start=1):
