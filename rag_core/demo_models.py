@@ -21,7 +21,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.flags import flag
 from rag_core.base.stage import OverwriteArgs, run_stage
 from rag_core.files.atomic import sync_directory
-from rag_core.files.manifest import sha256
+from rag_core.files.inputs import sha256
 
 STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 

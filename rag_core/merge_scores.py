@@ -19,6 +19,7 @@ from typing import Any
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.distillation.teachers import SCORE_UNITS, Method, merge
@@ -99,7 +100,7 @@ def _teacher(args: Args) -> dict[str, Any]:
     manifests = [read_manifest(path) or UNKNOWN for path in args.input_files]
     models = [manifest.model or {"name": "unknown"} for manifest in manifests]
     models += [{"name": "BM25"}] if args.bm25 else []
-    return {"name": " + ".join(model["name"] for model in models), "members": models}
+    return {"name": " + ".join(model.get("name", "unknown") for model in models), "members": models}
 
 
 def _scores(groups: Groups) -> list[list[float]]:
@@ -117,7 +118,8 @@ def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[li
     wanted = [[(pair.query_id, pair.query, pair.passage) for pair in group] for group in groups]
     for key in (key for keys in wanted for key in keys if key not in score_of):
         raise DataError(
-            f"has no score for query_id {key[0]!r} ({key[1][:40]!r}) and passage {key[2][:40]!r} of {first}",
+            f"has no score for query_id {quoted(repr(key[0]))} ({quoted(repr(key[1]), 40)}) "
+            f"and passage {quoted(repr(key[2]), 40)} of {first}",
             remedy,
             path=path,
         )

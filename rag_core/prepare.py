@@ -23,7 +23,7 @@ from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
-from rag_core.files.unfinished import UnfinishedWork, remove_left_behind
+from rag_core.files.unfinished import UnfinishedWork, check_apart, remove_left_behind
 from rag_core.retrieval.analyser import AnalyserArgs
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
@@ -112,13 +112,12 @@ def run(args: Args) -> Path:
     outputs = {split: args.output_dir / f"{split}.jsonl" for split in source.splits}
     if args.drop_leaks and not any(map(is_training, outputs)):
         raise UsageError(f"--drop_leaks: no split of {', '.join(outputs)} is a training split", "Leave it out")
-    for path in source.inputs:
-        if path.resolve() in (output.resolve() for output in outputs.values()):
-            raise UsageError(f"{path} is input and output", "Choose another --output_dir")
     limits = parse_limits(args.limit or [], source.splits)
     recipe = Recipe(
         stage="rag_core.prepare", flags={**decisive(args), **source.flags}, inputs=check_inputs(list(source.inputs))
     )
+    for output in outputs.values():
+        check_apart(output, recipe)
     made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
     if all(made):
         logger.info("%s is finished already", args.output_dir)

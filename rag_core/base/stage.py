@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import io
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from rag_core.base.errors import PipelineError
 from rag_core.base.flags import check_bounds, default_of, flag, flags_of
-from rag_core.base.outside_text import for_screen, one_line
+from rag_core.base.outside_text import for_screen, one_line, quoted
 from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
@@ -30,6 +31,8 @@ _REMEDIES = {
     errno.EACCES: "Check the permissions",
     errno.EPERM: "Check the permissions",
     errno.EROFS: "Choose another --output_dir",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then run the same command again",
+    errno.ENOENT: "Check the path",
     errno.ENOTDIR: "Check the path",
     errno.EEXIST: "Check the path",
     errno.EISDIR: "Check the path",
@@ -147,6 +150,8 @@ def run_stage(
     namespace, rest = parser.parse_known_args(argv)
     if rest and not args_type.takes_further_flags:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     args = args_type(**vars(namespace))
     args.further_flags = rest
     level = args.log_level if is_main_process() else "warning"
@@ -176,7 +181,7 @@ def run_stage(
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{quoted(str(error.filename), 200)}: " if error.filename else ""
         print(f"Error: {one_line(f'{place}{error.strerror}. {_REMEDIES[error.errno]}.')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:

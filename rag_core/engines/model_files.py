@@ -13,7 +13,7 @@ from typing import Any
 from rag_core.base.errors import EngineError
 from rag_core.engines.model_folder import check_entries, loading, unloadable
 from rag_core.engines.model_json import SAVED_TRANSFORMER, check_no_code, check_shape, damaged, needs_code
-from rag_core.files.manifest import sha256
+from rag_core.files.inputs import sha256
 
 # Of a folder itself; of a module's folder within it, whatever stands there.
 _WEIGHTS_AND_CONFIG = (

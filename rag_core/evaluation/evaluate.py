@@ -63,7 +63,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     _check_flags(args, files)
     from rag_core.evaluation.expectation import check, read_expectations
     from rag_core.evaluation.pages import write_report
-    from rag_core.evaluation.rankers import check_labelled, evaluate_file, read_labelled
+    from rag_core.evaluation.rankers import check_labelled, check_scores, evaluate_file, read_labelled
     from rag_core.evaluation.report import make_report, warnings
     from rag_core.evaluation.score_folder import ScoreFolder
     from rag_core.evaluation.tables import format_table
@@ -76,6 +76,8 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     analysers = {path: settle_analyser(args.analyser, path) for path in files}
     bad_rows = BadRows(skip=args.skip_bad_rows)
     labelled = read_labelled(files, bad_rows)
+    for path in args.teacher_scores:
+        check_scores(path)
     if args.latency:
         _check_latency(args, labelled[files[0]])
     models = _models(args)

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from rag_core.base.errors import DataError, PipelineError
 from rag_core.base.outside_text import quoted
 from rag_core.evaluation.report import Report
+from rag_core.files.inputs import read_whole
 from rag_core.metrics.ranking import MetricName
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,15 @@ def read_expectations(path: Path) -> list[Expectation]:
     """Read a JSON list of expectations.
 
     Raises:
-        DataError: the file is missing or not such a list.
+        DataError: as `read_whole`, or the file holds no such list.
     """
     try:
-        return TypeAdapter(list[Expectation]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check --expect", path=path) from error
+        return TypeAdapter(list[Expectation]).validate_json(read_whole(path, "Check --expect"))
     except ValidationError as error:
         what = error.errors()[0]
         place = ".".join(map(str, what["loc"]))
         raise DataError(
-            f"is not a list of expectations ({place}: {what['msg']})",
+            f"is not a list of expectations ({quoted(place + ': ' + what['msg'])})",
             "Each needs file, ranker, metric, expected and tolerance",
             path=path,
         ) from error

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import StaleError, UsageError
+from rag_core.files.inputs import kind_of
 
 # Of Linux's renameat2: paths are relative to the working folder, and both change places.
 _WORKING_FOLDER, _EXCHANGE = -100, 2
@@ -30,7 +31,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StaleError: another process is writing the same file, or something other than a file of ours stands where the
             bytes would go.
+        UsageError: as `check_place`.
     """
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with os.fdopen(_open_locked(temporary), "r+b") as raw:
@@ -48,6 +51,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink()
             raise
     sync_directory(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Check that a file or folder may take a place: `/dev/null` and the like are never replaced.
+
+    Raises:
+        UsageError: a device, a pipe or a socket stands there.
+    """
+    with contextlib.suppress(OSError):  # what is not there, or cannot be, is for who writes
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise UsageError(f"the output {path} is {kind_of(mode)}, which is not replaced", "Name a file of its own")
 
 
 def _open_locked(path: Path) -> int:

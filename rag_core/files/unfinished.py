@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
@@ -13,8 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from rag_core.base.errors import StaleError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.base.processes import is_main_process
-from rag_core.files.atomic import atomic_write, exchange, sync_directory
+from rag_core.files.atomic import atomic_write, check_place, exchange, sync_directory
 from rag_core.files.manifest import (
     RECIPE_FILE,
     Recipe,
@@ -25,6 +27,7 @@ from rag_core.files.manifest import (
 )
 
 _LOCK = "lock"
+_LONGEST_NAME = 255  # bytes, on nearly every file system
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +66,11 @@ class UnfinishedWork:
         Of several processes that torchrun started, only the first takes the lock, for all.
 
         Raises:
-            UsageError: the output is an input, too.
+            UsageError: the output is an input, too, or cannot be one.
             StaleError: another process works on this output, the unfinished work has another recipe, or the folder is
                 not one of ours.
         """
+        _check_name(self._output)
         check_apart(self._output, self._recipe)
         _check_ours(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -152,7 +156,8 @@ def check_apart(output: Path, recipe: Recipe) -> None:
         UsageError: it is.
     """
     for path in map(Path, recipe.inputs):
-        if output.resolve() == path.resolve() or (output.exists() and path.exists() and output.samefile(path)):
+        same = os.path.realpath(output) == os.path.realpath(path)
+        if same or (output.exists() and path.exists() and output.samefile(path)):
             raise UsageError(f"{path} is input and output", "Choose another output")
 
 
@@ -169,6 +174,23 @@ def _clear(directory: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != _LOCK:
             entry.unlink()
+
+
+def _check_name(output: Path) -> None:
+    """Check that there is room for an output, its manifest, and the file that the latter is written to first.
+
+    Raises:
+        UsageError: its name is too long, or as `check_place`.
+    """
+    for path in (output, manifest_path(output)):
+        check_place(path)
+    longest = len(os.fsencode(f".{manifest_path(output).name}.tmp"))
+    if longest > _LONGEST_NAME:
+        raise UsageError(
+            f"the name of the output {quoted(output.name)} is too long by {longest - _LONGEST_NAME} bytes, with those "
+            "of the files beside it",
+            "Choose a shorter name",
+        )
 
 
 def _check_ours(directory: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rag_core.base.errors import DataError, StaleError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import ScoreUnit, TextEncoder
@@ -310,7 +311,8 @@ def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[floa
         return [[score_of[sample.query_id or "", passage] for passage, _ in sample.passages()] for sample in samples]
     except KeyError as error:
         raise DataError(
-            f"has no score for query_id {error.args[0][0]!r} and passage {error.args[0][1][:60]!r}",
+            f"has no score for query_id {quoted(repr(error.args[0][0]))} "
+            f"and passage {quoted(repr(error.args[0][1]), 60)}",
             "Score the evaluated file itself (generate_logits), with the same query_id values",
             path=path,
         ) from error

@@ -12,6 +12,7 @@ import gc
 import importlib.util
 import logging
 import random
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import PLAIN, Analyser, fold, words
@@ -42,6 +44,7 @@ _QUERY_WORDS = range(4, 41)
 _MIN_PASSAGE_CHARACTERS = 120
 # A beginning: what two CPU cores can score and train on in minutes.
 _MAX_PASSAGE_CHARACTERS = 160
+_UNWRITABLE = re.compile("[\ud800-\udfff]")  # halves of characters
 _PASSAGE_GRAM = 3  # words
 _SAME_PASSAGE = 0.6
 
@@ -156,7 +159,11 @@ def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
         relative = path.relative_to(root.parent).with_suffix("")
         if any(part.startswith(_SKIPPED) or part in _INTERNAL for part in relative.parts):
             continue
-        tree = _parse(path.read_text(encoding="utf-8"))
+        try:
+            tree = _parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError) as error:
+            logger.warning("left out: %s is not Python (%s)", path, quoted(str(error)))
+            continue
         for name, docstring in _docstrings(tree, ".".join(relative.parts).removesuffix(".__init__")):
             summary, _, rest = docstring.partition("\n\n")
             query, passage = " ".join(summary.split()), " ".join(rest.split())[:_MAX_PASSAGE_CHARACTERS]
@@ -165,7 +172,7 @@ def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
                 yield name, query, passage
 
 
-def _parse(source: str) -> ast.Module:
+def _parse(source: bytes) -> ast.Module:
     # A syntax tree is so many objects that the garbage collector would take a third of the time.
     collecting = gc.isenabled()
     gc.disable()
@@ -201,7 +208,7 @@ def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
                 continue
             name = f"{prefix}.{child.name}"
             docstring = ast.get_docstring(child)
-            if docstring:
+            if docstring and not _UNWRITABLE.search(docstring):
                 yield name, docstring
             if isinstance(child, ast.ClassDef):
                 yield from _docstrings(child, name)
