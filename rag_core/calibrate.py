@@ -102,6 +102,8 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
+        if not args.overwrite and is_finished(args.output_dir, recipe):  # by another run, in the meantime
+            return args.output_dir
         scores = _student_scores(args, model, groups, work.directory)
         calibration = data.calibrate(
             scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"

@@ -83,6 +83,8 @@ def run(args: Args) -> Path:
     if args.bm25:
         scores.append(_bm25(groups, analyser))
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
+        if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
+            return args.output_file
         rows = write_records(args.output_file, _merged(groups, scores, weights, args.method))
         write_manifest(
             args.output_file,

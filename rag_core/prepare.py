@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, assert_never
@@ -20,6 +20,7 @@ from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
 from rag_core.engines.role_prompts import PromptArgs
+from rag_core.files.atomic import sync_directory
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
@@ -118,13 +119,8 @@ def run(args: Args) -> Path:
     )
     for output in outputs.values():
         check_apart(output, recipe)
-    made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
-    if all(made):
-        logger.info("%s is finished already", args.output_dir)
-        for output in outputs.values():
-            remove_left_behind(output)
+    if _is_finished(args, outputs.values(), recipe):
         return args.output_dir
-
     with contextlib.ExitStack() as stack:
         # What is kept are vectors, which are found by their texts.
         works = [
@@ -133,6 +129,8 @@ def run(args: Args) -> Path:
         ]
         for work in works:
             stack.enter_context(work)
+        if _is_finished(args, outputs.values(), recipe):  # by another run, before this one took the locks
+            return args.output_dir
         try:
             bad_rows = BadRows(skip=args.skip_bad_rows)
             prepared = prepare_splits(source, bad_rows, limits=limits, drop_leaks=args.drop_leaks, seed=args.seed)
@@ -141,8 +139,12 @@ def run(args: Args) -> Path:
                 work.remove()  # the next attempt has another input or other flags
             raise
         prepared.log()
-        for split, output in outputs.items():
-            write_records(output, prepared.splits[split])
+        whole = {work.directory / "rows.jsonl": output for work, output in zip(works, outputs.values(), strict=True)}
+        for split, path in zip(outputs, whole, strict=True):
+            write_records(path, prepared.splits[split])
+        for path, output in whole.items():  # together, since one split beside another's former one may leak
+            path.replace(output)
+        sync_directory(args.output_dir)
         for split, output in outputs.items():
             write_manifest(
                 output,
@@ -156,6 +158,17 @@ def run(args: Args) -> Path:
         for work in works:
             work.remove()
     return args.output_dir
+
+
+def _is_finished(args: Args, outputs: Collection[Path], recipe: Recipe) -> bool:
+    """Tell whether all outputs are made, as `unfinished.is_finished` does of one."""
+    made = [not args.overwrite and is_made(output, recipe) for output in outputs]
+    if not all(made):
+        return False
+    logger.info("%s is finished already", args.output_dir)
+    for output in outputs:
+        remove_left_behind(output, recipe)
+    return True
 
 
 def _check_flags(args: Args) -> None:

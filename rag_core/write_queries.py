@@ -74,6 +74,8 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_finished(args.output, recipe):
         return args.output
     with UnfinishedWork(args.output, recipe, overwrite=args.overwrite) as work:
+        if not args.overwrite and is_finished(args.output, recipe):  # by another run, before this one took the lock
+            return args.output
         options = EngineOptions(
             model,
             max_length=args.max_length,

@@ -17,9 +17,12 @@ from rag_core.evaluation.tables import depth_rows, format_changes, format_table,
 from rag_core.files.atomic import atomic_write
 from rag_core.metrics.ranking import METRICS
 
+FILES = ("report.json", "report.json.manifest.json", "per_query.jsonl", "report.md", "report.html")
+"""What a report consists of, with what `evaluate` adds."""
+
 
 def write_report(directory: Path, report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> None:
-    """Write the four files; those that stand there are replaced."""
+    """Write the four files."""
     with atomic_write(directory / "report.json") as file:
         file.write(json.dumps(report.as_json(), indent=2, ensure_ascii=False).encode() + b"\n")
     with atomic_write(directory / "per_query.jsonl") as file:

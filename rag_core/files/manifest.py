@@ -127,11 +127,16 @@ def _beside(output: Path, suffix: str) -> Path:
     return named.parent / f"{named.name}{suffix}"
 
 
-def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
-    """Write the manifest of a finished output; `facts` are counts, the score unit, settings without effect."""
+def write_manifest(output: Path, recipe: Recipe, *, place: Path | None = None, **facts: Any) -> None:
+    """Write the manifest of a finished output.
+
+    Args:
+        place: where the output will stand, if it is moved there with its manifest.
+        facts: counts, the score unit, settings without effect.
+    """
     content = {
         "recipe": dataclasses.asdict(recipe),
-        "output": {"path": str(output)} | _content(output),
+        "output": {"path": str(place or output)} | _content(output),
         **facts,
         **provenance(),
     }
@@ -210,10 +215,12 @@ def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
 
     Raises:
         UsageError: it is, holds or lies in something that the stage reads.
-        StaleError: it stands there and was not made by a stage.
+        StaleError: it stands there and was not made by a stage, or is a link.
     """
     if not folder.name:
         raise UsageError(f"--output_dir {folder} is where the command runs", "Name a folder of its own")
+    if folder.is_symlink():
+        raise StaleError("is a link, which would be replaced itself", "Name the folder that it leads to", path=folder)
     place = Path(os.path.realpath(folder))  # which takes a link to itself as it is
     for path in (Path(os.path.realpath(one)) for one in inputs):
         if place == path or place in path.parents or path in place.parents:

@@ -106,6 +106,7 @@ def shown_command(module: str, args: StageArgs) -> str:
 def write_model_card(
     folder: Path,
     *,
+    name: str,
     command: str,
     kind: StudentKind,
     base_model: str,
@@ -116,13 +117,14 @@ def write_model_card(
     """Write `README.md` into a model's folder.
 
     Args:
+        name: of the model, as its user will know it.
         command: that trained it.
         facts: `queries`, `steps` and `seconds` of the training; `triplets` or `pairs`, what it learned from; `alpha` of
             a bi-encoder.
     """
     known = {
         "kind": kind,
-        "name": folder.name,
+        "name": name,
         "base_model": _shown(base_model),
         "command": command,
         **facts,

@@ -31,6 +31,7 @@ _SENTENCE_EMBEDDING = "sentence_embedding"
 
 def save_model(model: CrossEncoder | SentenceTransformer, folder: Path) -> None:
     """Write a model into a folder; its card is the pipeline's own."""
+    model.preprocess(["a text"])  # the tokenizer's file says how it pads and cuts, which its first use settles
     with as_saved(model):
         model.save_pretrained(str(folder), create_model_card=False)
     modules = _read(folder / "modules.json")

@@ -11,7 +11,7 @@ from rag_core.base.errors import StaleError, UsageError
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, manifest_path, write_manifest
-from rag_core.files.unfinished import UnfinishedWork, is_finished, remove_unfinished, save_whole
+from rag_core.files.unfinished import UnfinishedWork, is_finished, save_whole
 from reranker_distillation import create_triplets
 
 RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
@@ -36,7 +36,7 @@ def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp
         assert (work.directory / "kept").exists()  # the same recipe: nothing to gain from starting afresh
     with work_on(tmp_path, other, overwrite=True) as work:
         assert not (work.directory / "kept").exists()
-    assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
+        assert json.loads((work.directory / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
 
 
 def test_what_else_stands_against_going_on(tmp_path):
@@ -201,11 +201,10 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_folder_that_is_ours(tmp_pa
             patch.setattr(Path, "unlink", unlink)
             patch.setattr("shutil.rmtree", killed)
             with pytest.raises(KeyboardInterrupt):
-                remove_unfinished(work.directory)
-        with work_on(tmp_path) as again:
+                work.remove()
+        with work_on(tmp_path):
             pass
-    again.remove()
-    assert not again.directory.exists()
+    assert not work.directory.exists()
 
 
 def test_what_a_kill_after_the_manifest_left_behind_is_removed(tmp_path):
@@ -248,7 +247,7 @@ def test_stages_clean_up_behind_a_kill(name, tmp_path, monkeypatch):
     write_records(tmp_path / "samples.jsonl", [RankingSample("a hen", ["an egg"], ["a loan"])])
     made = {"scored.jsonl": "scored_t.jsonl"}.get(output, output)
     with monkeypatch.context() as patch:
-        patch.setattr(UnfinishedWork, "remove", lambda self: None)  # as a kill right before it
+        patch.setattr("rag_core.files.unfinished._remove", lambda directory: None)  # as a kill right before it
         assert stage.main(flags) == 0
     partial = tmp_path / f"{made}.partial"
     assert partial.exists()
