@@ -22,7 +22,7 @@ from rag_core.base.errors import DataError, StaleError
 from rag_core.base.flags import flag
 from rag_core.base.stage import OverwriteArgs, run_stage
 from rag_core.files.inputs import sha256
-from rag_core.files.manifest import Recipe, sha256
+from rag_core.files.manifest import Recipe
 from rag_core.files.unfinished import UnfinishedWork, remove_left_behind, save_whole
 
 STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"

@@ -143,7 +143,7 @@ def _evaluations(
             path,
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
-            {ranker: by_path[path] for ranker, by_path in scores.items()},
+            {ranker: scores[ranker][path] for ranker in _models(args)},
             analysers[path],
         )
         for path, samples in labelled.items()
