@@ -16,8 +16,8 @@ import rag_core.merge_scores
 import rag_core.rank
 import reranker_distillation.create_triplets
 from rag_core.base.errors import PipelineError, UsageError
-from rag_core.distillation.checkpoints import whole_checkpoints
 from rag_core.evaluation.training_record import read_training
+from rag_core.files import manifest as manifest_module
 from rag_core.files.atomic import atomic_write
 from rag_core.files.chunk_store import ChunkStore
 from rag_core.files.inputs import sha256
@@ -76,6 +76,7 @@ def put(path, kind):
 @pytest.fixture
 def pairs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(manifest_module, "provenance", dict)  # which asks git
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     return path
@@ -126,9 +127,12 @@ def test_a_teacher_without_a_name_and_an_analyser_that_there_is_not(pairs, capsy
         assert (code, said.partition(" that")[0]) == (1, f"Error: {manifest_path(pairs)}: names an analyser of BM25")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_training_left_may_have_any_shape(kind, tmp_path):
+    from rag_core.distillation.checkpoints import whole_checkpoints  # loads torch
+
     for name in ("merge.json", "training_log.json"):
         put(tmp_path / name / name, kind)
         try:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -56,9 +57,9 @@ def without_weights(request, tmp_path, monkeypatch):
 def opened(monkeypatch):
     """The names of the files that are opened, one for each time."""
     names = []
-    open_ = Path.open
+    open_ = os.open
     monkeypatch.setattr(
-        Path, "open", lambda self, *args, **kwargs: names.append(self.name) or open_(self, *args, **kwargs)
+        os, "open", lambda path, *args, **how: names.append(Path(path).name) or open_(path, *args, **how)
     )
     return names
 
