@@ -45,7 +45,6 @@ _LEAST_ROWS = 256
 
 # Rows are found by their texts and all that scores them, so these have no say in what a killed run has kept.
 _NOT_IN_KEYS = ("inputs", "skip_bad_rows", "left_out")
-
 _MEASURED_AT_ONCE = 1000  # queries
 
 logger = logging.getLogger(__name__)
@@ -147,10 +146,9 @@ class ScoringRun:
         """
         copied = [file for file in self.todo if file.source.path in made]
         for file in copied:
-            finished = made[file.source.path]
             with self._unfinished(file):
-                _copy(finished, file)
-            logger.info("%s: the same scores as %s", file.output, finished)
+                _copy(made[file.source.path], file)
+            logger.info("%s: the same scores as %s", file.output, made[file.source.path])
         left = [file for file in self.todo if file not in copied]
         return dataclasses.replace(self, todo=left, finished=[*self.finished, *copied])
 
@@ -314,9 +312,9 @@ def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[floa
     try:
         return [[score_of[sample.query_id or "", passage] for passage, _ in sample.passages()] for sample in samples]
     except KeyError as error:
+        query_id, passage = map(repr, error.args[0])
         raise DataError(
-            f"has no score for query_id {quoted(repr(error.args[0][0]))} "
-            f"and passage {quoted(repr(error.args[0][1]), 60)}",
+            f"has no score for query_id {quoted(query_id)} and passage {quoted(passage, 60)}",
             "Score the evaluated file itself (generate_logits), with the same query_id values",
             path=path,
         ) from error
