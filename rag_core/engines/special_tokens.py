@@ -16,8 +16,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+NOWHERE = "(?!)"  # a pattern that finds nothing
+
 # What may stand around a token where it is found as a piece, and is not where it stands alone.
-NOWHERE = "(?!)"
 _AROUND = (("", ""), ("a", "a"), (" ", " "), (">", "<"))
 
 
@@ -47,9 +48,7 @@ def cut_pieces(backend: Any, tokens: Iterable[str]) -> None:
     """Let a tokenizer of tokenizers cut texts within those tokens that are pieces of its vocabulary, too."""
     from tokenizers import Regex, pre_tokenizers
 
-    switch, backend.encode_special_tokens = backend.encode_special_tokens, True
-    pieces = [token for token in tokens if _is_piece(backend, token)]
-    backend.encode_special_tokens = switch
+    pieces = _pieces(backend, list(tokens))
     if pieces:
         usual = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
         spelled = [*pieces, *(token.replace("▁", " ") for token in pieces)]
@@ -58,10 +57,18 @@ def cut_pieces(backend: Any, tokens: Iterable[str]) -> None:
         backend.pre_tokenizer = pre_tokenizers.Sequence([cut, *usual])
 
 
-def _is_piece(backend: Any, token: str) -> bool:
-    piece = backend.token_to_id(token)
-    found = (backend.encode(f"{left}{token}{right}", add_special_tokens=False) for left, right in _AROUND)
-    return any((piece, 1) in zip(text.ids, text.attention_mask, strict=True) for text in found)  # 0 is padding
+def _pieces(backend: Any, tokens: Sequence[str]) -> list[str]:
+    """Return those tokens that are found in a text, the switch notwithstanding."""
+    switch, backend.encode_special_tokens = backend.encode_special_tokens, True
+    asked = [token for token in tokens for _ in _AROUND]
+    texts = [f"{left}{token}{right}" for token in tokens for left, right in _AROUND]
+    rows = backend.encode_batch_fast(texts, add_special_tokens=False)
+    backend.encode_special_tokens = switch
+    return [
+        token
+        for token, row in zip(asked, rows, strict=True)
+        if (backend.token_to_id(token), 1) in zip(row.ids, row.attention_mask, strict=True)  # 0 is padding
+    ]
 
 
 def _is_found(tokenizer: Any, token: str) -> bool:
@@ -87,7 +94,7 @@ def read_literally(tokenizer: Any, own: str = "", *, templated: bool = False) ->
     backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         cut_pieces(backend, tokens)
-    if templated or any(token in own for token in tokens):
+    if templated or re.search(starts_of(tokens), own):
         return re.compile(starts_of(tokens))
     if backend is not tokenizer:
         tokenizer.split_special_tokens = True
@@ -108,8 +115,8 @@ def read_texts_literally(model: Any) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         usual = getattr(backend, "pre_tokenizer", None)
         templated = "message" in getattr(module, "modality_config", ())
-        module.starts = read_literally(tokenizer, own, templated=templated)
-        if module.starts.pattern != NOWHERE:
+        module.special_starts = read_literally(tokenizer, own, templated=templated)
+        if module.special_starts.pattern != NOWHERE:
             module.preprocess = partial(_preprocess, module)
         if hasattr(backend, "pre_tokenizer"):
             module.changed_tokenizer = backend, usual, backend.pre_tokenizer
@@ -117,7 +124,7 @@ def read_texts_literally(model: Any) -> None:
 
 def behind(model: Any, prompt: str, text: str) -> Ready:
     """Return a text behind a prompt of a model that reads texts literally."""
-    starts = next(found for module in model.modules() if (found := vars(module).get("starts")))
+    starts = next(found for module in model.modules() if (found := vars(module).get("special_starts")))
     return Ready(prompt + spaced(starts, text))
 
 
@@ -150,7 +157,7 @@ def _tokenizers(model: Any) -> Iterator[tuple[Any, Any]]:
 
 def _preprocess(module: Any, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
     def text(row: str) -> str:
-        return row if isinstance(row, Ready) else spaced(module.starts, row)
+        return row if isinstance(row, Ready) else spaced(module.special_starts, row)
 
     rows = [text(row) if isinstance(row, str) else tuple(map(text, row)) for row in inputs]
     return type(module).preprocess(module, rows, *args, **kwargs)

@@ -156,6 +156,8 @@ def test_training(family, folders, read, files):
         *common,
     )
     read.check({OWN[family][1]})
+    for folder in (files / "e", files / "r"):  # how texts are read is no part of what is saved
+        assert "MergedWithPrevious" not in (folder / "tokenizer.json").read_text()
 
 
 @two_families
