@@ -19,7 +19,7 @@ from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.outside_text import quoted
 from rag_core.base.stage import StageArgs, run_stage, show
-from rag_core.engines.model_folder import check_entries, damaged_file
+from rag_core.engines.model_folder import check_entries, damage
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
 _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]
@@ -86,13 +86,13 @@ def _files(folder: Path) -> list[str]:
     if not (folder / "README.md").is_file():
         raise DataError("has no model card", "Write README.md", path=folder)
     check_entries(folder, is_sent=True)
-    if damage := damaged_file(str(folder)):
-        raise DataError(f"is damaged ({damage})", "Train or export the model again", path=folder)
     there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files: list[str] = list(filter_repo_objects(there, allow_patterns=_SENT, ignore_patterns=_NOT_SENT))
     if not any(name.endswith(_WEIGHTS) for name in files):
         raise DataError(f"has no weights ({', '.join(_WEIGHTS)})", "Train or export the model again", path=folder)
     for name in files:
+        if what := damage(folder / name):
+            raise DataError(f"is damaged ({what})", "Train or export the model again", path=folder / name)
         if name.endswith((".json", ".md")) and not name.endswith(_VOCABULARIES):
             lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
             for number, line in enumerate(lines, start=1):

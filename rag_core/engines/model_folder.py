@@ -93,12 +93,12 @@ def loading(name: str, what: str = "model") -> Iterator[None]:
 
 def unloadable(name: str, error: Exception, what: str = "model") -> EngineError:
     """Return the error for a model that is not there, or cannot be read: the file that is damaged, where one is."""
-    damage = damaged_file(name)
+    found = _damaged_file(name)
     if "ignore_mismatched_sizes" in str(error):  # what the report that transformers names is not shown for
-        damage = "its weights have other shapes than config.json says"
-    if damage is None and _lacks_tokenizer(name):
+        found = "its weights have other shapes than config.json says"
+    if found is None and _lacks_tokenizer(name):
         return no_tokenizer(name)
-    reason = damage or " ".join(str(error).split())[:200] or type(error).__name__
+    reason = found or " ".join(str(error).split())[:200] or type(error).__name__
     return EngineError(
         f"cannot load the {what} {name!r} ({reason})",
         "Check the name or folder, the network, and for gated models the access token (hf auth login)",
@@ -119,17 +119,22 @@ def no_tokenizer(name: str) -> EngineError:
     )
 
 
-def damaged_file(name: str) -> str | None:
+def _damaged_file(name: str) -> str | None:
     """Return which file of a folder does not read, and why: libraries seldom say it. `None` where each does."""
     if not Path(name).is_dir():
         return None
-    for path in sorted(Path(name).rglob("*")):
-        try:
-            _read(path)
-        except Exception as error:
-            if isinstance(error, MemoryError):
-                raise
-            return f"{path.relative_to(name)}: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    damages = ((path, damage(path)) for path in sorted(Path(name).rglob("*")))
+    return next((f"{path.relative_to(name)}: {what}" for path, what in damages if what), None)
+
+
+def damage(path: Path) -> str | None:
+    """Return why JSON or weights do not read, `None` where they do, and of every other file."""
+    try:
+        _read(path)
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        return " ".join(str(error).split())[:200] or type(error).__name__
     return None
 
 
