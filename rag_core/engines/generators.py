@@ -9,7 +9,8 @@ from typing import Any
 from rag_core.base.errors import EngineError
 from rag_core.engines.generation import Prompt, Sampling, token_ids
 from rag_core.engines.options import EngineOptions
-from rag_core.engines.server_engine import check_room, connect, in_order
+from rag_core.engines.server_answers import completions
+from rag_core.engines.server_engine import check_room, connect
 from rag_core.engines.tokenizer import load_tokenizer
 from rag_core.engines.transformers_engine import load_transformers
 from rag_core.engines.vllm_engine import VllmModel
@@ -131,14 +132,12 @@ class ServerGenerator:
             "top_p": sampling.top_p,
         }
 
-        def read(answer: Any, count: int) -> list[str]:
-            return [choice["text"] for choice in in_order(answer["choices"], count)]
-
+        endpoint = completions(sampling.max_new_tokens)
         if sampling.seed is None or not sampling.temperature:
             prompts = [ids for _, *ids in numbered]
-            return self._server.ask("/v1/completions", body | {"prompt": prompts}, partial(read, count=len(prompts)))
+            return self._server.ask(endpoint, body | {"prompt": prompts}, len(prompts))
         answers: list[str] = []
         for number, *ids in numbered:  # a request has one seed
             seeded = body | {"prompt": [ids], "seed": sampling.seed + number}
-            answers += self._server.ask("/v1/completions", seeded, partial(read, count=1))
+            answers += self._server.ask(endpoint, seeded)
         return answers

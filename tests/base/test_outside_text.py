@@ -36,4 +36,4 @@ def test_a_quotation_is_one_short_line():
     assert quoted("x" * 100) == "x" * 100
     assert quoted("a" * 60 + "b" * 60) == "a" * 50 + "…" + "b" * 49
     assert len(quoted("a" * 5_000_000)) == 100
-    assert quoted(" " * 5_000_000 + "x") == "… x"
+    assert quoted(" " * 5_000_000 + "x") == "x"
