@@ -17,6 +17,7 @@ from typing import Literal
 
 from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
+from rag_core.base.outside_text import quoted
 from rag_core.base.stage import StageArgs, run_stage, show
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
@@ -136,12 +137,12 @@ def _send(args: Args) -> str:
         status = error.response.status_code
         if status in (401, 403):
             raise HubError(f"{api.endpoint} refuses the token ({status})", log_in) from error
-        what = f"{api.endpoint} answers {status} ({error.server_message or 'without a reason'})"
+        what = f"{api.endpoint} answers {status} ({quoted(error.server_message or 'without a reason', 300)})"
         raise HubError(what, f"Fix the cause, {again}") from error
     except ValueError as error:  # the library's word for a card whose front matter the hub does not accept
-        raise HubError(" ".join(str(error).split()), "Correct the front matter of README.md") from error
+        raise HubError(quoted(str(error), 300), "Correct the front matter of README.md") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # one for each way of sending
-        what = f"{api.endpoint} is out of reach ({error or type(error).__name__})"
+        what = f"{api.endpoint} is out of reach ({quoted(str(error) or type(error).__name__, 300)})"
         raise HubError(what, f"Check the network and HF_ENDPOINT, {again}") from error
     return f"{api.endpoint}/{args.repo_id}" + (f"/tree/{args.revision}" if args.revision else "")
 

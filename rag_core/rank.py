@@ -60,7 +60,7 @@ def run(args: Args) -> list[Path]:
     scores, before, *_ = [*(_scores(model, sample, args) for model in models), None]
     rows = ranking_rows(list(sample.passages()), scores, before)
     width = shutil.get_terminal_size((120, 24)).columns
-    show(f"{sample.query}\n\n{format_ranking(rows, width)}")
+    show(f"{' '.join(sample.query.split())}\n\n{format_ranking(rows, width)}")
     return []
 
 

@@ -10,7 +10,8 @@ from rag_core.base.outside_text import visible
 
 
 def format_rows(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as a Markdown table, the first row as its head."""
+    """Return rows of cells as a Markdown table, the first row as its head; each cell is one line."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.model_files import ModelFiles, exact_version, read_json
 from rag_core.engines.protocols import Role
 from rag_core.engines.rerankers import JUDGE, Question, find_question, why_no_question
@@ -95,7 +96,7 @@ class ModelInfo:
                 "WARNING: %s declares prompts that are not used: %s. Pass --query_prompt_name (and "
                 "--passage_prompt_name) to put one before queries (passages).",
                 self.name,
-                ", ".join(unused),
+                quoted(", ".join(unused), 300),
             )
 
     @cached_property

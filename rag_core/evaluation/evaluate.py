@@ -61,7 +61,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     """Write the report, print its table, and return the folder."""
     files = [*args.in_domain, *args.out_of_domain]
     _check_flags(args, files)
-    from rag_core.evaluation.expectation import compare, read_expectations
+    from rag_core.evaluation.expectation import check, read_expectations
     from rag_core.evaluation.pages import write_report
     from rag_core.evaluation.rankers import check_labelled, evaluate_file, read_labelled
     from rag_core.evaluation.report import make_report, warnings
@@ -116,8 +116,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
                 evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
             )
             logger.warning("%s: %s", evaluation.path, note)
-    for line in compare(expectations, report):
-        logger.info(line)
+    check(expectations, report)
     return args.output_dir
 
 
