@@ -137,8 +137,12 @@ class UnfinishedWork:
         if differences != [] or self._afresh:
             _clear(self.directory)
         if unfinished_differences(self._output, self._recipe) != []:
-            with atomic_write(self.directory / RECIPE_FILE) as file:
-                file.write(json.dumps(asdict(self._recipe), indent=2).encode())
+            try:
+                with atomic_write(self.directory / RECIPE_FILE) as file:
+                    file.write(json.dumps(asdict(self._recipe), indent=2).encode())
+            except BaseException:
+                shutil.rmtree(self.directory)  # nothing but the lock is in it
+                raise
 
 
 def is_finished(output: Path, recipe: Recipe) -> bool:

@@ -90,7 +90,7 @@ def run(argv, capsys, module=reranker_distillation.create_triplets):
     return code, said
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)  # for a pipe that nobody writes to
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("of", ["input", "output", "unfinished"])
 def test_a_manifest_of_any_shape(of, kind, pairs, capsys):
@@ -128,7 +128,7 @@ def test_a_teacher_without_a_name_and_an_analyser_that_there_is_not(pairs, capsy
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)  # for a pipe that nobody writes to
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_training_left_may_have_any_shape(kind, tmp_path):
     from rag_core.distillation.checkpoints import whole_checkpoints  # loads torch
@@ -161,7 +161,7 @@ ODD_CHUNKS = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)  # for a pipe that nobody writes to
 @pytest.mark.parametrize("kind", [*ODD_CHUNKS, "npz", "pickled", *PLANTED])
 def test_a_chunk_of_any_shape_is_computed_again(kind, tmp_path, caplog):
     keys, values = [b"k" * 16, b"l" * 16], np.array([1, 2], np.float32)
@@ -190,7 +190,7 @@ OUTPUTS = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)  # for a pipe that nobody writes to
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]], ids=["", "overwrite"])
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_an_output_that_is_no_file_is_left_alone(kind, flags, pairs, capsys):
@@ -236,10 +236,13 @@ def test_a_place_where_nothing_can_be_written(output, what, pairs, capsys):
     assert sorted(path.name for path in pairs.parent.iterdir()) == ["loop", "pairs.jsonl"]
 
 
-def test_a_file_that_may_not_grow(pairs):
+@pytest.mark.parametrize("most", [10, 4000], ids=["recipe", "output"])
+def test_a_file_that_may_not_grow(most, pairs):
     """A limit on the size of files is met like a full disk: nothing half-written stays."""
+    rows = [row | {"passage": f"{row['passage']} {i}"} for i in range(40) for row in PAIRS]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); "
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); "
         "import rag_core.merge_scores as stage; sys.exit(stage.main(sys.argv[1:]))"
     )
     argv = ["--input_files", pairs, "--output_file", pairs.with_name("out.jsonl")]
