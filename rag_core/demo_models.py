@@ -103,8 +103,8 @@ def _join_teacher(folder: Path) -> None:
         for member in archive.infolist():
             _, _, inside = member.filename.partition("/")
             if inside and not member.is_dir() and not inside.endswith("desktop.ini"):
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                (folder / inside).write_bytes(archive.read(member))
+                member.filename = inside
+                archive.extract(member, folder)  # whatever the name, within the folder
 
 
 def _files(package: str) -> list[tuple[str, Path]]:

@@ -74,9 +74,11 @@ def load_sentence_transformers(
 
 def _rehearse(model: ModelInfo, loaded: Any) -> None:
     """Let a model read a pair once: what its files say of how it reads is looked at by the first text only."""
+    from torch.nn import Identity
+
     with loading(model.name):
         if model.kind == "cross-encoder":
-            loaded.predict([("a query", "a passage")], show_progress_bar=False)
+            loaded.predict([("a query", "a passage")], activation_fn=Identity(), show_progress_bar=False)
         else:
             loaded.encode_query("a query", show_progress_bar=False)
             loaded.encode_document("a passage", show_progress_bar=False)
