@@ -184,17 +184,22 @@ def check_apart(output: Path, recipe: Recipe) -> None:
 def _remove(directory: Path) -> None:
     """Delete a folder of unfinished work, its recipe last: what a kill leaves of it is still known as ours."""
     _clear(directory)
+    (directory / RECIPE_FILE).unlink(missing_ok=True)
     (directory / _LOCK).unlink()
     with contextlib.suppress(OSError):  # another process has just put its lock there
         directory.rmdir()
 
 
 def _clear(directory: Path) -> None:
-    """Empty a folder of unfinished work but for its lock, the recipe last."""
-    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == RECIPE_FILE):
+    """Empty a folder of unfinished work but for its lock and its recipe, which tells that it is ours.
+
+    A folder in it, such as a checkpoint, has another name first: what a kill leaves of it is not taken for a whole one.
+    """
+    removed = directory / ".removed"
+    for entry in sorted(directory.iterdir(), key=lambda entry: entry != removed):
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != _LOCK:
+            shutil.rmtree(entry if entry == removed else entry.rename(removed))
+        elif entry.name not in (_LOCK, RECIPE_FILE):
             entry.unlink()
 
 

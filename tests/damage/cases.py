@@ -185,7 +185,7 @@ def commands(encoder, cross_encoder):
             "rag_core.calibrate",
             ["--model", encoder, "--input_files", "scored.jsonl", "--output_dir", "out/m", "--target", "labels"],
             ["m"],
-            ["--method", "temperature"],
+            ["--max_length", "100"],
         ),
         "export": Case(
             "rag_core.export",
@@ -205,9 +205,9 @@ def fake(monkeypatch):
     monkeypatch.setattr(manifest, "provenance", lambda: {"command": "python -m it"})
     for engine in ("vllm", "transformers"):
         monkeypatch.setitem(LOADERS, engine, lambda options, canary: OverlapScorer().loaded(options, canary))
-    monkeypatch.setitem(LOADERS, "sentence-transformers", lambda options, canary: _student(options, canary))
+    monkeypatch.setitem(LOADERS, "sentence-transformers", _student)
     for engine in CHUNK_ROWS:
-        monkeypatch.setitem(CHUNK_ROWS, engine, 4)
+        monkeypatch.setitem(CHUNK_ROWS, engine, 5)
     monkeypatch.setattr(write_queries, "_CHUNK", 2)
     monkeypatch.setattr("rag_core.engines.loading.load_generator", lambda engine, options: Writer())
     monkeypatch.setattr("rag_core.evaluation.pages._html", lambda report, evaluations, seed: f"<p>{seed}</p>")
@@ -220,6 +220,11 @@ def fake(monkeypatch):
     monkeypatch.setattr("sentence_transformers.base.model.BaseModel._create_model_card", lambda *_, **__: None)
     monkeypatch.setattr("transformers.trainer.speed_metrics", lambda *_, **__: {})
     monkeypatch.setattr("rag_core.distillation.trainer.time", StandingClock)
+    fake_packages(monkeypatch)
+
+
+def fake_packages(monkeypatch):
+    """Let the pretrained models be of four bytes."""
     weights = "9f64a747e1b97f131fabb6b447296c9b6f0201e79fb3c5356e6c77e89b6a806a"  # of what `_unpack` writes
     monkeypatch.setattr(demo_models, "_WEIGHTS", dict.fromkeys(demo_models._WEIGHTS, weights))
     for name in ("_copy_student", "_join_teacher"):

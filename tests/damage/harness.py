@@ -32,88 +32,75 @@ _OPERATIONS = {
 
 Tree = dict  # path below the folder -> bytes; None for a folder
 
-_watch = None
 
+class _Hook:
+    """Python's audit hook, which stays for good: it calls `before` while there is one, and not for what that does."""
 
-@dataclass
-class Watch:
-    """Calls `before` with (what is done, path below the folder, whether it opens an empty file) before it is done."""
+    def __init__(self):
+        self.folder, self.before = Path(), None
+        self._added = False
 
-    folder: Path
-    before: object
+    def add(self):
+        if not self._added:
+            sys.addaudithook(self)
+            self._added = True
 
-    def see(self, event, args):
+    def __call__(self, event, args):
+        before = self.before
+        if before is None or not event.startswith(("open", "os.", "ctypes.dlsym")):
+            return
+        self.before = None
+        try:
+            if seen := self._seen(event, args):
+                before(*seen)
+        finally:
+            self.before = before
+
+    def _seen(self, event, args):
+        """Return what is done, the path below the folder, and the flags with which it is opened."""
         if event == "ctypes.dlsym" and args[1] == "renameat2":  # it is called next
-            return "exchange", "", False
+            return "exchange", "", 0
         if event == "open":
             path, _, flags = args
-            if not (isinstance(flags, int) and flags & _WRITES):
-                return None
-            base, empties = None, bool(flags & _MAKES)
-        elif event in _OPERATIONS:
-            place, base_place = _OPERATIONS[event]
-            path, empties = args[place], False
-            base = args[base_place] if base_place is not None and len(args) > base_place else None
-        else:
-            return None
-        below = self.below(path, base)
-        return below and (event, below, empties)
+            writes = isinstance(flags, int) and flags & _WRITES
+            below = self._below(path) if writes else None
+            return below and (event, below, flags)
+        if event in _OPERATIONS:
+            place, base = _OPERATIONS[event]
+            below = self._below(args[place], args[base] if base is not None and len(args) > base else -1)
+            return below and (event, below, 0)
+        return None
 
-    def below(self, path, base=None):
-        path = f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path)
-        if path.startswith("/proc/self/fd/"):
-            path = os.readlink(path)
-        if isinstance(base, int) and base >= 0:
-            path = os.path.join(os.readlink(f"/proc/self/fd/{base}"), path)
-        path = os.path.abspath(path)
-        return path.removeprefix(f"{self.folder}/") if path.startswith(f"{self.folder}/") else None
+    def _below(self, path, base=-1):
+        path = Path(f"/proc/self/fd/{path}" if isinstance(path, int) else os.fsdecode(path))
+        if path.is_relative_to("/proc/self/fd"):
+            path = path.readlink()
+        folder = Path(f"/proc/self/fd/{base}").readlink() if base >= 0 else Path.cwd()
+        path = folder / path
+        return str(path.relative_to(self.folder)) if self.folder in path.parents else None
 
 
-def _hook(event, args):
-    global _watch
-    watch = _watch
-    if watch is None or not event.startswith(("open", "os.", "ctypes.dlsym")):
-        return
-    _watch = None  # what is done in here is not looked at
-    try:
-        if seen := watch.see(event, args):
-            watch.before(*seen)
-    finally:
-        _watch = watch
-
-
-_hooked = []
+_hook = _Hook()
 
 
 @contextlib.contextmanager
 def watched(folder, before):
     """Call `before` before each operation on files below a folder; what is synced is an operation, too, and quick."""
-    global _watch
-    if not _hooked:
-        sys.addaudithook(_hook)  # for good
-        _hooked.append(True)
+    _hook.add()
     fsync, os.fsync = os.fsync, lambda file: _hook("os.truncate", (file, 0))
-    _watch = Watch(folder, before)
+    _hook.folder, _hook.before = folder, before
     try:
         yield
     finally:
-        _watch, os.fsync = None, fsync
+        _hook.before, os.fsync = None, fsync
 
 
 def tree(folder):
     """Return all that is below a folder."""
     found = {}
-    for at, folders, files in os.walk(folder):
-        here = os.path.relpath(at, folder)
-        for name in folders:
-            found[os.path.normpath(os.path.join(here, name))] = None
-        for name in files:
-            path = os.path.join(at, name)
-            link = os.path.islink(path)
-            with contextlib.suppress(FileNotFoundError):  # of another process
-                found[os.path.normpath(os.path.join(here, name))] = (
-                    b"-> " + os.fsencode(os.readlink(path)) if link else Path(path).read_bytes()
-                )
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            found[str(path.relative_to(folder))] = None if path.is_dir() else path.read_bytes()
     return found
 
 
@@ -146,7 +133,7 @@ def moments(folder, run):
     """Run to the end; return the moments at which it could be killed, each with another tree."""
     found, count, fresh = [], 0, []
 
-    def before(event, path, empties):
+    def before(event, path, flags):
         nonlocal count
         count += 1
         now = tree(folder)
@@ -156,9 +143,9 @@ def moments(folder, run):
                 found.append(Moment(count, f"write {one}", half, derived=True))
         fresh.clear()
         found.append(Moment(count, f"{event} {path}", now))
-        if empties:
+        if flags & _MAKES:
             fresh.append(path)
-            if now.get(path) is None and os.path.dirname(path) in {*now, ""}:
+            if path not in now or flags & os.O_TRUNC:
                 found.append(Moment(count, f"opened {path}", {**now, path: b""}, derived=True))
 
     with watched(folder, before):
@@ -198,7 +185,7 @@ def fork(process, output=os.devnull):
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         code = process() or 0
         sys.stdout.flush()
         sys.stderr.flush()
@@ -234,3 +221,25 @@ def at_once(folder, runs, outputs, seed):
     os.close(reading)
     os.close(writing)
     return [wait(number) for number in processes]
+
+
+def meeting(folder, run, outputs, number):
+    """Run in a process that waits before its operation of that number for another, which runs to its end meanwhile."""
+    codes, left = {}, number
+
+    def before(*_):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            codes["second"] = wait(fork(run, outputs[1]))
+            Path(f"{outputs[1]}.code").write_text(str(codes["second"]))
+
+    def process():
+        with watched(folder, before):
+            return run()
+
+    first = wait(fork(process, outputs[0]))
+    second = Path(f"{outputs[1]}.code")
+    code = int(second.read_text())
+    second.unlink()
+    return [first, code]
