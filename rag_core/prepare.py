@@ -14,7 +14,7 @@ import sys
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
@@ -146,11 +146,12 @@ def run(args: Args) -> Path:
         for path, output in whole.items():  # together, since one split beside another's former one may leak
             path.replace(output)
         sync_directory(args.output_dir)
+        facts: dict[str, Any] = {"instruction": source.instruction} if source.instruction else {}
         for split, output in outputs.items():
             write_manifest(
                 output,
                 recipe,
-                **({"instruction": source.instruction} if source.instruction else {}),
+                **facts,
                 rows=prepared.counts[split]["queries"],
                 counts=prepared.counts[split],
                 skipped=prepared.skipped,

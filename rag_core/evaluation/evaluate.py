@@ -129,7 +129,7 @@ def _evaluations(
     bad_rows: BadRows,
 ) -> list[FileEvaluation]:
     """Score the files with the models, and measure all rankers on what every model had room for."""
-    from rag_core.evaluation.rankers import check_labelled, evaluate_file
+    from rag_core.evaluation.rankers import RANKERS, check_labelled, evaluate_file
 
     scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, list(labelled))
     for path, samples in labelled.items():
@@ -142,7 +142,7 @@ def _evaluations(
             path,
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
-            {ranker: by_path[path] for ranker, by_path in scores.items()},
+            {ranker: scores[ranker][path] for ranker in RANKERS if ranker in scores},
             analysers[path],
         )
         for path, samples in labelled.items()
