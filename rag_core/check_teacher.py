@@ -97,7 +97,8 @@ def run(args: Args) -> Path:
         )
         settled[role] = settle_run([source], args.engine if role == "teacher" else "auto", options)
     recipe = Recipe(stage=STAGE, flags=decisive(args), inputs={str(args.dataset): source.sha256})
-    with UnfinishedWork(folder / "check.json", recipe, overwrite=True) as work:  # one run at a time has the folder
+    output = folder / "check.json"
+    with UnfinishedWork(output, recipe, overwrite=True) as work:  # one run at a time has the folder
         sample_file, samples = _sample(args, source, folder, recipe)
         values: dict[Role, PerQuery] = {}
         for role in models:
@@ -108,19 +109,17 @@ def run(args: Args) -> Path:
             values[role] = measure(samples, scores_by_sample(scores, samples))
         comparison = compare_rankers(values, args.seed)
         show(format_rows(comparison.rows()))
-        path = _write(args, folder, comparison, len(samples))
+        _write(args, output, comparison, len(samples))
         work.remove()
     _conclude(args, comparison, len(samples))
-    return path
+    return output
 
 
-def _write(args: Args, folder: Path, comparison: Comparison, queries: int) -> Path:
-    path = folder / "check.json"
+def _write(args: Args, path: Path, comparison: Comparison, queries: int) -> None:
     asked = {"teacher": args.teacher, "student": args.student, "dataset": str(args.dataset), "queries": queries}
     with atomic_write(path) as file:
         found = {"verdict": comparison.verdict, **asked, **comparison.as_json()}
         file.write(json.dumps(found, indent=2).encode() + b"\n")
-    return path
 
 
 def _conclude(args: Args, comparison: Comparison, queries: int) -> None:

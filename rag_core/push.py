@@ -17,7 +17,7 @@ from typing import Literal
 
 from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import first_line, quoted, reason
 from rag_core.base.stage import StageArgs, run_stage, show
 from rag_core.engines.model_folder import check_entries, damage
 
@@ -56,7 +56,7 @@ def run(args: Args) -> list[Path]:
     try:
         validate_repo_id(args.repo_id)
     except HFValidationError as error:
-        raise UsageError(str(error).splitlines()[0], "Pass --repo_id OWNER/NAME") from error
+        raise UsageError(first_line(error), "Pass --repo_id OWNER/NAME") from error
     if "/" not in args.repo_id:
         raise UsageError(f"--repo_id {args.repo_id!r} has no owner", "Pass --repo_id OWNER/NAME")
     for name in _files(args.model):
@@ -147,7 +147,7 @@ def _send(args: Args) -> str:
     except ValueError as error:  # the library's word for a card whose front matter the hub does not accept
         raise HubError(quoted(str(error), 300), "Correct the front matter of README.md") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # one for each way of sending
-        what = f"{api.endpoint} is out of reach ({quoted(str(error) or type(error).__name__, 300)})"
+        what = f"{api.endpoint} is out of reach ({reason(error, 300)})"
         raise HubError(what, f"Check the network and HF_ENDPOINT, {again}") from error
     return f"{api.endpoint}/{args.repo_id}" + (f"/tree/{args.revision}" if args.revision else "")
 

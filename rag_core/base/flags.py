@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import UsageError
+from rag_core.base.outside_text import is_writable
 
 _DECIDES = "decides"
-_UNDECODED = re.compile("[\ud800-\udfff]")  # what Python makes of bytes that are not UTF-8
 _BOUNDS = "bounds"
 
 
@@ -61,7 +60,7 @@ def check_bounds(args: Any) -> None:
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int | float) and not isinstance(one, bool):
                 check_number(field.name, one, *field.metadata[_BOUNDS])
-            elif isinstance(one, str) and _UNDECODED.search(one):
+            elif isinstance(one, str) and not is_writable(one):
                 raise UsageError(f"--{field.name} is not UTF-8", "Check the encoding of the terminal or the script")
             elif isinstance(one, Path) and "\0" in str(one):
                 raise UsageError(f"--{field.name} has a NUL in it", "Check the path")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 
 SECRETS = ("RAG_SERVER_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # environment variables that hold a key
+_HALF = re.compile("[\ud800-\udfff]")  # of a character; Python makes one of each byte that is not UTF-8
 _UNSEEN = {"Cc", "Cf", "Cs"}  # control and format characters, and halves of a character that cannot be written
 _MOST_LINE = 2_000  # characters; a line of ours has a few hundred
+
+
+def is_writable(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8."""
+    return _HALF.search(text) is None
 
 
 class _Characters(dict[int, int | None]):
@@ -36,6 +43,16 @@ def visible(text: str) -> str:
 def quoted(text: str, most: int = 100) -> str:
     """Return the text as one line of at most `most` characters, to stand in a sentence; its middle is left out."""
     return _shortened(" ".join(visible(text).split()), most)
+
+
+def reason(error: BaseException, most: int = 200) -> str:
+    """Return what an error says as one line, or its kind where it says nothing."""
+    return quoted(str(error), most) or type(error).__name__
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of what an error says, where the others say how it came about."""
+    return quoted(str(error).partition("\n")[0], most)
 
 
 def one_line(text: str) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rag_core.base.errors import EngineError, PipelineError
+from rag_core.base.outside_text import reason
 
 _SPECIAL = {stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
 
@@ -98,9 +99,8 @@ def unloadable(name: str, error: Exception, what: str = "model") -> EngineError:
         found = "its weights have other shapes than config.json says"
     if found is None and _lacks_tokenizer(name):
         return no_tokenizer(name)
-    reason = found or " ".join(str(error).split())[:200] or type(error).__name__
     return EngineError(
-        f"cannot load the {what} {name!r} ({reason})",
+        f"cannot load the {what} {name!r} ({found or reason(error)})",
         "Check the name or folder, the network, and for gated models the access token (hf auth login)",
     )
 
@@ -134,7 +134,7 @@ def damage(path: Path) -> str | None:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return reason(error)
     return None
 
 

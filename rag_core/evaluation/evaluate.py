@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -89,7 +89,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     recipe = Recipe(stage=stage, flags=decisive(args) | settled, inputs=hashes)
     with UnfinishedWork(args.output_dir.resolve(), recipe, overwrite=True) as work:  # what is kept are the scores
         scores = ScoreFolder(args.output_dir / SCORES, stage=stage, skip_bad_rows=args.skip_bad_rows)
-        evaluations = _evaluations(args, options, labelled, analysers, folder=scores, bad_rows=bad_rows)
+        evaluations = _evaluations(args, list(models), options, labelled, analysers, folder=scores, bad_rows=bad_rows)
 
         def save(report: Report) -> None:
             def write(folder: Path) -> None:
@@ -122,6 +122,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
 
 def _evaluations(
     args: EvaluateArgs,
+    rankers: Sequence[Ranker],
     options: Mapping[Ranker, EngineOptions],
     labelled: dict[Path, list[RankingSample]],
     analysers: Mapping[Path, Analyser],
@@ -143,7 +144,7 @@ def _evaluations(
             path,
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
-            {ranker: scores[ranker][path] for ranker in _models(args)},
+            {ranker: scores[ranker][path] for ranker in rankers},
             analysers[path],
         )
         for path, samples in labelled.items()

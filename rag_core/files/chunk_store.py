@@ -57,12 +57,7 @@ class ChunkStore:
                 try:
                     _check(path)
                     self._add(path)
-                except (
-                    DataError,
-                    OSError,
-                    ValueError,
-                    EOFError,
-                ) as error:  # not by us
+                except (DataError, OSError, ValueError, EOFError) as error:  # not by a run of ours
                     logger.warning("WARNING: %s is damaged (%s): its rows are computed again", path, error)
                     self._damaged.add(path)
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from rag_core.base.outside_text import quoted
 
 LONGEST = 2**26
 """Bytes of the longest line, or of a file that is read whole: a packed file may hold a thousand times its size."""
+
+DAMAGED_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading a gzip file ends in that is damaged or cut off."""
 
 TOO_LONG = f"longer than {LONGEST // 2**20} MB"
 

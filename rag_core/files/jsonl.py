@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +16,7 @@ from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Recor
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_json_lines, check_stored, check_text, is_table
-from rag_core.files.inputs import TOO_LONG, lines_of, open_input, reading
+from rag_core.files.inputs import DAMAGED_GZIP, TOO_LONG, lines_of, open_input, reading
 from rag_core.files.table_rows import read_table
 
 if TYPE_CHECKING:
@@ -227,7 +226,7 @@ def read_lines(
                     continue
                 if text.strip():
                     yield number, text
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED_GZIP as error:
         raise DataError(
             f"the gzip file is damaged or cut off after line {number} ({error})",
             "Copy or make the file again",

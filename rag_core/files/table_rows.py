@@ -14,17 +14,16 @@ import io
 import json
 import re
 import tokenize
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import DataError
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import first_line, quoted
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_stored, check_text
-from rag_core.files.inputs import LONGEST, TOO_LONG, open_input, reading
+from rag_core.files.inputs import DAMAGED_GZIP, LONGEST, TOO_LONG, open_input, reading
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -165,7 +164,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise DataError(
             f"is not CSV ({error})", "Correct the quotes from this row on", path=path, line=number
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED_GZIP as error:
         raise DataError(
             f"the gzip file is damaged or cut off ({error})", "Copy or make the file again", path=path
         ) from error
@@ -203,8 +202,8 @@ def _parquet(path: Path) -> Iterator[ParquetFile]:
         try:
             yield ParquetFile(stored)
         except (ArrowException, OSError, ValueError) as error:
-            cause = quoted(str(error).partition("\n")[0])
-            raise DataError(f"cannot be read as Parquet ({cause})", "Copy or make the file again", path=path) from error
+            what = f"cannot be read as Parquet ({first_line(error, 100)})"
+            raise DataError(what, "Copy or make the file again", path=path) from error
 
 
 def _rows_at_once(file: ParquetFile, number: int, path: Path) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import EngineError
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import first_line
 from rag_core.engines.exported_engine import ABOUT, GRAPHS, Format, Precision
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.pretrained import load_sentence_transformers
@@ -182,7 +182,7 @@ def _to_onnx(student: Any, inputs: dict[str, Any], path: Path, name: str) -> Non
         except torch.onnx.errors.OnnxExporterError as error:
             raise EngineError(
                 f"{name} cannot be written as ONNX: {type(student.transformers_model).__name__} has parts that torch's "
-                f"exporter does not know ({quoted(str(error).splitlines()[0], 120)})",
+                f"exporter does not know ({first_line(error, 120)})",
                 "Choose another student, or serve it with sentence-transformers",
             ) from error
     for node in program.model.graph.all_nodes():  # a graph is passed on, the paths of this machine are not

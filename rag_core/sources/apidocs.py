@@ -12,7 +12,6 @@ import gc
 import importlib.util
 import logging
 import random
-import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rag_core.base.errors import DataError
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import is_writable, reason
 from rag_core.base.records import RankingSample
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import PLAIN, Analyser, fold, words
@@ -44,7 +43,6 @@ _QUERY_WORDS = range(4, 41)
 _MIN_PASSAGE_CHARACTERS = 120
 # A beginning: what two CPU cores can score and train on in minutes.
 _MAX_PASSAGE_CHARACTERS = 160
-_UNWRITABLE = re.compile("[\ud800-\udfff]")  # halves of characters
 _PASSAGE_GRAM = 3  # words
 _SAME_PASSAGE = 0.6
 
@@ -162,7 +160,7 @@ def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
         try:
             tree = _parse(path.read_bytes())
         except (SyntaxError, ValueError, RecursionError) as error:
-            logger.warning("left out: %s is not Python (%s)", path, quoted(str(error)))
+            logger.warning("left out: %s is not Python (%s)", path, reason(error, 100))
             continue
         for name, docstring in _docstrings(tree, ".".join(relative.parts).removesuffix(".__init__")):
             summary, _, rest = docstring.partition("\n\n")
@@ -208,7 +206,7 @@ def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
                 continue
             name = f"{prefix}.{child.name}"
             docstring = ast.get_docstring(child)
-            if docstring and not _UNWRITABLE.search(docstring):
+            if docstring and is_writable(docstring):
                 yield name, docstring
             if isinstance(child, ast.ClassDef):
                 yield from _docstrings(child, name)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import gzip
 import io
 import tempfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rag_core.base.errors import DataError
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import first_line, quoted
 from rag_core.base.records import RankingSample, passage_text
 from rag_core.files.bad_rows import FIX_ROW, BadRows
-from rag_core.files.inputs import TOO_LONG, lines_of, open_input, reading
+from rag_core.files.inputs import DAMAGED_GZIP, TOO_LONG, lines_of, open_input, reading
 from rag_core.files.table_rows import check_parquet, texts_of
 from rag_core.sources.splits import Splits
 
@@ -203,7 +202,7 @@ def _check_lines(path: Path) -> None:
             for number, line in enumerate(lines_of(lines), start=1):
                 if line is None:
                     raise DataError(f"is {TOO_LONG}", "Check that each row has its own line", path=path, line=number)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except DAMAGED_GZIP as error:
             raise DataError(
                 f"the gzip file is damaged or cut off ({error})", "Copy or fetch the file again", path=path
             ) from error
@@ -231,7 +230,7 @@ def _read(folder: Path, read: Callable[[Path], T]) -> T:
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise DataError(
-            f"cannot be read as a data set ({_first_line(cause)})",
+            f"cannot be read as a data set ({first_line(cause).rstrip('.')})",
             "Pass a folder with the files of an MTEB reranking set, or fetch them again",
             path=folder,
         ) from error
@@ -270,12 +269,8 @@ def _download_from_modelscope(name: str) -> Path:
         raise _unreachable(name, "ModelScope", error) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return quoted(str(error).partition("\n")[0], 200).rstrip(".")
-
-
 def _unreachable(name: str, hub: str, error: Exception) -> DataError:
     return DataError(
-        f"{name} is no local folder, and cannot be fetched from {hub} ({_first_line(error)})",
+        f"{name} is no local folder, and cannot be fetched from {hub} ({first_line(error).rstrip('.')})",
         "Check the name and the network, or fetch the files elsewhere and pass their folder as --name",
     )
