@@ -199,7 +199,7 @@ def _clear(directory: Path) -> None:
     for entry in sorted(directory.iterdir(), key=lambda entry: entry != removed):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry if entry == removed else entry.rename(removed))
-        elif entry.name not in (_LOCK, RECIPE_FILE):
+        elif entry.name not in (_LOCK, RECIPE_FILE) or not entry.is_file():  # a pipe is no recipe
             entry.unlink()
 
 
