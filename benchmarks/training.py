@@ -146,7 +146,8 @@ def plain(student: StudentSettings, groups: list[list[Triplet]], arguments: Cros
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    read_log(trainer.state.log_history, training)
+    log = trainer.state.log_history
+    training.losses, training.seconds = losses_of(log), log[-1]["train_runtime"]
     return training
 
 
@@ -158,7 +159,8 @@ def grouped(
         arguments.output_dir = str(Path(folder) / "checkpoints")
         run = TrainingRun(student, arguments, Path(folder) / "model")
         train(TrainingData(groups), LossSettings("margin_mse"), run)
-        read_log(json.loads((Path(folder) / "model" / "training_log.json").read_text()), training)
+        log = json.loads((Path(folder) / "model" / "training_log.json").read_text())
+    training.losses, training.seconds = losses_of(log), log[-1]["seconds"]  # the facts have tenths only
     return training
 
 
@@ -179,10 +181,9 @@ def counted() -> Iterator[Training]:
         handle.remove()
 
 
-def read_log(log: list[dict[str, float]], training: Training) -> None:
-    """Take the losses and the seconds out of a trainer's log."""
-    training.losses = [entry["loss"] for entry in log if "loss" in entry]
-    training.seconds = next(entry["train_runtime"] for entry in log if "train_runtime" in entry)
+def losses_of(log: list[dict[str, float]]) -> list[float]:
+    """Return the losses in a trainer's log, in the order of their steps."""
+    return [entry["loss"] for entry in log if "loss" in entry]
 
 
 def in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> BatchSampler:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import ScoredPair
 from rag_core.base.stage import run_stage
 from rag_core.distillation.derive import Derived, DerivedFilesArgs, derive_files
@@ -45,7 +46,8 @@ def run(args: Args) -> list[Path]:
             first = next(group[0].query_id for group in groups if len(group) == 1)
             remedy = ", or pass --skip_bad_rows to leave such queries out" if usable else ""
             raise DataError(
-                f"{single} queries have one candidate, which has nothing to be compared with (query_id {first!r})",
+                f"{single} queries have one candidate, which has nothing to be compared with "
+                f"(query_id {quoted(repr(first))})",
                 f"Give every query two or more{remedy}",
                 path=source,
             )

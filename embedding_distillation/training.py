@@ -21,7 +21,6 @@ from rag_core.distillation.weight_merging import DEFAULT_ALPHA, Domain, Merge, c
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
-from rag_core.files.unfinished import save_whole
 from rag_core.release.saving import save_model
 from rag_core.scoring.vectors import TextVectors, embed_for_training
 
@@ -62,7 +61,8 @@ def train(
             loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
             evaluator=run.selection.evaluator(student.mini_batch_size),
         )
-        facts = run_trainer(trainer, run.selection)
+        pairs = sum(len(group.passages) for group in data.train)
+        facts = {"queries": len(data.train), "pairs": pairs, **run_trainer(trainer, run.selection)}
     if trainer.is_world_process_zero():
         merged = _merge(model, before, merge, run)
         facts["alpha"] = merged.alpha
@@ -74,9 +74,8 @@ def train(
 
         if loss.matryoshka_dims:
             facts["matryoshka"] = _by_size(model, loss.matryoshka_dims, run.dev_sets, student.mini_batch_size)
-        save_whole(run.output_dir, run.checkpoints / "model", write)
-    pairs = sum(len(group.passages) for group in data.train)
-    return {"queries": len(data.train), "pairs": pairs, **facts}
+        run.save(write, facts)
+    return facts
 
 
 def load_student(student: StudentSettings) -> SentenceTransformer:

@@ -83,7 +83,7 @@ def run(args: Args) -> Path:
     bad_rows = BadRows(skip=args.skip_bad_rows)
     groups = [group for path in args.input_files for group in read_groups(path, ScoredPair, bad_rows=bad_rows)]
     units = {(read_manifest(path) or UNKNOWN).score_unit for path in args.input_files}
-    data = read_calibration_data(groups, units, args.target, args.old_scores)
+    data = read_calibration_data(groups, units, args.target, args.old_scores, bad_rows)
     from rag_core.engines.identity import describe_model
     from rag_core.files.unfinished import save_whole
 
@@ -102,6 +102,8 @@ def run(args: Args) -> Path:
     if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
     with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # its scores say themselves whose they are
+        if not args.overwrite and is_finished(args.output_dir, recipe):  # by another run, in the meantime
+            return args.output_dir
         scores = _student_scores(args, model, groups, work.directory)
         calibration = data.calibrate(
             scores, args.method, args.cut_offs, unit="cosine" if model.kind == "bi-encoder" else "logit"

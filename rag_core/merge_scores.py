@@ -19,6 +19,7 @@ from typing import Any
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.distillation.teachers import SCORE_UNITS, Method, merge
@@ -82,6 +83,8 @@ def run(args: Args) -> Path:
     if args.bm25:
         scores.append(_bm25(groups, analyser))
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
+        if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
+            return args.output_file
         rows = write_records(args.output_file, _merged(groups, scores, weights, args.method))
         write_manifest(
             args.output_file,
@@ -99,7 +102,7 @@ def _teacher(args: Args) -> dict[str, Any]:
     manifests = [read_manifest(path) or UNKNOWN for path in args.input_files]
     models = [manifest.model or {"name": "unknown"} for manifest in manifests]
     models += [{"name": "BM25"}] if args.bm25 else []
-    return {"name": " + ".join(model["name"] for model in models), "members": models}
+    return {"name": " + ".join(model.get("name", "unknown") for model in models), "members": models}
 
 
 def _scores(groups: Groups) -> list[list[float]]:
@@ -117,7 +120,8 @@ def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[li
     wanted = [[(pair.query_id, pair.query, pair.passage) for pair in group] for group in groups]
     for key in (key for keys in wanted for key in keys if key not in score_of):
         raise DataError(
-            f"has no score for query_id {key[0]!r} ({key[1][:40]!r}) and passage {key[2][:40]!r} of {first}",
+            f"has no score for query_id {quoted(repr(key[0]))} ({quoted(repr(key[1]), 40)}) "
+            f"and passage {quoted(repr(key[2]), 40)} of {first}",
             remedy,
             path=path,
         )

@@ -11,19 +11,20 @@ import contextlib
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
 from rag_core.engines.role_prompts import PromptArgs
+from rag_core.files.atomic import sync_directory
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
-from rag_core.files.unfinished import UnfinishedWork, remove_left_behind
+from rag_core.files.unfinished import UnfinishedWork, check_apart, remove_left_behind
 from rag_core.retrieval.analyser import AnalyserArgs
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder
@@ -112,20 +113,14 @@ def run(args: Args) -> Path:
     outputs = {split: args.output_dir / f"{split}.jsonl" for split in source.splits}
     if args.drop_leaks and not any(map(is_training, outputs)):
         raise UsageError(f"--drop_leaks: no split of {', '.join(outputs)} is a training split", "Leave it out")
-    for path in source.inputs:
-        if path.resolve() in (output.resolve() for output in outputs.values()):
-            raise UsageError(f"{path} is input and output", "Choose another --output_dir")
     limits = parse_limits(args.limit or [], source.splits)
     recipe = Recipe(
         stage="rag_core.prepare", flags={**decisive(args), **source.flags}, inputs=check_inputs(list(source.inputs))
     )
-    made = [not args.overwrite and is_made(output, recipe) for output in outputs.values()]
-    if all(made):
-        logger.info("%s is finished already", args.output_dir)
-        for output in outputs.values():
-            remove_left_behind(output)
+    for output in outputs.values():
+        check_apart(output, recipe)
+    if _is_finished(args, outputs.values(), recipe):
         return args.output_dir
-
     with contextlib.ExitStack() as stack:
         # What is kept are vectors, which are found by their texts.
         works = [
@@ -134,6 +129,8 @@ def run(args: Args) -> Path:
         ]
         for work in works:
             stack.enter_context(work)
+        if _is_finished(args, outputs.values(), recipe):  # by another run, before this one took the locks
+            return args.output_dir
         try:
             bad_rows = BadRows(skip=args.skip_bad_rows)
             prepared = prepare_splits(source, bad_rows, limits=limits, drop_leaks=args.drop_leaks, seed=args.seed)
@@ -142,13 +139,18 @@ def run(args: Args) -> Path:
                 work.remove()  # the next attempt has another input or other flags
             raise
         prepared.log()
-        for split, output in outputs.items():
-            write_records(output, prepared.splits[split])
+        whole = {work.directory / "rows.jsonl": output for work, output in zip(works, outputs.values(), strict=True)}
+        for split, path in zip(outputs, whole, strict=True):
+            write_records(path, prepared.splits[split])
+        for path, output in whole.items():  # together, since one split beside another's former one may leak
+            path.replace(output)
+        sync_directory(args.output_dir)
+        task: dict[str, Any] = {"instruction": source.instruction} if source.instruction else {}
         for split, output in outputs.items():
             write_manifest(
                 output,
                 recipe,
-                **({"instruction": source.instruction} if source.instruction else {}),
+                **task,
                 rows=prepared.counts[split]["queries"],
                 counts=prepared.counts[split],
                 skipped=prepared.skipped,
@@ -157,6 +159,17 @@ def run(args: Args) -> Path:
         for work in works:
             work.remove()
     return args.output_dir
+
+
+def _is_finished(args: Args, outputs: Collection[Path], recipe: Recipe) -> bool:
+    """Tell whether all outputs are made, as `unfinished.is_finished` does of one."""
+    made = [not args.overwrite and is_made(output, recipe) for output in outputs]
+    if not all(made):
+        return False
+    logger.info("%s is finished already", args.output_dir)
+    for output in outputs:
+        remove_left_behind(output, recipe)
+    return True
 
 
 def _check_flags(args: Args) -> None:

@@ -17,7 +17,9 @@ from typing import Literal
 
 from rag_core.base.errors import DataError, HubError, UsageError
 from rag_core.base.flags import flag
+from rag_core.base.outside_text import first_line, quoted, reason
 from rag_core.base.stage import StageArgs, run_stage, show
+from rag_core.engines.model_folder import check_entries, damage
 
 # By what a model consists of, so that nothing goes along because nobody thought of it. training_args.bin has paths.
 _SENT = ["*.json", "*.md", "*.txt", "*.jinja", "*.py", "*.svg", "*.model", "*.safetensors", "*.onnx", "*.onnx.data"]
@@ -54,7 +56,7 @@ def run(args: Args) -> list[Path]:
     try:
         validate_repo_id(args.repo_id)
     except HFValidationError as error:
-        raise UsageError(str(error).splitlines()[0], "Pass --repo_id OWNER/NAME") from error
+        raise UsageError(first_line(error), "Pass --repo_id OWNER/NAME") from error
     if "/" not in args.repo_id:
         raise UsageError(f"--repo_id {args.repo_id!r} has no owner", "Pass --repo_id OWNER/NAME")
     for name in _files(args.model):
@@ -68,7 +70,8 @@ def _files(folder: Path) -> list[str]:
     """Return what of a folder is sent.
 
     Raises:
-        DataError: it is no finished model with a card, or names paths of this machine.
+        DataError: it is no finished model with a card, is damaged, or names paths of this machine.
+        EngineError: it has links, whose targets would be sent.
     """
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]  # exported lazily
 
@@ -82,11 +85,14 @@ def _files(folder: Path) -> list[str]:
         )
     if not (folder / "README.md").is_file():
         raise DataError("has no model card", "Write README.md", path=folder)
+    check_entries(folder, is_sent=True)
     there = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     files: list[str] = list(filter_repo_objects(there, allow_patterns=_SENT, ignore_patterns=_NOT_SENT))
     if not any(name.endswith(_WEIGHTS) for name in files):
         raise DataError(f"has no weights ({', '.join(_WEIGHTS)})", "Train or export the model again", path=folder)
     for name in files:
+        if what := damage(folder / name):
+            raise DataError(f"is damaged ({what})", "Train or export the model again", path=folder / name)
         if name.endswith((".json", ".md")) and not name.endswith(_VOCABULARIES):
             lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
             for number, line in enumerate(lines, start=1):
@@ -136,12 +142,12 @@ def _send(args: Args) -> str:
         status = error.response.status_code
         if status in (401, 403):
             raise HubError(f"{api.endpoint} refuses the token ({status})", log_in) from error
-        what = f"{api.endpoint} answers {status} ({error.server_message or 'without a reason'})"
+        what = f"{api.endpoint} answers {status} ({quoted(error.server_message or 'without a reason', 300)})"
         raise HubError(what, f"Fix the cause, {again}") from error
     except ValueError as error:  # the library's word for a card whose front matter the hub does not accept
-        raise HubError(" ".join(str(error).split()), "Correct the front matter of README.md") from error
+        raise HubError(quoted(str(error), 300), "Correct the front matter of README.md") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # one for each way of sending
-        what = f"{api.endpoint} is out of reach ({error or type(error).__name__})"
+        what = f"{api.endpoint} is out of reach ({reason(error, 300)})"
         raise HubError(what, f"Check the network and HF_ENDPOINT, {again}") from error
     return f"{api.endpoint}/{args.repo_id}" + (f"/tree/{args.revision}" if args.revision else "")
 

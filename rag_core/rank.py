@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
@@ -60,7 +61,7 @@ def run(args: Args) -> list[Path]:
     scores, before, *_ = [*(_scores(model, sample, args) for model in models), None]
     rows = ranking_rows(list(sample.passages()), scores, before)
     width = shutil.get_terminal_size((120, 24)).columns
-    show(f"{sample.query}\n\n{format_ranking(rows, width)}")
+    show(f"{' '.join(sample.query.split())}\n\n{format_ranking(rows, width)}")
     return []
 
 
@@ -85,7 +86,8 @@ def _sample(args: Args) -> RankingSample:
     samples = read_samples(args.passages, bad_rows=BadRows(skip=args.skip_bad_rows))
     chosen = [sample for sample in samples if args.query_id in (None, sample.query_id)]
     if not chosen:
-        raise DataError(f"has no query_id {args.query_id!r}", "Leave out --query_id for the first", path=args.passages)
+        what = f"has no query_id {quoted(repr(args.query_id))}"
+        raise DataError(what, "Leave out --query_id for the first", path=args.passages)
     return dataclasses.replace(chosen[0], query=args.query or chosen[0].query)
 
 

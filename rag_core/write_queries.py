@@ -56,6 +56,7 @@ def run(args: Args) -> Path:
 
     from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import load_generator
+    from rag_core.engines.model_files import template_file
     from rag_core.engines.options import EngineOptions, ServerOptions, check_server_flags
     from rag_core.sources.query_prompt import VERSION, write_queries
 
@@ -68,11 +69,13 @@ def run(args: Args) -> Path:
         stage="rag_core.write_queries",
         flags=decisive(args),
         inputs=hashes,
-        model={**model.identity, "prompt": VERSION},
+        model={**model.identity, **template_file(args.model), "prompt": VERSION},
     )
     if not args.overwrite and is_finished(args.output, recipe):
         return args.output
     with UnfinishedWork(args.output, recipe, overwrite=args.overwrite) as work:
+        if not args.overwrite and is_finished(args.output, recipe):  # by another run, before this one took the lock
+            return args.output
         options = EngineOptions(
             model,
             max_length=args.max_length,
@@ -81,11 +84,14 @@ def run(args: Args) -> Path:
             server=ServerOptions(args.server_url) if args.server_url else None,
         )
         generator = load_generator(args.engine, options)
-        chunks = [work.directory / f"queries-{start:09}.jsonl" for start in range(0, len(passages), _CHUNK)]
-        for number, chunk in enumerate(tqdm(chunks, unit="chunk", desc="write queries", disable=None)):
-            if not chunk.exists():
-                queries = write_queries(generator, passages[number * _CHUNK :][:_CHUNK])
-                write_records(chunk, (Query(query) for query in queries if query))
+        asked = [passages[start : start + _CHUNK] for start in range(0, len(passages), _CHUNK)]
+        # The name tells whose queries they are, however the passages were cut into chunks before.
+        chunks = [
+            work.directory / f"queries-{number * _CHUNK:09}-{len(chunk)}.jsonl" for number, chunk in enumerate(asked)
+        ]
+        todo = [(path, chunk) for path, chunk in zip(chunks, asked, strict=True) if not path.exists()]
+        for path, chunk in tqdm(todo, unit="chunk", desc="write queries", disable=None):
+            write_records(path, (Query(query) for query in write_queries(generator, chunk) if query))
         rows = write_records(args.output, _distinct(chunks))
         write_manifest(
             args.output,

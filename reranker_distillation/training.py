@@ -21,7 +21,6 @@ from rag_core.distillation.trainer import PipelineTrainer, TrainingRun, run_trai
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.precision import keep_head_in_float32
 from rag_core.engines.pretrained import readable_tokens
-from rag_core.files.unfinished import save_whole
 from rag_core.release.saving import save_model
 from reranker_distillation.loss_settings import PAIRWISE, Groups, LossSettings, TrainingData
 from reranker_distillation.losses import (
@@ -66,9 +65,10 @@ def train(data: TrainingData, loss: LossSettings, run: TrainingRun) -> dict[str,
         save_model(model, folder)
         write_training_log(folder, trainer.state)
 
+    facts = {"queries": len(data.train), **_count(train_dataset), **facts}
     if trainer.is_world_process_zero():
-        save_whole(run.output_dir, run.checkpoints / "model", write)
-    return {"queries": len(data.train), **_count(train_dataset), **facts}
+        run.save(write, facts)
+    return facts
 
 
 def _make_dataset(groups: Groups, loss: LossSettings) -> Dataset:

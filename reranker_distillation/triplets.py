@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Literal
 
-from rag_core.base.records import ScoredPair, Triplet
+from rag_core.base.records import SMALLEST_MARGIN, ScoredPair, Triplet
 
 Sampling = Literal["next", "random", "stratified"]
 
@@ -36,7 +36,7 @@ def make_triplets(
     ranking = sorted(pairs, key=lambda pair: -pair.score)
     for better, worse in _ranks(len(ranking), top_k, num_negatives, sampling, generator):
         margin = ranking[better].score - ranking[worse].score
-        if margin > min_margin:
+        if margin > min_margin and margin >= SMALLEST_MARGIN:
             yield Triplet(
                 query_id=ranking[better].query_id,
                 query=ranking[better].query,

@@ -9,6 +9,7 @@ QUERIES=${QUERIES:-200}
 ENGINE=${ENGINE:-auto}  # of the teacher
 MAX_LENGTH=${MAX_LENGTH:-4096}
 FORCE=${FORCE:-0}
+RUN_DIR=${RUN_DIR:?}
 # Better not on the queries of the final measurement, where there are others.
 DATASET=${DATASET:-$([[ -e $RUN_DIR/data/dev.jsonl ]] && echo "$RUN_DIR/data/dev.jsonl" || echo "$RUN_DIR/data/test.jsonl")}
 printf '%s\n' "TEACHER=${TEACHER:?}" "STUDENT=${STUDENT:?}" "DATASET=$DATASET" "QUERIES=$QUERIES" "ENGINE=$ENGINE" \
@@ -21,4 +22,4 @@ fi
 force=()
 if [[ $FORCE != 0 ]]; then force=(--force); fi
 "$PYTHON" -m rag_core.check_teacher --teacher "$TEACHER" --student "$STUDENT" --dataset "$DATASET" \
-  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" "${force[@]}" "$@"
+  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" ${force[@]+"${force[@]}"} "$@"

@@ -135,3 +135,77 @@ def test_a_worse_teacher_stops_the_recipe(pipeline, tmp_path):
     assert found.returncode == 1
     (call,) = (tmp_path / "called").read_text().splitlines()
     assert call.startswith("-m rag_core.check_teacher")
+
+
+ODD = "-run [ab] * $HOME"  # with all that a shell may take for something else
+PREPARED = ("train", "dev", "test", "out_of_domain")
+
+
+def run_script(script, folder, run_dir, *flags, **settings):
+    """Run a script with a Python that only writes down its arguments; return how it ended, and those of each call."""
+    python = folder / "a python"
+    python.write_text('#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done >> "$CALLED"\necho >> "$CALLED"\n')
+    python.chmod(0o755)
+    called = folder / "called"
+    settings = {"PYTHON": str(python), "CALLED": str(called), "RUN_DIR": run_dir, **settings}
+    command = ["bash", SCRIPTS / script, *flags]
+    ended = subprocess.run(
+        command, cwd=folder, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=60
+    )
+    calls = called.read_text().split("\n\n")[:-1] if called.exists() else []
+    return ended, [call.split("\n") for call in calls]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *(f"reranker/{name}.sh" for name in ("1_generate_logits", "2_create_triplets", "3_train", "4_evaluate")),
+        *(f"embedding/{name}.sh" for name in ("0_prepare_data", "1_generate_logits", "2_generate_scores", "3_train")),
+        *(f"embedding/{name}.sh" for name in ("4_evaluate", "run_all", "from_documents")),
+        *("reranker/run_all.sh", "check_teacher.sh", "prepare_data.sh"),
+    ],
+)
+def test_a_run_folder_of_any_name(script, tmp_path):
+    run_dir = f"{tmp_path}/{ODD}"
+    for folder in (ODD, "-run a * $HOME"):  # the other one is what the pattern would find
+        (tmp_path / folder / "data").mkdir(parents=True)
+        (tmp_path / folder / "scores").mkdir()
+        for name in PREPARED:
+            (tmp_path / folder / "data" / f"{name}.jsonl").touch()
+            (tmp_path / folder / "scores" / f"{name}_logits.jsonl").touch()
+    models = {"TEACHER": "t m", "STUDENT": "s m", "BEFORE": "s m", "PASSAGES": "a * b.jsonl", "QUERIES": "q *.jsonl"}
+    ended, calls = run_script(script, tmp_path, run_dir, "--log_level", "debug", **models)
+    assert ended.returncode == 0, ended.stderr
+    assert calls
+    for word in (word for call in calls for word in call if str(tmp_path) in word or "run" in word):
+        assert word.startswith(f"{run_dir}/"), calls
+    known = {"t m", "s m", "a * b.jsonl", "q *.jsonl"}
+    assert {word for call in calls for word in call if " " in word and run_dir not in word} <= known
+
+
+@pytest.mark.parametrize("pipeline", ["reranker", "embedding"])
+def test_scoring_where_nothing_is_prepared(pipeline, tmp_path):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    ended, calls = run_script(f"{pipeline}/1_generate_logits.sh", tmp_path, "run")
+    assert ended.returncode == 1
+    assert not calls
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("Error: run/data") and "Prepare the data first (scripts/" in last
+
+
+def test_scoring_where_all_is_out_of_domain(tmp_path):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "out_of_domain.jsonl").touch()
+    ended, (call,) = run_script("embedding/1_generate_logits.sh", tmp_path, "run", "--dtype", "float32")
+    assert ended.returncode == 0
+    assert call[-3:] == ["run/data/out_of_domain.jsonl", "--dtype", "float32"]
+
+
+def test_files_that_are_named(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").touch()
+    ended, (call,) = run_script("reranker/1_generate_logits.sh", tmp_path, "run", INPUT_FILES="a.jsonl b*.jsonl")
+    assert ended.returncode == 0
+    assert call[call.index("--input_files") + 1 :][:3] == ["a.jsonl", "b.jsonl", "--output_dir"]
+    ended, _ = run_script("check_teacher.sh", tmp_path, "", TEACHER="t", STUDENT="s")
+    assert ended.returncode != 0 and "RUN_DIR" in ended.stderr

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rag_core.base.outside_text import one_line
+
 
 class PipelineError(Exception):
     """Say what is wrong, where, and what to do about it.
 
-    `str(error)` is `path:line: what. remedy.`, without the parts that are unknown.
+    `str(error)` is `path:line: what. remedy.`, without the parts that are unknown, and one line whatever stands in it.
     """
 
     exit_code = 1
@@ -22,7 +24,7 @@ class PipelineError(Exception):
 
     def __str__(self) -> str:
         place = "" if self.path is None else f"{self.path}: " if self.line is None else f"{self.path}:{self.line}: "
-        return f"{place}{self.what.rstrip('.')}. {self.remedy.rstrip('.')}."
+        return one_line(f"{place}{self.what.rstrip('.')}. {self.remedy.rstrip('.')}.")
 
 
 class DataError(PipelineError):

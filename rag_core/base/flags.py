@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import UsageError
+from rag_core.base.outside_text import is_writable
 
 _DECIDES = "decides"
 _BOUNDS = "bounds"
@@ -48,16 +50,20 @@ def flags_of(args_type: type[Any]) -> list[dataclasses.Field[Any]]:
 
 
 def check_bounds(args: Any) -> None:
-    """Check the numbers among the flags: all are finite, and within their bounds.
+    """Check the values of flags: numbers are finite and within their bounds, texts can be written.
 
     Raises:
         UsageError: one is not.
     """
     for field in flags_of(type(args)):
         value = getattr(args, field.name)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int | float) and not isinstance(number, bool):
-                check_number(field.name, number, *field.metadata[_BOUNDS])
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int | float) and not isinstance(one, bool):
+                check_number(field.name, one, *field.metadata[_BOUNDS])
+            elif isinstance(one, str) and not is_writable(one):
+                raise UsageError(f"--{field.name} is not UTF-8", "Check the encoding of the terminal or the script")
+            elif isinstance(one, Path) and "\0" in str(one):
+                raise UsageError(f"--{field.name} has a NUL in it", "Check the path")
 
 
 def check_number(name: str, number: float, least: float | None = None, most: float | None = None) -> None:

@@ -26,9 +26,20 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be 0 or 1, not true or false")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_not_blank)]
+Texts = Annotated[list[Text], Field(fail_fast=True)]  # the first that is bad is told, of what may be millions
 Id = Annotated[Text, BeforeValidator(_as_text)]  # a number is as good an id as its digits
 Label = Literal[0, 1] | None
+
+# Margins and squares of such scores are within the range of a float32. No model gives others.
+LARGEST_SCORE, SMALLEST_MARGIN = 1e15, 1e-30
+Score = Annotated[FiniteFloat, Field(ge=-LARGEST_SCORE, le=LARGEST_SCORE)]
 
 # By name: code writes Query(id=...). A file's rows spell it `_id` (`files.jsonl` sees to that).
 _CONFIG = ConfigDict(strict=True, extra="ignore", validate_by_name=True)
@@ -85,9 +96,9 @@ class RankingSample:
     """
 
     query: Text
-    positive: list[Text] | None = None
-    negative: list[Text] | None = None
-    candidates: list[Text] | None = None
+    positive: Texts | None = None
+    negative: Texts | None = None
+    candidates: Texts | None = None
     query_id: Text | None = None
 
     def __post_init__(self) -> None:
@@ -114,8 +125,8 @@ class ScoredPair:
     query_id: Text
     query: Text
     passage: Text
-    score: FiniteFloat
-    label: Label = None
+    score: Score
+    label: Annotated[Label, BeforeValidator(_no_truth_value)] = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -126,11 +137,11 @@ class Triplet:
     query: Text
     positive: Text
     negative: Text
-    score: FiniteFloat
+    score: Annotated[FiniteFloat, Field(le=2 * LARGEST_SCORE)]
 
     def __post_init__(self) -> None:
-        if self.score <= 0:
-            raise ValueError("has a margin ('score') that is not above 0")
+        if self.score < SMALLEST_MARGIN:
+            raise ValueError(f"has a margin ('score') that is not above {'0' if self.score <= 0 else SMALLEST_MARGIN}")
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -139,8 +150,8 @@ class SoftLabels:
 
     query_id: Text
     query: Text
-    passages: list[Text]
-    scores: list[FiniteFloat]
+    passages: Texts
+    scores: Annotated[list[Score], Field(fail_fast=True)]
 
     def __post_init__(self) -> None:
         if len(self.passages) != len(self.scores):

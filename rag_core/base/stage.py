@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import io
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from rag_core.base.errors import PipelineError
 from rag_core.base.flags import check_bounds, default_of, flag, flags_of
-from rag_core.base.outside_text import visible
+from rag_core.base.outside_text import for_screen, one_line, quoted
 from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
@@ -30,6 +31,8 @@ _REMEDIES = {
     errno.EACCES: "Check the permissions",
     errno.EPERM: "Check the permissions",
     errno.EROFS: "Choose another --output_dir",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), then run the same command again",
+    errno.ENOENT: "Check the path",
     errno.ENOTDIR: "Check the path",
     errno.EEXIST: "Check the path",
     errno.EISDIR: "Check the path",
@@ -41,6 +44,8 @@ _REMEDIES = {
 _CHATTY = (
     "httpx",
     "httpx2",
+    "httpcore",
+    "httpcore2",
     "filelock",
     "matplotlib",
     "fsspec",
@@ -145,12 +150,15 @@ def run_stage(
     namespace, rest = parser.parse_known_args(argv)
     if rest and not args_type.takes_further_flags:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     args = args_type(**vars(namespace))
     args.further_flags = rest
     level = args.log_level if is_main_process() else "warning"
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(_Visible("%(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[to_stderr], force=True)
+    logging.captureWarnings(True)  # those of libraries, which quote names and texts, too
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of libraries, too
     # Threads that wait by spinning make a machine that others use, too, several times slower for all.
@@ -165,7 +173,7 @@ def run_stage(
         if made and is_main_process():
             print(*([made] if isinstance(made, Path) else made), sep="\n", flush=True)
     except PipelineError as error:
-        print(f"Error: {visible(str(error))}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # who reads what is printed, as in `rank | head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,8 +181,8 @@ def run_stage(
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {visible(place)}{error.strerror}. {_REMEDIES[error.errno]}.", file=sys.stderr)
+        place = f"{quoted(str(error.filename), 200)}: " if error.filename else ""
+        print(f"Error: {one_line(f'{place}{error.strerror}. {_REMEDIES[error.errno]}.')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)
@@ -184,14 +192,14 @@ def run_stage(
 
 def show(text: str) -> None:
     """Print what a stage was asked for on stdout."""
-    print(visible(text), flush=True)
+    print(for_screen(text), flush=True)
 
 
 class _Visible(logging.Formatter):
-    """One format, without what names and answers of others may carry."""
+    """One format, without what names and answers of others may carry: one with a line end makes no line of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return for_screen(super().format(record)).replace("\n", "\n  ")
 
 
 class _Terminated(KeyboardInterrupt):

@@ -6,14 +6,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rag_core.base.markdown import table_cell
 from rag_core.base.outside_text import visible
 
 
 def format_rows(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as a Markdown table, the first row as its head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Return rows of cells as a Markdown table, the first row as its head; each cell is one line."""
+    cells = [[table_cell(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 

@@ -6,8 +6,8 @@ The mean: Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima", arXiv
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,11 @@ import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rag_core.base.errors import UsageError
+from rag_core.base.errors import DataError, UsageError
 from rag_core.distillation.dev_set import DevSet
+from rag_core.files.inputs import read_json
+
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 
 PRIMARY = "dev"  # the trainer logs it as eval_dev
 
@@ -155,8 +158,8 @@ def dev_values(log: Sequence[dict[str, float]], names: Sequence[str]) -> list[di
 
 def whole_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that are complete, oldest first: the trainer writes its state last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return sorted(whole, key=step_of)
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _state(path) is not None]
+    return sorted((path for path in found if _CHECKPOINT.fullmatch(path.name)), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -164,12 +167,13 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_json(path: Path) -> bool:
+def _state(path: Path) -> dict[str, Any] | None:
+    """Return what a trainer wrote of its state; `None` where it did not come to the end of it."""
     try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return True
+        found = read_json(path, "")
+    except DataError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def other_processes(folder: Path, arguments: TrainingArguments) -> list[str]:
@@ -187,8 +191,8 @@ def other_processes(folder: Path, arguments: TrainingArguments) -> list[str]:
     last = max((int(number[1:]) for number in numbers if number), default=0)
     if "" in numbers or last:
         known["processes"] = (last + 1, arguments.world_size)
-    batch = json.loads((checkpoints[-1] / "trainer_state.json").read_text(encoding="utf-8")).get("train_batch_size")
-    if batch and not arguments.auto_find_batch_size:
+    batch = (_state(checkpoints[-1] / "trainer_state.json") or {}).get("train_batch_size")
+    if isinstance(batch, int) and batch and not arguments.auto_find_batch_size:
         gpus = batch // arguments.per_device_train_batch_size
         known["GPUs of a process"] = (gpus, arguments.train_batch_size // arguments.per_device_train_batch_size)
     return [f"the number of {of} (was {was}, is {now})" for of, (was, now) in known.items() if was != now]

@@ -86,6 +86,8 @@ def derive_files(
         derived = derive(spread, source)
         scored_by = read_manifest(source) or UNKNOWN
         with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
+            if not args.overwrite and is_finished(output, recipe):  # by another run, in the meantime
+                continue
             rows = write_records(output, derived.records)
             write_manifest(
                 output,

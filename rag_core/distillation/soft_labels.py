@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import ScoredPair, SoftLabels
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
@@ -56,7 +57,9 @@ def read_soft_labels(path: Path, bad_rows: BadRows | None = None) -> list[SoftLa
         if len(rows) > 1 or len(rows[0].passages) < 2:
             what = "two rows" if len(rows) > 1 else "one candidate, which has nothing to be compared with"
             raise DataError(
-                f"query_id {rows[0].query_id!r} has {what}", "Make the file again with generate_scores", path=path
+                f"query_id {quoted(repr(rows[0].query_id))} has {what}",
+                "Make the file again with generate_scores",
+                path=path,
             )
         groups.append(rows[0])
     return groups
@@ -75,7 +78,8 @@ def choose_temperature(
     """
     spread = score_spread(groups)
     temperature = asked or AUTO_SHARE * spread
-    if not temperature:
+    largest, limits = max(max(map(abs, group.scores)) for group in groups), np.finfo(np.float32)
+    if temperature < limits.tiny or largest > temperature * float(limits.max):
         raise DataError("the teacher scores all candidates of most queries alike", "Check its scores", path=path)
     softness = relative_entropy(groups, temperature)
     logger.info(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rag_core.base.errors import UsageError
 from rag_core.base.flags import check_number, flag
+from rag_core.base.outside_text import first_line
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def parse_training_arguments(
     except argparse.ArgumentError as error:
         raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
     except ValueError as error:
-        raise UsageError(str(error).splitlines()[0], "Change the training flags") from error
+        raise UsageError(first_line(error, 1000), "Change the training flags") from error
     _check_numbers(arguments)
     selection.check(arguments, eval_loss=evaluates)
     if selection.average_checkpoints and arguments.save_total_limit:

@@ -146,13 +146,15 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
         return args.output_dir
     conflicts = other_processes(unfinished_folder(args.output_dir), arguments)
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite, conflicts=conflicts) as work:
+        if not args.overwrite and is_finished(args.output_dir, recipe):  # by another run, in the meantime
+            return args.output_dir
         arguments.output_dir = str(work.directory)
         student = StudentSettings(model, args.max_length, args.dropout, args.mini_batch_size, args.init_layers, lora)
-        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets)
-        facts = pipeline.train(args, data, loss, run)
-        if is_main_process():
+
+        def write_card(folder: Path, facts: dict[str, Any]) -> None:
             write_model_card(
-                args.output_dir,
+                folder,
+                name=args.output_dir.name,
                 command=shown_command(pipeline.stage, args),
                 kind=pipeline.kind,
                 base_model=args.student,
@@ -160,6 +162,10 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
                 settings=loss.own() | card_settings(arguments),
                 facts=facts,
             )
+
+        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets, write_card)
+        facts = pipeline.train(args, data, loss, run)
+        if is_main_process():
             write_manifest(
                 args.output_dir, recipe, teacher=source.teacher, skipped={"bad_rows": len(bad_rows)}, **facts
             )

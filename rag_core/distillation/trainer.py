@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from rag_core.distillation.dev_set import DevSet
 from rag_core.distillation.student import StudentSettings
 from rag_core.distillation.weight_merging import Domain
 from rag_core.engines.identity import ModelInfo
+from rag_core.engines.special_tokens import as_saved
+from rag_core.files.unfinished import save_whole
 
 # In each checkpoint: the weights of the loss, which the trainer does not keep.
 _LOSS_STATE = "loss_state.pt"
@@ -58,6 +60,7 @@ class TrainingRun:
         teacher: the embedder whose vectors a loss needs or can use; `None` where its scores are enough.
         selection: which weights are kept, with the in-domain dev sets.
         dev_sets: all of them, out-of-domain ones too.
+        write_card: writes the card of the model into its folder, from the facts of the training.
     """
 
     student: StudentSettings
@@ -66,11 +69,21 @@ class TrainingRun:
     teacher: ModelInfo | None = None
     selection: Selection = NO_SELECTION
     dev_sets: Sequence[tuple[Domain, DevSet]] = ()
+    write_card: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None
 
     @property
     def checkpoints(self) -> Path:
         """The folder of unfinished work."""
         return Path(self.arguments.output_dir)
+
+    def save(self, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
+        """Let `write` fill a folder, add the card, and put it where the finished model belongs."""
+
+        def write_all(folder: Path) -> None:
+            write(folder)
+            self.write_card(folder, facts)
+
+        save_whole(self.output_dir, self.checkpoints / "model", write_all)
 
 
 def run_trainer(trainer: Trainer, selection: Selection) -> dict[str, Any]:
@@ -130,8 +143,12 @@ def _select(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[s
 
 
 def write_training_log(folder: Path, state: TrainerState) -> None:
-    """Write `training_log.json` into a model's folder: what the trainer logged, one dict per logged step."""
-    (folder / "training_log.json").write_text(json.dumps(state.log_history, indent=2), encoding="utf-8")
+    """Write `training_log.json` into a model's folder: what the trainer logged, one dict per logged step.
+
+    Its last word is left out, the mean loss of the steps since the training was last stopped.
+    """
+    log = [entry for entry in state.log_history if "train_loss" not in entry]
+    (folder / "training_log.json").write_text(json.dumps(log, indent=2, sort_keys=True), encoding="utf-8")
 
 
 class PipelineTrainer:
@@ -184,7 +201,8 @@ class PipelineTrainer:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             save_file({name: value.contiguous() for name, value in trained.items()}, Path(output_dir) / _TRAINED)
         else:
-            super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
+            with as_saved(self.model):
+                super()._save(output_dir, state_dict)  # type: ignore[misc]  # the trainer's
         learned = {name: value for name, value in self.loss.state_dict().items() if not name.startswith("model.")}
         if learned and output_dir is not None:
             torch.save(learned, Path(output_dir) / _LOSS_STATE)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rag_core.base.errors import EngineError
+from rag_core.base.records import LARGEST_SCORE
 from rag_core.engines.precision import Dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, TextEncoder
 
@@ -45,15 +46,16 @@ def check(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:
 
 
 def check_finite(scores: Floats) -> None:
-    """Check that no score is NaN or infinite.
+    """Check that no score is NaN, infinite, or larger than a record may hold.
 
     Raises:
         EngineError: one is.
     """
-    wrong = int((~np.isfinite(scores)).sum())
+    wrong = int((~(np.abs(scores) <= LARGEST_SCORE)).sum())
     if wrong:
         raise EngineError(
-            f"{wrong} of {len(scores)} scores of the teacher are not finite (NaN or infinite)",
+            f"{wrong} of {len(scores)} scores of the teacher are not finite (NaN or infinite), "
+            f"or beyond {LARGEST_SCORE:g}",
             "Pass --dtype float32 (float16 overflows in many models), or try another --engine",
         )
 

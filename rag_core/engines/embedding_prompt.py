@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
 from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
@@ -54,7 +55,7 @@ class EmbeddingPrompt:
         if prompt_length >= self._room:
             raise EngineError(
                 f"an instruction of {len(instruction)} characters leaves no room for the query within {max_length} "
-                f"tokens (instruction {instruction[:60]!r})",
+                f"tokens (instruction {quoted(repr(instruction), 60)})",
                 f"Raise --max_length to at least {prompt_length + 2} tokens, or shorten the instruction",
             )
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from rag_core.base.errors import EngineError
+from rag_core.engines.model_files import read_json
+from rag_core.engines.model_folder import loading
 from rag_core.engines.protocols import Floats, Pair, Role, ScoreUnit
 from rag_core.engines.role_prompts import prompt_of
+from rag_core.engines.special_tokens import read_literally, spaced
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "int8"]
@@ -27,13 +30,16 @@ class _Exported:
     def __init__(self, folder: Path, about: dict[str, Any], max_length: int | None, batch_size: int) -> None:
         from tokenizers import Tokenizer
 
-        self.about = about
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._folder, self.about = str(folder), about
+        graph = folder / GRAPHS[self.about["format"]]
+        load = _onnx if self.about["format"] == "onnx" else _openvino
+        with loading(self._folder):
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._run = load(graph)
+        self._as_text = partial(spaced, read_literally(self._tokenizer, "\n".join(about["prompts"].values())))
         if max_length and max_length < about["max_length"]:
             self._tokenizer.enable_truncation(max_length)
         self._batch_size = batch_size
-        graph = folder / GRAPHS[self.about["format"]]
-        self._run = _onnx(graph) if self.about["format"] == "onnx" else _openvino(graph)
 
     def _compute(self, rows: Sequence[Any]) -> list[Any]:
         """Return the outputs of rows, in their order; like lengths together."""
@@ -49,7 +55,9 @@ class _Exported:
                 "attention_mask": [encodings[i].attention_mask[:width] for i in batch],
                 "token_type_ids": [encodings[i].type_ids[:width] for i in batch],
             }
-            found = self._run({name: np.array(values[name], dtype=np.int64) for name in self.about["inputs"]})
+            inputs = {name: np.array(values[name], dtype=np.int64) for name in self.about["inputs"]}
+            with loading(self._folder):
+                found = self._run(inputs)
             for i, row in zip(batch, found, strict=True):
                 outputs[i] = row
         return outputs
@@ -62,7 +70,7 @@ class ExportedScorer(_Exported):
 
     def score(self, pairs: Sequence[Pair]) -> Floats:
         """Score (query, passage) pairs; shape (pairs,)."""
-        return np.array(self._compute(pairs), dtype=np.float32)
+        return np.array(self._compute([tuple(map(self._as_text, pair)) for pair in pairs]), dtype=np.float32)
 
 
 class ExportedEncoder(_Exported):
@@ -74,7 +82,7 @@ class ExportedEncoder(_Exported):
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts, with the prompt that the source puts before those of a role; shape (texts, dimensions)."""
         before = prompt_of(self.about["prompts"], role)
-        vectors: Floats = np.array(self._compute([before + text for text in texts]), dtype=np.float32)
+        vectors: Floats = np.array(self._compute([before + self._as_text(text) for text in texts]), dtype=np.float32)
         self.dimensions = vectors.shape[1]
         return vectors
 
@@ -90,10 +98,9 @@ def load_exported(
     Raises:
         EngineError: the folder is no export.
     """
-    try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export") from error
+    about: dict[str, Any] | None = read_json(str(folder), ABOUT)
+    if about is None:
+        raise EngineError(f"{folder} is no exported model: it has no {ABOUT}", "Pass one of rag_core.export")
     return (ExportedScorer if about["kind"] == "cross-encoder" else ExportedEncoder)(
         folder, about, max_length, batch_size
     )

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from rag_core.base.errors import EngineError
-from rag_core.engines.generation import Prompt, Sampling, token_ids
+from rag_core.engines.generation import Prompt, Sampling, begun_thought, token_ids
 from rag_core.engines.options import EngineOptions
-from rag_core.engines.server_engine import check_room, connect, in_order
+from rag_core.engines.server_answers import completions
+from rag_core.engines.server_engine import check_room, connect
 from rag_core.engines.tokenizer import load_tokenizer
 from rag_core.engines.transformers_engine import load_transformers
 from rag_core.engines.vllm_engine import VllmModel
@@ -30,6 +31,7 @@ class TransformersGenerator:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_transformers(AutoModelForCausalLM, options, self._device).eval()
         self._tokenizer = load_tokenizer(options.model.name)
+        self._thought = begun_thought(self._tokenizer)
         self._max_length, self._batch_size = options.max_length, options.batch_size
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
@@ -62,7 +64,7 @@ class TransformersGenerator:
                     **drawing,
                 )
                 for index, answer in zip(batch, written[:, longest:], strict=True):
-                    answers[index] = self._tokenizer.decode(answer, skip_special_tokens=True)
+                    answers[index] = self._thought + self._tokenizer.decode(answer, skip_special_tokens=True)
         return answers
 
 
@@ -77,6 +79,7 @@ class VllmGenerator(VllmModel):
         """
         super().__init__(options, max_model_len=options.max_length)
         self._tokenizer = load_tokenizer(options.model.name)
+        self._thought = begun_thought(self._tokenizer)
         self._max_length = options.max_length
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
@@ -92,7 +95,7 @@ class VllmGenerator(VllmModel):
             for number in range(len(rows))
         ]
         outputs = self._llm.generate(self._prompts(rows), settings, use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        return [self._thought + output.outputs[0].text for output in outputs]
 
 
 class ServerGenerator:
@@ -111,6 +114,7 @@ class ServerGenerator:
             )
         check_room(self._server, options.max_length)
         self._tokenizer, self._max_length = load_tokenizer(options.model.name), options.max_length
+        self._thought = begun_thought(self._tokenizer)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
         """Return one answer for each prompt, in their order.
@@ -121,7 +125,7 @@ class ServerGenerator:
         rows = token_ids(self._tokenizer, prompts, self._max_length - sampling.max_new_tokens)
         numbered = [[number, *ids] for number, ids in enumerate(rows)]
         ((_, answers, _),) = self._server.compute([(0, (numbered, 0))], partial(self._ask, sampling))
-        return answers
+        return [self._thought + answer for answer in answers]
 
     def _ask(self, sampling: Sampling, numbered: Sequence[list[int]]) -> list[str]:
         body = {
@@ -131,14 +135,12 @@ class ServerGenerator:
             "top_p": sampling.top_p,
         }
 
-        def read(answer: Any, count: int) -> list[str]:
-            return [choice["text"] for choice in in_order(answer["choices"], count)]
-
+        endpoint = completions(sampling.max_new_tokens)
         if sampling.seed is None or not sampling.temperature:
             prompts = [ids for _, *ids in numbered]
-            return self._server.ask("/v1/completions", body | {"prompt": prompts}, partial(read, count=len(prompts)))
+            return self._server.ask(endpoint, body | {"prompt": prompts}, len(prompts))
         answers: list[str] = []
         for number, *ids in numbered:  # a request has one seed
             seeded = body | {"prompt": [ids], "seed": sampling.seed + number}
-            answers += self._server.ask("/v1/completions", seeded, partial(read, count=1))
+            answers += self._server.ask(endpoint, seeded)
         return answers

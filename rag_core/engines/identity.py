@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.errors import EngineError
-from rag_core.engines.model_files import ModelFiles, exact_version, read_json
+from rag_core.base.outside_text import quoted
+from rag_core.engines.model_files import ModelFiles, exact_version, read_json, template_file
+from rag_core.engines.model_folder import check_entries
 from rag_core.engines.protocols import Role
 from rag_core.engines.rerankers import JUDGE, Question, find_question, why_no_question
 from rag_core.engines.role_prompts import AS_DECLARED, USUAL, PromptNames
@@ -48,6 +50,7 @@ class ModelInfo:
         export_precision: of a student that was exported, "fp32" or "int8"; `None` of a model that is no export.
         base: the model that it is an adapter of; `None` of a model that is whole.
         question: what an LLM reranker is asked.
+        reads_template: sentence-transformers puts its texts into a chat template, if it has one.
         note: what a reader of its scores should know; empty for nothing.
     """
 
@@ -65,6 +68,7 @@ class ModelInfo:
     export_precision: str | None = None
     base: str | None = None
     question: Question = Question()
+    reads_template: bool = False
     note: str = ""
 
     @property
@@ -95,16 +99,18 @@ class ModelInfo:
                 "WARNING: %s declares prompts that are not used: %s. Pass --query_prompt_name (and "
                 "--passage_prompt_name) to put one before queries (passages).",
                 self.name,
-                ", ".join(unused),
+                quoted(", ".join(unused), 300),
             )
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Name and exact version: the commit on the hub, or a SHA-256 over the files of a folder.
 
-        With them stand an adapter's base, and prompts by other names than the usual ones.
+        With them stand an adapter's base, prompts by other names than the usual ones, and a template that it reads.
         """
         exact: dict[str, Any] = exact_version(self.name)
+        if self.reads_template:
+            exact |= template_file(self.name)
         if self.base:
             exact["base"] = exact_version(self.base)
         for role, name in self.prompt_names.items():
@@ -141,7 +147,9 @@ def describe_model(name: str, prompts: PromptNames = AS_DECLARED) -> ModelInfo:
 
 
 def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
-    if (Path(name) / "export.json").is_file():  # exports are run from folders alone
+    if Path(name).is_dir():
+        check_entries(Path(name))
+    if (Path(name) / "export.json").exists():  # exports are run from folders alone
         export = read_json(name, "export.json")
         return ModelInfo(name, export["kind"], "export.json says so", export_precision=export["precision"])
     files = ModelFiles.read(name)
@@ -161,6 +169,7 @@ def _describe(name: str, prompt_names: PromptNames) -> ModelInfo:
         quantization=(files.config.get("quantization_config") or {}).get("quant_method"),
         base=files.base,
         question=question,
+        reads_template=files.reads_messages and kind != "llm-reranker",
         note=_note(files, kind, question),
     )
 

@@ -11,7 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rag_core.base.errors import EngineError
-from rag_core.files.manifest import sha256
+from rag_core.engines.model_folder import check_entries, loading, unloadable
+from rag_core.engines.model_json import SAVED_TRANSFORMER, check_no_code, check_shape, damaged, needs_code
+from rag_core.files.inputs import sha256
 
 # Of a folder itself; of a module's folder within it, whatever stands there.
 _WEIGHTS_AND_CONFIG = (
@@ -26,8 +28,6 @@ _WEIGHTS_AND_CONFIG = (
     "*.onnx*data",
 )
 
-_LIBRARY = "sentence_transformers."
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelFiles:
@@ -38,7 +38,7 @@ class ModelFiles:
         saved: config_sentence_transformers.json.
         modules: modules.json.
         adapter: adapter_config.json, `None` where the model is no adapter.
-        max_length: tokens of a text that it was saved to read; `None` where only the tokenizer knows.
+        transformer: sentence_bert_config.json, `None` of a model that sentence-transformers has not saved.
     """
 
     name: str
@@ -46,31 +46,48 @@ class ModelFiles:
     saved: Mapping[str, Any]
     modules: list[dict[str, str]]
     adapter: Mapping[str, Any] | None
-    max_length: int | None
+    transformer: Mapping[str, Any] | None
 
     @classmethod
     def read(cls, name: str) -> ModelFiles:
         """Read them.
 
         Raises:
-            EngineError: there is no such model, or it needs code of its own.
+            EngineError: there is no such model, a file is damaged or names one out of its folder, or it needs code.
         """
+        if Path(name).is_dir():
+            for index in Path(name).rglob("*.index.json"):  # which may name shards anywhere
+                read_json(name, str(index.relative_to(name)))
         declared: list[dict[str, str]] | None = read_json(name, "modules.json")
         modules = declared or []
-        foreign = [module["type"] for module in modules if not module["type"].startswith(_LIBRARY)]
-        if foreign:
-            raise _needs_code(name, f"modules.json names {foreign[0]}")
+        check_no_code(name, [("modules.json", modules)])
         path = _transformer_path(declared)
         adapter = _read_at(name, path, "adapter_config.json")
         config = _load_config(name, path, adapter)
-        return cls(
+        files = cls(
             name=name,
             config={} if config is None else config.to_dict(),
             saved=read_json(name, "config_sentence_transformers.json") or {},
             modules=modules,
             adapter=adapter,
-            max_length=(_read_at(name, path, "sentence_bert_config.json") or {}).get("max_seq_length"),
+            transformer=_saved_transformer(name, path, declared),
         )
+        check_shape(files.base or name, "config.json", files.config)
+        check_no_code(name, files._settings(config))
+        return files
+
+    def _settings(self, config: Any) -> Iterator[tuple[str, Any]]:
+        """Yield what says how modules are made, by file."""
+        yield "config.json", {"attn_implementation": getattr(config, "_attn_implementation", None), **self.config}
+        yield "config_sentence_transformers.json", self.saved
+        yield "sentence_bert_config.json", self.transformer or {}
+        yield "adapter_config.json", self.adapter or {}
+        if self.path("Router") is not None:
+            yield "router_config.json", read_json(self.name, "router_config.json") or {}
+        for module in self.modules:
+            if module["type"].endswith("Dense"):
+                file_name = f"{module['path']}/config.json"
+                yield file_name, read_json(self.name, file_name) or {}
 
     @property
     def base(self) -> str | None:
@@ -82,6 +99,18 @@ class ModelFiles:
         """The first architecture that its config names, "none" where it names none."""
         named: list[str] = self.config.get("architectures") or ["none"]
         return named[0]
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a text that it was saved to read; `None` where only the tokenizer knows."""
+        length: int | None = (self.transformer or {}).get("max_seq_length")
+        return length
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether sentence-transformers puts texts into the chat template of its tokenizer."""
+        # Of a model that it has not saved, it takes a chat template as a sign.
+        return self.transformer is None or "message" in self.transformer.get("modality_config", {})
 
     @property
     def is_cross_encoder(self) -> bool:
@@ -141,6 +170,15 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def template_file(name: str) -> dict[str, str]:
+    """Return the SHA-256 of the chat template that stands in a file of a model's folder, where there is one.
+
+    `content_hash` leaves it out: few models read a text within it.
+    """
+    path = Path(name) / "chat_template.jinja"
+    return {"chat_template": sha256(path)} if path.is_file() else {}
+
+
 def _module_files(folder: Path) -> Iterator[Path]:
     within = [module["path"] for module in read_json(str(folder), "modules.json") or []]
     # A router stands in the folder itself, the modules that it chooses from in folders beside it.
@@ -153,35 +191,47 @@ def read_json(name: str, file_name: str) -> Any:
     """Return the content of a model's file, `None` where the model has no such file.
 
     Raises:
-        EngineError: there is no such model, or the file is no JSON.
+        EngineError: there is no such model, or the file is no JSON, or of another shape.
     """
+    text = read_text(name, file_name)
+    if text is None:
+        return None
     try:
-        text = read_text(name, file_name)
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise EngineError(f"{file_name} of {name} is not JSON ({error})", "Fetch or save the model again") from error
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(name, file_name, f"is not JSON ({error})") from error
+    check_shape(name, file_name, content)
+    return content
 
 
 def read_text(name: str, file_name: str) -> str | None:
     """Return the text of a model's file, `None` where the model has no such file.
 
     Raises:
-        EngineError: there is no such model.
+        EngineError: there is no such model, or the file is no UTF-8.
     """
     path = find_file(name, file_name)
-    return None if path is None else path.read_text(encoding="utf-8")
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise damaged(name, file_name, f"is not UTF-8 ({error})") from error
 
 
 def find_file(name: str, file_name: str) -> Path | None:
     """Return where a model's file stands, fetched where the model is on a hub; `None` where it has no such file.
 
     Raises:
-        EngineError: there is no such model.
+        EngineError: there is no such model, or a folder stands in the place of the file.
     """
+    if Path(name).is_dir():
+        path = Path(name, file_name)
+        if path.is_dir():
+            raise damaged(name, file_name, "is a folder")
+        return path if path.is_file() else None
     from transformers.utils import cached_file
 
     try:
-        path = cached_file(
+        found = cached_file(
             name,
             file_name,
             _raise_exceptions_for_gated_repo=False,
@@ -189,8 +239,8 @@ def find_file(name: str, file_name: str) -> Path | None:
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError) as error:  # no folder, and no name that a hub could have
-        raise unloadable(name, str(error).splitlines()[0]) from error
-    return None if path is None else Path(path)
+        raise unloadable(name, error) from error
+    return None if found is None else Path(found)
 
 
 def load_config(name: str) -> Any:
@@ -213,12 +263,22 @@ def _load_config(name: str, path: str | None, adapter: Mapping[str, Any] | None)
         if importlib.util.find_spec("peft") is None:
             raise EngineError(f"{name} is a LoRA adapter, which needs peft", "pip install -c constraints.txt peft")
         name, path = adapter["base_model_name_or_path"], ""
-    try:
-        return AutoConfig.from_pretrained(name, subfolder=path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        if "trust_remote_code" in str(error):
-            raise _needs_code(name, "auto_map in config.json") from error
-        raise unloadable(name, str(error).splitlines()[0]) from error
+        if Path(name).is_dir():
+            check_entries(Path(name))
+    with loading(name):
+        try:
+            return AutoConfig.from_pretrained(name, subfolder=path, trust_remote_code=False)
+        except ValueError as error:
+            if "trust_remote_code" in str(error):
+                raise needs_code(name, "auto_map in config.json") from error
+            raise
+
+
+def _saved_transformer(name: str, path: str | None, declared: Any) -> Mapping[str, Any] | None:
+    """Return how sentence-transformers saved a transformer, which it reads of models with modules alone."""
+    file_names = SAVED_TRANSFORMER if declared else SAVED_TRANSFORMER[:1]
+    read = (_read_at(name, path, file_name) for file_name in file_names)
+    return next((content for content in read if content is not None), None)
 
 
 def _read_at(name: str, path: str | None, file_name: str) -> Any:
@@ -231,18 +291,3 @@ def _transformer_path(modules: Sequence[Mapping[str, str]] | None) -> str | None
     if modules is None:
         return ""
     return next((module["path"] for module in modules if module["type"].endswith("Transformer")), None)
-
-
-def _needs_code(name: str, where: str) -> EngineError:
-    return EngineError(
-        f"{name} needs Python code of its own folder, which is never run here ({where})",
-        "Choose a model whose architecture transformers or sentence-transformers has itself",
-    )
-
-
-def unloadable(name: str, reason: str) -> EngineError:
-    """Return the error for a model that is not there, or cannot be read."""
-    return EngineError(
-        f"cannot load the model {name!r} ({reason})",
-        "Check the name or folder, the network, and for gated models the access token (hf auth login)",
-    )

@@ -8,16 +8,16 @@ is never run, and an adapter is merged into its base.
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rag_core.base.errors import EngineError
 from rag_core.engines.identity import ModelInfo
-from rag_core.engines.model_files import unloadable
+from rag_core.engines.model_folder import loading
 from rag_core.engines.precision import Dtype
-from rag_core.engines.tokenizer import check_tokenizer, lacks_tokenizer, no_tokenizer
+from rag_core.engines.special_tokens import read_texts_literally
+from rag_core.engines.tokenizer import check_rows, check_tokenizer
 
 M = TypeVar("M")
 
@@ -37,8 +37,9 @@ def load_sentence_transformers(
 ) -> M:
     """Load a cross-encoder or an embedder, in a precision of our choice, not of its file.
 
-    It reads no more tokens than it has positions, pads with its end token where it has none to pad with, and puts the
-    prompts of `model` before queries (`prompts["query"]`) and passages (`prompts["document"]`).
+    It reads no more tokens than it has positions, pads with its end token where it has none to pad with, puts the
+    prompts of `model` before queries (`prompts["query"]`) and passages (`prompts["document"]`), and finds special
+    tokens in no text.
 
     Args:
         model_class: CrossEncoder or SentenceTransformer.
@@ -48,7 +49,8 @@ def load_sentence_transformers(
     Raises:
         EngineError: it cannot be loaded, or lacks weights or a tokenizer.
     """
-    settings = {"model_kwargs": {"dtype": dtype, **(model_settings or {})}, "config_kwargs": {**(config or {})}}
+    keywords = {"dtype": dtype, "weights_only": True, **(model_settings or {})}
+    settings = {"model_kwargs": keywords, "config_kwargs": {**(config or {})}}
     model.warn_of_unused_prompts()
     with whole(model):
         loaded: Any = model_class(**_source(model, settings) | {"device": device})
@@ -56,13 +58,30 @@ def load_sentence_transformers(
     if transformer is not None:
         merge_adapters(transformer)
         check_tokenizer(loaded.tokenizer, model.name)
+        check_rows(transformer.get_input_embeddings(), loaded.tokenizer, model.name)
         _set_padding(transformer, loaded.tokenizer, model.name)
         readable = readable_tokens(transformer)
         if readable is not None:
             loaded.max_seq_length = min(loaded.max_seq_length or readable, readable)
+    elif hasattr(loaded[0], "embedding"):  # a static embedder
+        check_rows(loaded[0].embedding, loaded.tokenizer, model.name)
+    read_texts_literally(loaded)
     if model.kind == "bi-encoder":
         loaded.prompts |= {"query": model.prompt("query"), "document": model.prompt("passage")}
+    _rehearse(model, loaded)
     return loaded  # type: ignore[no-any-return]
+
+
+def _rehearse(model: ModelInfo, loaded: Any) -> None:
+    """Let a model read a pair once: what its files say of how it reads is looked at by the first text only."""
+    from torch.nn import Identity
+
+    with loading(model.name):
+        if model.kind == "cross-encoder":
+            loaded.predict([("a query", "a passage")], activation_fn=Identity(), show_progress_bar=False)
+        else:
+            loaded.encode_query("a query", show_progress_bar=False)
+            loaded.encode_document("a passage", show_progress_bar=False)
 
 
 def _source(model: ModelInfo, settings: dict[str, Any]) -> dict[str, Any]:
@@ -81,18 +100,8 @@ def whole(model: ModelInfo) -> Iterator[None]:
     Raises:
         EngineError: it cannot be loaded, or lacks weights.
     """
-    from safetensors import SafetensorError
-
-    try:
-        with _loading_reports() as reports:
-            yield
-    except Exception as error:
-        unreadable = (OSError, ValueError, RuntimeError, ImportError, EOFError, pickle.UnpicklingError, SafetensorError)
-        if not isinstance(error, unreadable) and type(error) is not Exception:  # what tokenizers raises
-            raise
-        if lacks_tokenizer(model.name):
-            raise no_tokenizer(model.name) from error
-        raise unloadable(model.name, " ".join(str(error).split())[:200]) from error
+    with loading(model.name), _loading_reports() as reports:
+        yield
     for report in reports:
         _check_report(model, report)
 

@@ -14,10 +14,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
 from rag_core.engines.rerankers import ChatTemplate, Question
-from rag_core.engines.tokenizer import load_tokenizer, without_special_tokens
+from rag_core.engines.tokenizer import load_tokenizer, rendering, without_special_tokens
 from rag_core.engines.yes_no_prompt import VERSION, YesNoPrompt
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class ChatTemplatePrompt:
         short, other = self._encode([(query, filler) for filler in _FILLERS])
         if len(short) > self._max_length:
             raise EngineError(
-                f"with a query of {len(query)} characters no room is left for the passage (query {query[:60]!r})",
+                f"with a query of {len(query)} characters no room is left for the passage "
+                f"(query {quoted(repr(query), 60)})",
                 f"Raise --max_length to at least {len(short)} tokens, or shorten the query",
             )
         same = [one == two for one, two in zip(reversed(short), reversed(other), strict=False)]
@@ -143,8 +145,6 @@ class ChatTemplatePrompt:
 
     def _render(self, tokenizer: Any, query: str, passage: str) -> str:
         """Return the text of a prompt; transformers renders templates in a sandbox."""
-        from jinja2 import TemplateError
-
         contents = {"query": query, "document": passage}
         if self._template.system is not None:
             contents = {"system": self._template.system, **contents}
@@ -153,12 +153,8 @@ class ChatTemplatePrompt:
             {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
             for role, text in contents.items()
         ]
-        try:
+        with rendering(_REMEDY):
             return str(tokenizer.apply_chat_template(messages, tokenize=False, **self._template.settings))
-        except (TemplateError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"the model's chat template fails ({' '.join(str(error).split())[:200]})", _REMEDY
-            ) from error
 
     @staticmethod
     def _split(tokenizer: Any, rendered: str) -> list[int | list[Part]]:

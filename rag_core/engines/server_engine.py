@@ -1,13 +1,12 @@
 """Teachers of every kind on an HTTP server: vLLM's OpenAI-compatible one, or text-embeddings-inference (TEI).
 
 We send token ids to LLMs, so that they read the same prompts as in the other engines, and text to cross-encoders and
-other embedders; the server cuts it to `max_length`.
+other embedders; the server cuts it to `max_length`. No text that is sent spells a special token (`ServerTexts`).
 """
 
 from __future__ import annotations
 
 import abc
-import base64
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -22,6 +21,8 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
 from rag_core.engines.reranker_prompt import load_prompt
 from rag_core.engines.server import Server
+from rag_core.engines.server_answers import LOGPROBS, POOLING, RERANK, SCORE, embeddings
+from rag_core.engines.server_texts import ServerTexts
 from rag_core.engines.tokenizer import tokenise_ahead
 
 _LOWEST_LOGPROB = -9999  # vLLM's stand-in for minus infinity, which JSON lacks
@@ -75,7 +76,8 @@ class _ServerScorer(abc.ABC):
                 its passage.
         """
         for number, values, truncated in self._compute(chunks):
-            scores = np.array(values, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large is infinite
+                scores = np.array(values, dtype=np.float32)
             check_finite(scores)
             if self.truncated is not None:
                 self.truncated += truncated
@@ -118,9 +120,7 @@ class ServerClassifier(_ServerPromptScorer):
 
     def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
         body = {"model": self._server.model, "input": prompts, "task": "classify", "use_activation": False}
-        return self._server.ask(
-            "/pooling", body, lambda answer: [float(*row["data"]) for row in in_order(answer["data"], len(prompts))]
-        )
+        return self._server.ask(POOLING, body, len(prompts))
 
 
 class ServerYesNoScorer(_ServerPromptScorer):
@@ -145,22 +145,16 @@ class ServerYesNoScorer(_ServerPromptScorer):
     def _ask(self, prompts: Sequence[list[int]]) -> list[float]:
         # `logprobs` is needed beside the ids, and 0, so that a server that does not know the ids gives no top list
         # that has both answers most of the time.
-        return self._server.ask(
-            "/v1/completions",
-            {
-                "model": self._server.model,
-                "prompt": prompts,
-                "max_tokens": 1,
-                "temperature": 0,
-                "logprobs": 0,
-                "logprob_token_ids": list(self._prompt.answers),
-                "return_tokens_as_token_ids": True,
-            },
-            lambda answer: [
-                self._difference(choice["logprobs"]["top_logprobs"][0])
-                for choice in in_order(answer["choices"], len(prompts))
-            ],
-        )
+        body = {
+            "model": self._server.model,
+            "prompt": prompts,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": 0,
+            "logprob_token_ids": list(self._prompt.answers),
+            "return_tokens_as_token_ids": True,
+        }
+        return [self._difference(logprobs) for logprobs in self._server.ask(LOGPROBS, body, len(prompts))]
 
     def _difference(self, logprobs: dict[str, float]) -> float:
         answers = {token_id: logprobs.get(f"token_id:{token_id}") for token_id in self._prompt.answers}
@@ -187,25 +181,23 @@ class ServerCrossEncoder(_ServerScorer):
             EngineError: the server reads more than `max_length`, and cannot be told to cut there.
         """
         self._server, self._cut = server, _cut(server, options.max_length)
+        self._texts = ServerTexts(options.model.name)
 
     def _compute(self, chunks: Iterable[Sequence[Pair]]) -> Iterator[tuple[int, list[float], int]]:
         ask = self._ask_tei if self._server.is_tei else self._ask_vllm
-        return self._server.compute(((number, (chunk, 0)) for number, chunk in enumerate(chunks)), ask)
+        return self._server.compute(self._texts.of_pairs(chunks), ask)
 
     def _ask_vllm(self, pairs: Sequence[Pair]) -> list[float]:
         queries, passages = zip(*pairs, strict=True)
         body = {"model": self._server.model, "text_1": queries, "text_2": passages, "use_activation": False}
-        return self._server.ask(
-            "/score", body | self._cut, lambda answer: [row["score"] for row in in_order(answer["data"], len(pairs))]
-        )
+        return self._server.ask(SCORE, body | self._cut, len(pairs))
 
     def _ask_tei(self, pairs: Sequence[Pair]) -> list[float]:
         scores: list[float] = []
         for query, group in groupby(pairs, key=lambda pair: pair[0]):
             texts = [passage for _, passage in group]
             body = {"query": query, "texts": texts, "raw_scores": True}
-            rows = self._server.ask("/rerank", body | self._cut, partial(in_order, count=len(texts)))
-            scores += [row["score"] for row in rows]
+            scores += self._server.ask(RERANK, body | self._cut, len(texts))
         return scores
 
 
@@ -220,7 +212,7 @@ class ServerEncoder:
         Raises:
             EngineError: the server cannot embed, or does not read `max_length` tokens.
         """
-        self._server = server
+        self._server, self._texts = server, ServerTexts(options.model.name)
         self._prompt: EmbeddingPrompt | None = None
         self._cut: dict[str, Any] = {}
         self.truncated: int | None = None
@@ -235,8 +227,10 @@ class ServerEncoder:
         self._before = {role: options.model.prompt(role) for role in roles}
         if options.instruction and options.model.takes_instruction:
             self._before["query"] = query_prompt(options.instruction)
+        self._endpoint = embeddings(of_tei=server.is_tei, dimensions=None)
         ((_, rows, _),) = self._compute([["text"]], "passage")
         self.dimensions = len(rows[0])
+        self._endpoint = embeddings(of_tei=server.is_tei, dimensions=self.dimensions)
 
     def encode(self, texts: Sequence[str], role: Role) -> Floats:
         """Embed texts; shape (texts, dimensions), L2-normalised in float32.
@@ -257,7 +251,7 @@ class ServerEncoder:
             vectors = np.empty((len(rows), self.dimensions), dtype=np.float32)
             if rows:
                 vectors[:] = rows
-                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+                vectors /= _lengths(vectors)
             if self.truncated is not None:
                 self.truncated += truncated
             yield number, vectors
@@ -265,20 +259,13 @@ class ServerEncoder:
     def _compute(self, chunks: Iterable[Sequence[str]], role: Role) -> Iterator[tuple[int, list[Floats], int]]:
         if self._prompt is not None:
             return self._server.compute(tokenise_ahead(chunks, partial(self._prompt.token_ids, role=role)), self._ask)
-        before = self._before[role]
-        texts = ((number, ([before + text for text in chunk], 0)) for number, chunk in enumerate(chunks))
-        return self._server.compute(texts, self._ask)
+        return self._server.compute(self._texts.behind(self._before[role], chunks), self._ask)
 
     def _ask(self, rows: Sequence[list[int]] | Sequence[str]) -> list[Floats]:
+        body: dict[str, Any] = {"model": self._server.model, "input": rows, "encoding_format": "base64"}
         if self._server.is_tei:
             body = {"inputs": rows, "normalize": False}
-            return self._server.ask("/embed", body | self._cut, partial(_vectors, count=len(rows)))
-        body = {"model": self._server.model, "input": rows, "encoding_format": "base64"}
-        return self._server.ask(
-            "/v1/embeddings",
-            body | self._cut,
-            lambda answer: _vectors([row["embedding"] for row in in_order(answer["data"], len(rows))], len(rows)),
-        )
+        return self._server.ask(self._endpoint, body | self._cut, len(rows))
 
 
 def check_room(server: Server, tokens: int, *, answer: int = 0) -> None:
@@ -306,15 +293,18 @@ def _cut(server: Server, max_length: int) -> dict[str, Any]:
     return {"truncate": True}
 
 
-def in_order(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Return rows by their index; `KeyError` where one is missing."""
-    by_index = {row["index"]: row for row in found}
-    return [by_index[index] for index in range(count)]
+def _lengths(vectors: Floats) -> Floats:
+    """Return the L2 norm of each row; shape (rows, 1).
 
-
-def _vectors(found: Sequence[list[float] | str], count: int) -> list[Floats]:
-    """Return the vectors of an answer; `ValueError` where one is missing, or of another length."""
-    vectors = [np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row for row in found]
-    if len(vectors) != count:
-        raise ValueError(f"{len(vectors)} vectors for {count} texts")
-    return list(np.array(vectors, dtype=np.float32))
+    Raises:
+        EngineError: a row has none to divide by.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
+    wrong = int((~(np.isfinite(norms) & (norms > 0))).sum())
+    if wrong:
+        raise EngineError(
+            f"{wrong} of {len(norms)} vectors of the server are all zeros or not finite",
+            "Start the server with --dtype float32, or check its model",
+        )
+    return norms

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
+from rag_core.engines.model_folder import loading, no_tokenizer
+from rag_core.engines.special_tokens import cut_pieces, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = TypeVar("Row")
 
-_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 # Tokens beside the special ones that transformers gives a tokenizer of which it finds no file.
 _MADE_UP = 2
 Tokenised = tuple[list[list[int]], int]  # token ids of each prompt, and how many prompts were cut
@@ -44,20 +46,25 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    try:
+    with loading(model, "tokenizer of"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except Exception as error:
-        # Of what it does not know, tokenizers raises nothing finer than Exception.
-        if not isinstance(error, OSError | ValueError) and type(error) is not Exception:
-            raise
-        if lacks_tokenizer(model):
-            raise no_tokenizer(model) from error
-        raise EngineError(
-            f"cannot load the tokenizer of {model!r} ({' '.join(str(error).split())[:200]})",
-            "Check the name or folder, and the network",
-        ) from error
     check_tokenizer(tokenizer, model)
     return tokenizer
+
+
+@contextmanager
+def rendering(remedy: str) -> Iterator[None]:
+    """Turn whatever a chat template ends in into one error: it is a program, which transformers runs in a sandbox.
+
+    Raises:
+        EngineError: it fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise EngineError(f"the model's chat template fails ({quoted(str(error), 200)})", remedy) from error
 
 
 def check_tokenizer(tokenizer: Any, name: str) -> None:
@@ -71,18 +78,22 @@ def check_tokenizer(tokenizer: Any, name: str) -> None:
         raise no_tokenizer(name)
 
 
-def lacks_tokenizer(name: str) -> bool:
-    """Tell whether a name is a model's folder without a file that could be of a tokenizer."""
-    folder = Path(name)
-    is_model = any((folder / file_name).is_file() for file_name in ("config.json", "modules.json"))
-    return is_model and not any(True for pattern in _FILES for _ in folder.rglob(pattern))
+def check_rows(embeddings: Any, tokenizer: Any, name: str) -> None:
+    """Check that a model has a row for every token that a text can become; but for the padding's, added ones need none.
 
-
-def no_tokenizer(name: str) -> EngineError:
-    """Return the error for a model without a tokenizer."""
-    return EngineError(
-        f"{name} has no tokenizer", "Copy tokenizer.json and tokenizer_config.json of its origin into it"
-    )
+    Raises:
+        EngineError: it has not.
+    """
+    rows, ids = getattr(embeddings, "num_embeddings", None), tokenizer.get_vocab().values()
+    if rows is None or max(ids, default=0) < rows:
+        return
+    added = getattr(tokenizer, "added_tokens_decoder", {}).keys() - {getattr(tokenizer, "pad_token_id", None)}
+    largest = max(set(ids) - added)
+    if largest >= rows:
+        raise EngineError(
+            f"the tokenizer of {name} has a token {largest}, and the weights end at {rows - 1}",
+            "Fetch or save the model again",
+        )
 
 
 def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -103,4 +114,5 @@ def without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
         plain.normalizer = backend.normalizer
     if backend.pre_tokenizer is not None:
         plain.pre_tokenizer = backend.pre_tokenizer
+    cut_pieces(plain, special_tokens(tokenizer))
     return plain

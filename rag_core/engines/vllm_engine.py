@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.canary import check_finite, compare
 from rag_core.engines.embedding_prompt import EmbeddingPrompt
 from rag_core.engines.identity import ModelInfo
@@ -99,7 +100,7 @@ class VllmModel:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(
-                f"vLLM cannot load {options.model.name!r} ({' '.join(str(error).split())[:300]})",
+                f"vLLM cannot load {options.model.name!r} ({quoted(str(error), 300)})",
                 "If it lacks memory, lower --max_length or --gpu_memory_utilization; VLLM_LOGGING_LEVEL=INFO shows "
                 "more; --engine transformers does without vLLM",
             ) from error

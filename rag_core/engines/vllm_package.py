@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 
 # vLLM reads these when it is imported; what the user has set stays.
 _ENVIRONMENT = {
@@ -56,7 +57,7 @@ def _import_error(error: Exception) -> EngineError:
             "None of them is needed here. Run: pip uninstall -y torchvision torchaudio torchcodec",
         )
     return EngineError(
-        f"vLLM cannot be imported ({' '.join(reasons[0].split())[:200]})",
+        f"vLLM cannot be imported ({quoted(reasons[0], 200)})",
         "Install it into an environment of its own, or pass --engine transformers",
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Pair
 from rag_core.engines.rerankers import JUDGE
@@ -96,7 +97,7 @@ class YesNoPrompt:
                     needed = head_length + 1 + len(self._prefix) + len(self._suffix)
                     raise EngineError(
                         f"with a query of {len(pair[0])} characters no room is left for the passage "
-                        f"(query {pair[0][:60]!r})",
+                        f"(query {quoted(repr(pair[0]), 60)})",
                         f"Raise --max_length to at least {needed} tokens, or shorten the query",
                     )
                 ids = ids[: self._room]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -14,7 +14,8 @@ from rag_core.base.stage import BadRowsArgs, SeedArgs, show
 from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
-from rag_core.retrieval.analyser import AnalyserArgs, settle_analyser
+from rag_core.files.unfinished import UnfinishedWork, save_together
+from rag_core.retrieval.analyser import Analyser, AnalyserArgs, settle_analyser
 
 if TYPE_CHECKING:
     from rag_core.base.records import RankingSample
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rag_core.evaluation.score_folder import ScoreFolder
 
     Part = TypeVar("Part", FileReport, LatencyReport)
+
+SCORES = "scores"  # the folder beside the report in which they are kept
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +64,9 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     """Write the report, print its table, and return the folder."""
     files = [*args.in_domain, *args.out_of_domain]
     _check_flags(args, files)
-    from rag_core.evaluation.expectation import compare, read_expectations
-    from rag_core.evaluation.pages import write_report
-    from rag_core.evaluation.rankers import check_labelled, evaluate_file, read_labelled
+    from rag_core.evaluation.expectation import check, read_expectations
+    from rag_core.evaluation.pages import FILES, write_report
+    from rag_core.evaluation.rankers import check_scores, read_labelled
     from rag_core.evaluation.report import make_report, warnings
     from rag_core.evaluation.score_folder import ScoreFolder
     from rag_core.evaluation.tables import format_table
@@ -76,37 +79,34 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     analysers = {path: settle_analyser(args.analyser, path) for path in files}
     bad_rows = BadRows(skip=args.skip_bad_rows)
     labelled = read_labelled(files, bad_rows)
+    for path in args.teacher_scores:
+        check_scores(path)
     if args.latency:
         _check_latency(args, labelled[files[0]])
     models = _models(args)
     options = _options(args)
-    folder = ScoreFolder(args.output_dir / "scores", stage=stage, skip_bad_rows=args.skip_bad_rows)
-    scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, files)
-    for path, samples in labelled.items():
-        labelled[path] = folder.without_left_out(path, samples, bad_rows)
-        check_labelled(path, labelled[path])
-    if args.teacher_scores:
-        scores["teacher"] = dict(zip(files, args.teacher_scores, strict=True))
-    evaluations = [
-        evaluate_file(
-            path,
-            "in-domain" if path in args.in_domain else "out-of-domain",
-            samples,
-            {ranker: scores[ranker][path] for ranker in models},
-            analysers[path],
-        )
-        for path, samples in labelled.items()
-    ]
-    report = make_report(evaluations, models, training, args.seed)
-    write_report(args.output_dir, report, evaluations, args.seed)
-    if args.latency:
-        report = _with_latency(args, options, report, evaluations, folder)
-        write_report(args.output_dir, report, evaluations, args.seed)
     settled = {"models": models, "analysers": {path.name: analyser.recipe for path, analyser in analysers.items()}}
     recipe = Recipe(stage=stage, flags=decisive(args) | settled, inputs=hashes)
-    write_manifest(args.output_dir / "report.json", recipe, skipped={"bad_rows": len(bad_rows)})
-    if read_manifest(Path(args.after)):  # trained here
-        _fill_card(args, report, stage)
+    with UnfinishedWork(args.output_dir.resolve(), recipe, overwrite=True) as work:  # what is kept are the scores
+        scores = ScoreFolder(args.output_dir / SCORES, stage=stage, skip_bad_rows=args.skip_bad_rows)
+        evaluations = _evaluations(args, list(models), options, labelled, analysers, folder=scores, bad_rows=bad_rows)
+
+        def save(report: Report) -> None:
+            def write(folder: Path) -> None:
+                write_report(folder, report, evaluations, args.seed)
+                place, skipped = args.output_dir / "report.json", {"bad_rows": len(bad_rows)}
+                write_manifest(folder / "report.json", recipe, place=place, skipped=skipped)
+
+            save_together(args.output_dir, work.directory / "report", write, names=FILES, kept=SCORES)
+
+        report = make_report(evaluations, models, training, args.seed)
+        save(report)
+        if args.latency:
+            report = _with_latency(args, options, report, evaluations, scores)
+            save(report)
+        if read_manifest(Path(args.after)):  # trained here
+            _fill_card(args, report, stage)
+        work.remove()
     show(format_table(report))
     for warning in warnings(report):
         logger.warning(warning)
@@ -116,9 +116,39 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
                 evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
             )
             logger.warning("%s: %s", evaluation.path, note)
-    for line in compare(expectations, report):
-        logger.info(line)
+    check(expectations, report)
     return args.output_dir
+
+
+def _evaluations(
+    args: EvaluateArgs,
+    rankers: Sequence[Ranker],
+    options: Mapping[Ranker, EngineOptions],
+    labelled: dict[Path, list[RankingSample]],
+    analysers: Mapping[Path, Analyser],
+    *,
+    folder: ScoreFolder,
+    bad_rows: BadRows,
+) -> list[FileEvaluation]:
+    """Score the files with the models, and measure all rankers on what every model had room for."""
+    from rag_core.evaluation.rankers import check_labelled, evaluate_file
+
+    scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, list(labelled))
+    for path, samples in labelled.items():
+        labelled[path] = folder.without_left_out(path, samples, bad_rows)
+        check_labelled(path, labelled[path])
+    if args.teacher_scores:
+        scores["teacher"] = dict(zip(labelled, args.teacher_scores, strict=True))
+    return [
+        evaluate_file(
+            path,
+            "in-domain" if path in args.in_domain else "out-of-domain",
+            samples,
+            {ranker: scores[ranker][path] for ranker in rankers},
+            analysers[path],
+        )
+        for path, samples in labelled.items()
+    ]
 
 
 def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from rag_core.base.errors import DataError, PipelineError
+from rag_core.base.outside_text import quoted
 from rag_core.evaluation.report import Report
+from rag_core.files.inputs import read_whole
 from rag_core.metrics.ranking import MetricName
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -27,47 +32,50 @@ def read_expectations(path: Path) -> list[Expectation]:
     """Read a JSON list of expectations.
 
     Raises:
-        DataError: the file is missing or not such a list.
+        DataError: as `read_whole`, or the file holds no such list.
     """
     try:
-        return TypeAdapter(list[Expectation]).validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check --expect", path=path) from error
+        return TypeAdapter(list[Expectation]).validate_json(read_whole(path, "Check --expect"))
     except ValidationError as error:
         what = error.errors()[0]
         place = ".".join(map(str, what["loc"]))
         raise DataError(
-            f"is not a list of expectations ({place}: {what['msg']})",
+            f"is not a list of expectations ({quoted(place + ': ' + what['msg'])})",
             "Each needs file, ranker, metric, expected and tolerance",
             path=path,
         ) from error
 
 
-def compare(expectations: list[Expectation], report: Report) -> list[str]:
-    """Return one line per expectation: verdict, expected, actual, delta.
+def check(expectations: list[Expectation], report: Report) -> None:
+    """Log one line per expectation: verdict, expected, actual, delta.
 
     Raises:
-        PipelineError: one is missed or cannot be found in the report; its text has all the lines.
+        PipelineError: one is missed or cannot be found in the report.
     """
     means = {Path(file.path).name: {str(ranker): by for ranker, by in file.means.items()} for file in report.files}
-    lines, failed = [], 0
+    failed = 0
     for item in expectations:
         actual = means.get(item.file, {}).get(item.ranker, {}).get(item.metric)
-        name = f"{item.file} {item.ranker} {item.metric}"
+        name = quoted(f"{item.file} {item.ranker} {item.metric}", 300)
         if actual is None:
             failed += 1
-            lines.append(f"FAIL {name}: expected {item.expected:.4f}, not in this report")
+            logger.warning("FAIL %s: expected %.4f, not in this report", name, item.expected)
             continue
         delta = actual - item.expected
-        verdict = "PASS" if abs(delta) <= item.tolerance else "FAIL"
-        failed += verdict == "FAIL"
-        lines.append(
-            f"{verdict} {name}: expected {item.expected:.4f} +- {item.tolerance:.4f}, "
-            f"actual {actual:.4f}, delta {delta:+.4f}"
+        is_met = abs(delta) <= item.tolerance
+        failed += not is_met
+        logger.log(
+            logging.INFO if is_met else logging.WARNING,
+            "%s %s: expected %.4f +- %.4f, actual %.4f, delta %+.4f",
+            "PASS" if is_met else "FAIL",
+            name,
+            item.expected,
+            item.tolerance,
+            actual,
+            delta,
         )
     if failed:
         raise PipelineError(
-            f"{failed} of {len(expectations)} figures are not as expected:\n" + "\n".join(lines) + "\n",
+            f"{failed} of {len(expectations)} figures are not as expected",
             "Find out what changed; a figure that moved for a good reason gets a new expectation and a changelog line",
         )
-    return lines

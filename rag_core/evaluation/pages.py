@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,34 @@ from typing import Any
 import numpy as np
 
 from rag_core.base.figures import COLOURS, WORSE
+from rag_core.base.markdown import code, escaped
+from rag_core.base.outside_text import visible
 from rag_core.evaluation.rankers import FileEvaluation
 from rag_core.evaluation.report import Report, warnings
 from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
 from rag_core.files.atomic import atomic_write
 from rag_core.metrics.ranking import METRICS
 
+FILES = ("report.json", "report.json.manifest.json", "per_query.jsonl", "report.md", "report.html")
+"""What a report consists of, with what `evaluate` adds."""
+
 
 def write_report(directory: Path, report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> None:
-    """Write the four files; those that stand there are replaced."""
+    """Write the four files."""
     with atomic_write(directory / "report.json") as file:
-        file.write(json.dumps(report.as_json(), indent=2, ensure_ascii=False).encode() + b"\n")
+        file.write(_json(report.as_json(), indent=2))
     with atomic_write(directory / "per_query.jsonl") as file:
         for row in _per_query(evaluations):
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(_json(row))
     with atomic_write(directory / "report.md") as file:
         file.write(_markdown(report).encode())
     with atomic_write(directory / "report.html") as file:
         file.write(_html(report, evaluations, seed).encode())
+
+
+def _json(content: Any, indent: int | None = None) -> bytes:
+    """Return a line of JSON; a byte of a path that is no UTF-8 is written as JSON's own escape."""
+    return json.dumps(content, indent=indent, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def _per_query(evaluations: Sequence[FileEvaluation]) -> list[dict[str, Any]]:
@@ -52,13 +61,9 @@ def _markdown(report: Report) -> str:
         report=report,
         table=format_table(report),
         format_changes=format_changes,
-        plain=_plain_markdown,
+        plain=lambda text: escaped(text) or "?",
+        code=code,
     )
-
-
-def _plain_markdown(text: str) -> str:
-    """Escape a text of the data, so that Markdown shows it as it is, in one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
 
 
 def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> str:
@@ -88,6 +93,10 @@ def _render(template: str, *, autoescape: bool, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("rag_core.evaluation", "."), autoescape=autoescape, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("rag_core.evaluation", "."),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # what is marked as HTML is ours
     )
     return environment.get_template(template).render(**values)

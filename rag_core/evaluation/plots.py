@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.base.figures import COLOURS, INK, MODEL_COLOURS, WORSE, Picture, new_figure, svg
+from rag_core.base.figures import COLOURS, INK, MODEL_COLOURS, WORSE, Picture, as_label, new_figure, svg
 from rag_core.distillation.weight_merging import Curve, Domain, Merge
 from rag_core.evaluation.latency import LatencyReport
 from rag_core.evaluation.rankers import FileEvaluation, Ranker
@@ -54,8 +54,9 @@ def quality_against_latency(latency: LatencyReport) -> Picture:
         milliseconds = row.cost.reranking[depth].p50
         colour = COLOURS.get(row.name) or MODEL_COLOURS[number % len(MODEL_COLOURS)]
         bounds = np.abs(np.array([row.interval]).T - row.MAP)
-        name = row.name.replace("$", r"\$")  # no formula
-        axes.errorbar(milliseconds, row.MAP, bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=name)
+        axes.errorbar(
+            milliseconds, row.MAP, bounds, fmt="o", color=colour, elinewidth=0.8, capsize=2, label=as_label(row.name)
+        )
         described.append(f"{row.name}: MAP {row.MAP:.4f}, {milliseconds:.3g} ms")
     axes.set_xscale("log")
     axes.set_xlabel(f"median ms of a query with {depth} candidates")
@@ -190,8 +191,9 @@ def trade_off(merges: Mapping[str, Merge]) -> Picture:
         outside = _mean_values(merge, "out-of-domain") if forgetting else None
         across = np.array(merge.alphas) if outside is None else outside - outside[0]
         colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
-        name = model.replace("$", r"\$")  # no formula
-        axes.plot(across, inside, marker="o", markersize=3, linewidth=1.2, label=name, color=colour, zorder=2)
+        axes.plot(
+            across, inside, marker="o", markersize=3, linewidth=1.2, label=as_label(model), color=colour, zorder=2
+        )
         chosen = merge.alphas.index(merge.alpha)
         axes.scatter(across[chosen], inside[chosen], s=90, facecolors="none", edgecolors=colour, zorder=3)
         for alpha, x, y in zip(merge.alphas, across, inside, strict=True) if forgetting else ():
@@ -202,7 +204,7 @@ def trade_off(merges: Mapping[str, Merge]) -> Picture:
     measures = " / ".join(dict.fromkeys(c.measure for merge in merges.values() for c in _curves(merge, "in-domain")))
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("mean change of the out-of-domain dev files" if forgetting else "alpha")
-    axes.set_ylabel(f"in-domain dev files, {measures}")
+    axes.set_ylabel(f"in-domain dev files, {as_label(measures)}")
     axes.legend(frameon=False)
     what = "against out-of-domain, at each alpha" if forgetting else "by alpha"
     described_as = f"In-domain {what}. Chosen: {'; '.join(described)}"

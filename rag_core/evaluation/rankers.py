@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from rag_core.base.errors import DataError
-from rag_core.base.records import RankingSample
+from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import read_samples
+from rag_core.files.jsonl import read_records, read_samples
 from rag_core.metrics.ranking import METRICS, MetricName, PerQuery, means, measure, measured, rank
 from rag_core.metrics.significance import Change, paired_change
 from rag_core.retrieval.analyser import PLAIN, Analyser
@@ -135,6 +135,16 @@ def check_labelled(path: Path, samples: Sequence[RankingSample]) -> None:
             "Pass labelled samples",
             path=path,
         )
+
+
+def check_scores(path: Path) -> None:
+    """Check the rows of a ScoredPair file, before hours go into what they are compared with.
+
+    Raises:
+        DataError: as `read_records`. No row is left out: its pair would have no score.
+    """
+    for _ in read_records(path, ScoredPair):
+        pass
 
 
 def evaluate_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rag_core.base.markdown import escaped
 from rag_core.base.tables import format_difference, format_rows
 from rag_core.evaluation.depth import DepthResult
 from rag_core.evaluation.latency import LatencyReport
@@ -18,12 +19,13 @@ def format_table(report: Report) -> str:
     """Return one Markdown table per file: means, "after" against each ranker, wins, the gap closed; then latency."""
     blocks = []
     for file in report.files:
-        title = f"{file.path} ({file.domain}, {file.measured} queries)"
+        title = f"{escaped(file.path)} ({file.domain}, {file.measured} queries)"
         blocks.append(f"{title}\n\n{format_rows(_ranker_rows(report, file))}\n\n{summary(file)}")
         if file.depth is not None:
             blocks.append(format_rows(depth_rows(file.depth)))
     if report.latency:
-        blocks.append(f"{format_rows(latency_rows(report.latency))}\n\n{latency_note(report.latency)}")
+        rows = [[escaped(cell) for cell in row] for row in latency_rows(report.latency)]
+        blocks.append(f"{format_rows(rows)}\n\n{escaped(latency_note(report.latency))}")
     return "\n\n".join(blocks)
 
 
@@ -34,7 +36,7 @@ def _ranker_rows(report: Report, file: FileReport) -> list[list[str]]:
         rows.append(
             [
                 ranker,
-                Path(report.models.get(ranker, "")).name,
+                escaped(Path(report.models.get(ranker, "")).name),
                 *(f"{means[metric]:.4f}" for metric in METRICS),
                 format_difference(change.difference, change.low, change.high) if change else "",
                 f"{change.relative:+.1%}" if change and change.relative is not None else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NotRequired
@@ -13,8 +14,10 @@ from typing_extensions import TypedDict
 
 from rag_core.base.errors import DataError
 from rag_core.distillation.weight_merging import Merge
+from rag_core.files.inputs import read_whole
 from rag_core.files.manifest import read_manifest
 
+_LEAVE_OUT = "Delete it to leave it out of the report, or train again"
 _SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "best_step", "averaged_steps", "seconds", "alpha")
 _SHOWN_SETTINGS = (
     "loss", "init_layers", "lora_rank", "matryoshka_dims", "teacher_temperature", "student_temperature",
@@ -115,15 +118,13 @@ def _read_log(folder: Path) -> list[dict[str, float]] | None:
 
 
 def _read_json(path: Path, adapter: TypeAdapter[Any]) -> Any:
-    try:
-        return adapter.validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return None
+    try:
+        return adapter.validate_json(read_whole(path, _LEAVE_OUT))
     except ValidationError as error:
         raise _not_of_train(path, error.errors()[0]["msg"]) from error
 
 
 def _not_of_train(path: Path, reason: str) -> DataError:
-    return DataError(
-        f"is not what train writes ({reason})", "Delete it to leave it out of the report, or train again", path=path
-    )
+    return DataError(f"is not what train writes ({reason})", _LEAVE_OUT, path=path)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import StaleError, UsageError
+from rag_core.files.inputs import kind_of
 
 # Of Linux's renameat2: paths are relative to the working folder, and both change places.
 _WORKING_FOLDER, _EXCHANGE = -100, 2
@@ -30,10 +31,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StaleError: another process is writing the same file, or something other than a file of ours stands where the
             bytes would go.
+        UsageError: as `check_place`.
     """
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with os.fdopen(_open_locked(temporary), "r+b") as raw:
+    try:
+        locked = open_locked(temporary)
+    except BlockingIOError as error:
+        raise StaleError("another process is writing it", "Wait, or choose another output", path=path) from error
+    with locked as raw:
         try:
             raw.truncate(0)
             if path.suffix == ".gz":
@@ -45,25 +52,50 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(raw.fileno())
             temporary.replace(path)
         except BaseException:
-            temporary.unlink()
+            if is_open_at(raw, temporary):
+                temporary.unlink()
             raise
     sync_directory(path.parent)
 
 
-def _open_locked(path: Path) -> int:
-    """Open a file as `_open_unlinked` does, and lock it."""
+def check_place(path: Path) -> None:
+    """Check that a file or folder may take a place: `/dev/null` and the like are never replaced.
+
+    Raises:
+        UsageError: a device, a pipe or a socket stands there.
+    """
+    with contextlib.suppress(OSError):  # what is not there, or cannot be, is for who writes
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise UsageError(f"the output {path} is {kind_of(mode)}, which is not replaced", "Name a file of its own")
+
+
+def open_locked(path: Path) -> IO[bytes]:
+    """Open a file for this process alone, made where it is not there; to close it gives it back.
+
+    Raises:
+        BlockingIOError: another process has it.
+        FileNotFoundError: its folder is not there.
+        StaleError: something other than a file of ours stands there.
+    """
     while True:
-        descriptor = _open_unlinked(path)
+        file = os.fdopen(_open_unlinked(path), "r+b")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-                return descriptor
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise StaleError("another process is writing it", "Wait, or choose another output", path=path) from error
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)  # another process has put it in its place between the two calls
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            file.close()
+            raise
+        if is_open_at(file, path):
+            return file
+        file.close()  # another process has moved or deleted it between the two calls
+
+
+def is_open_at(file: IO[bytes], path: Path) -> bool:
+    """Tell whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_unlinked(path: Path) -> int:

@@ -14,12 +14,15 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import DataError, StaleError
+from rag_core.base.outside_text import quoted
 from rag_core.files.atomic import atomic_write
+from rag_core.files.inputs import open_input
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,6 +47,7 @@ class ChunkStore:
         """Find the chunks of a kind of rows, e.g. "pair"."""
         self._folder = folders[0]
         self._kind = kind
+        self._row: np.dtype[np.void] | None = None  # of all rows
         self._paths: list[Path] = []
         self._ends = [0]  # of each chunk, in the count of all rows
         self._damaged: set[Path] = set()
@@ -53,7 +57,7 @@ class ChunkStore:
                 try:
                     _check(path)
                     self._add(path)
-                except (OSError, ValueError, EOFError) as error:  # damaged by something other than this program
+                except (DataError, OSError, ValueError, EOFError) as error:  # not by a run of ours
                     logger.warning("WARNING: %s is damaged (%s): its rows are computed again", path, error)
                     self._damaged.add(path)
 
@@ -100,9 +104,12 @@ class ChunkStore:
         return np.empty(0, dtype=np.float32) if values is None else values
 
     def _add(self, path: Path) -> None:
-        keys = np.load(path, mmap_mode="r")["key"]
-        if keys.dtype != _KEY:
-            raise ValueError(f"keys of {keys.dtype}")
+        chunk = np.load(path, mmap_mode="r")
+        if self._row is None:
+            self._row = chunk.dtype
+        elif chunk.dtype != self._row:
+            raise ValueError(f"its rows are of {quoted(str(chunk.dtype))}, where others are of {self._row}")
+        keys = chunk["key"]
         run = _sorted_run(keys, self._ends[-1] + np.arange(len(keys)))
         self._paths.append(path)
         self._ends.append(self._ends[-1] + len(keys))
@@ -137,12 +144,15 @@ def _check(path: Path) -> None:
     """Hold a chunk against its hash, which those of before do not have.
 
     Raises:
-        OSError, ValueError, EOFError: it is damaged.
+        DataError, OSError, ValueError, EOFError: it is damaged.
     """
+    open_input(path).close()  # which a pipe would not let be mapped
     try:
         chunk = np.load(path, mmap_mode="r")
     except Exception as error:  # of a damaged head NumPy raises whatever Python's own parser does
         raise ValueError("its head cannot be read") from error
+    if not isinstance(chunk, np.memmap) or chunk.ndim != 1 or not _is_row(chunk.dtype):
+        raise ValueError("it holds no keys with their values")
     left = chunk.offset + chunk.nbytes
     digest = hashlib.blake2b(digest_size=_KEY.itemsize)
     with path.open("rb") as file:
@@ -155,6 +165,12 @@ def _check(path: Path) -> None:
         written = file.read()
     if not len(chunk) or written not in (b"", digest.digest()):
         raise ValueError("its bytes are not those that were written" if len(chunk) else "it is empty")
+
+
+def _is_row(kind: np.dtype[Any]) -> bool:
+    if kind.names != ("key", "value") or kind["key"] != _KEY:
+        return False
+    return kind["value"].base == np.float32
 
 
 def _sorted_run(keys: npt.NDArray[np.bytes_], places: npt.NDArray[np.int64]) -> _Run:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import AliasChoices, TypeAdapter, ValidationError
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Record, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_json_lines, check_stored, check_text, is_table
+from rag_core.files.inputs import DAMAGED_GZIP, TOO_LONG, lines_of, open_input, reading
 from rag_core.files.table_rows import read_table
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
 
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _BUFFER = 2**18  # bytes that are read, and hashed, at once
+_BREAK_LINES = "Check that each row has its own line, or pass --skip_bad_rows to leave such rows out"
 _NOT_UTF8 = "Convert the file (iconv -f latin1 -t utf-8), or pass --skip_bad_rows to leave such rows out"
 
 
@@ -65,10 +67,11 @@ def read_by_id(path: Path, record_type: type[D], *, bad_rows: BadRows | None = N
         DataError: as `read_records`, also for a query without `_id`, and where two rows carry the same `_id`.
     """
     found: dict[str, D] = {}
-    for _, record in numbered_records(path, record_type, bad_rows, needs_id=True):
+    for number, record in numbered_records(path, record_type, bad_rows, needs_id=True):
         assert record.id is not None  # numbered_records sees to it
         if record.id in found:
-            raise DataError(f"_id {record.id!r} stands in more than one row", "Keep one of them", path=path)
+            what = f"_id {quoted(repr(record.id))} stands in more than one row"
+            raise DataError(what, "Keep one of them", path=path, line=number)
         found[record.id] = record
     return found
 
@@ -131,9 +134,10 @@ def iterate_samples(
         assert sample.query_id is not None  # read_records fills it in
         if sample.query_id in seen:
             raise DataError(
-                f"query_id {sample.query_id!r} stands in more than one row",
+                f"query_id {quoted(repr(sample.query_id))} stands in more than one row",
                 "Give each row its own query_id, or leave the key out (the line number is taken)",
                 path=path,
+                line=number,
             )
         seen.add(sample.query_id)
         yield number, sample
@@ -148,21 +152,21 @@ def read_groups(path: Path, record_type: type[G], *, bad_rows: BadRows | None = 
     """
     groups: dict[str, list[G]] = {}
     seen: set[tuple[str, str]] = set()
-    for record in read_records(path, record_type, bad_rows=bad_rows):
+    for number, record in numbered_records(path, record_type, bad_rows):
         group = groups.setdefault(record.query_id, [])
         if group and group[0].query != record.query:
             raise DataError(
-                f"query_id {record.query_id!r} stands for two queries ({group[0].query[:40]!r}, {record.query[:40]!r})",
+                f"query_id {quoted(repr(record.query_id))} stands for two queries "
+                f"({quoted(repr(group[0].query), 40)}, {quoted(repr(record.query), 40)})",
                 "Files that number their queries alike cannot be joined: run the stage for each by itself",
                 path=path,
+                line=number,
             )
         if isinstance(record, ScoredPair):
             if (record.query_id, record.passage) in seen:
-                raise DataError(
-                    f"query_id {record.query_id!r} has the passage {record.passage[:40]!r} twice",
-                    "Keep one score of each pair",
-                    path=path,
-                )
+                passage = quoted(repr(record.passage), 40)
+                what = f"query_id {quoted(repr(record.query_id))} has the passage {passage} twice"
+                raise DataError(what, "Keep one score of each pair", path=path, line=number)
             seen.add((record.query_id, record.passage))
         group.append(record)
     return list(groups.values())
@@ -195,7 +199,7 @@ def read_lines(
     """Yield (line number, text) of the lines that are not blank.
 
     Args:
-        bad_rows, digest: as in `read_records`; a line is bad where it is not UTF-8.
+        bad_rows, digest: as in `read_records`; a line is bad where it is not UTF-8, or longer than `inputs.LONGEST`.
         record: the name of what each line is to hold in JSON, where it is to hold any.
         kind: of file, for the error where `path` is a folder.
 
@@ -204,7 +208,7 @@ def read_lines(
     """
     number = 0
     try:
-        with path.open("rb", buffering=0) as raw:
+        with open_input(path, kind) as raw, reading(path):
             stored = io.BufferedReader(_Hashed(raw, digest) if digest else raw, _BUFFER)
             check_stored(path, stored.peek(_BUFFER))
             lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
@@ -212,29 +216,31 @@ def read_lines(
             if record is not None:
                 check_json_lines(path, head, record)
             check_text(path, head)
-            for number, stored_line in enumerate(lines, start=1):
-                line = stored_line.removeprefix(b"\xef\xbb\xbf") if number == 1 else stored_line
-                if not line.strip():
-                    continue
+            for number, line in enumerate(lines_of(lines), start=1):
                 try:
-                    text = line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    bad = DataError(f"is not UTF-8 ({error.reason})", _NOT_UTF8, path=path, line=number)
+                    text = _decoded(line, path, number)
+                except DataError as error:
                     if bad_rows is None:
-                        raise bad from error
-                    bad_rows.add(bad)
+                        raise
+                    bad_rows.add(error)
                     continue
-                yield number, text
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                if text.strip():
+                    yield number, text
+    except DAMAGED_GZIP as error:
         raise DataError(
             f"the gzip file is damaged or cut off after line {number} ({error})",
             "Copy or make the file again",
             path=path,
         ) from error
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check the path", path=path) from error
-    except IsADirectoryError as error:
-        raise DataError("is a directory", f"Name a {kind} in it", path=path) from error
+
+
+def _decoded(line: bytes | None, path: Path, number: int) -> str:
+    if line is None:
+        raise DataError(f"is {TOO_LONG}", _BREAK_LINES, path=path, line=number)
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 ({error.reason})", _NOT_UTF8, path=path, line=number) from error
 
 
 def _parse(line: str, record_type: type[R], path: Path, number: int) -> R:

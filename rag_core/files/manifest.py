@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import DataError, StaleError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.files.atomic import atomic_write
+from rag_core.files.inputs import read_json, sha256
+from rag_core.files.manifest_shape import MANIFEST, RECIPE, shape_fault
 from rag_core.files.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
@@ -52,9 +55,9 @@ class Recipe:
                 for key in [*here, *(key for key in there if key not in here)]:
                     if here.get(key) != there.get(key) and not (part == "flags" and key in ignoring):
                         name = f"--{key}" if part == "flags" else f"{part} {key}"
-                        found.append(f"{name} (was {there.get(key)!r}, is {here.get(key)!r})")
+                        found.append(f"{name} ({_change(there.get(key), here.get(key))})")
             elif here != there:
-                found.append(f"{part} (was {there!r}, is {here!r})")
+                found.append(f"{part} ({_change(there, here)})")
         return found
 
 
@@ -116,53 +119,50 @@ UNKNOWN = Manifest()
 
 def manifest_path(output: Path) -> Path:
     """Return where the manifest of a file or a model folder stands."""
-    return output.with_name(output.name + ".manifest.json")
+    return _beside(output, ".manifest.json")
 
 
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file.
+def _beside(output: Path, suffix: str) -> Path:
+    named = output if output.name else output.absolute()  # "." has no name
+    return named.parent / f"{named.name}{suffix}"
 
-    Raises:
-        DataError: no such file.
+
+def write_manifest(output: Path, recipe: Recipe, *, place: Path | None = None, **facts: Any) -> None:
+    """Write the manifest of a finished output.
+
+    Args:
+        place: where the output will stand, if it is moved there with its manifest.
+        facts: counts, the score unit, settings without effect.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check the path", path=path) from error
-    except IsADirectoryError as error:
-        raise DataError("is a directory", "Name a file in it", path=path) from error
-
-
-def write_manifest(output: Path, recipe: Recipe, **facts: Any) -> None:
-    """Write the manifest of a finished output; `facts` are counts, the score unit, settings without effect."""
     content = {
         "recipe": dataclasses.asdict(recipe),
-        "output": {"path": str(output)} | _content(output),
+        "output": {"path": str(place or output)} | _content(output),
         **facts,
         **provenance(),
     }
     with atomic_write(manifest_path(output)) as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        file.write(text.encode(errors="backslashreplace") + b"\n")  # a path need not be UTF-8; these are JSON's escapes
 
 
 def read_manifest(output: Path) -> Manifest | None:
     """Return the manifest of a file or a model folder, `None` where there is none.
 
     Raises:
-        DataError: the manifest is not a JSON object.
+        DataError: what stands there is not one.
     """
     path = manifest_path(output)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except ValueError as error:
-        raise DataError(f"is not JSON ({error})", _TAKE_AS_FOREIGN, path=path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("recipe"), dict):
-        raise DataError("is not a manifest", _TAKE_AS_FOREIGN, path=path)
+    content = read_json(path, _TAKE_AS_FOREIGN)
+    if fault := shape_fault(content, MANIFEST):
+        raise DataError(f"is not a manifest ({fault})", _TAKE_AS_FOREIGN, path=path)
     known = {name: content.pop(name, default) for name, default in (("recipe", {}), ("output", {}), ("command", ""))}
     return Manifest(**known, facts=content)
+
+
+def _change(was: object, now: object) -> str:
+    return f"was {quoted(repr(was))}, is {quoted(repr(now))}"
 
 
 def task_instruction(sources: Sequence[Path]) -> str | None:
@@ -174,7 +174,7 @@ def task_instruction(sources: Sequence[Path]) -> str | None:
     found = {(read_manifest(source) or UNKNOWN).instruction for source in sources} or {None}
     if len(found) > 1:
         raise UsageError(
-            f"the input files are of different tasks ({', '.join(sorted(map(repr, found)))})",
+            f"the input files are of different tasks ({', '.join(sorted(quoted(repr(told)) for told in found))})",
             "Run the stage on each file by itself",
         )
     return found.pop()
@@ -215,12 +215,14 @@ def check_output_folder(folder: Path, inputs: Iterable[Path | str]) -> None:
 
     Raises:
         UsageError: it is, holds or lies in something that the stage reads.
-        StaleError: it stands there and was not made by a stage.
+        StaleError: it stands there and was not made by a stage, or is a link.
     """
     if not folder.name:
         raise UsageError(f"--output_dir {folder} is where the command runs", "Name a folder of its own")
-    place = folder.resolve()
-    for path in (Path(one).resolve() for one in inputs):
+    if folder.is_symlink():
+        raise StaleError("is a link, which would be replaced itself", "Name the folder that it leads to", path=folder)
+    place = Path(os.path.realpath(folder))  # which takes a link to itself as it is
+    for path in (Path(os.path.realpath(one)) for one in inputs):
         if place == path or place in path.parents or path in place.parents:
             how = "is" if place == path else "holds" if place in path.parents else "lies in"
             raise UsageError(
@@ -277,7 +279,7 @@ def _is_unfinished(output: Path) -> bool:
 
 def unfinished_folder(output: Path) -> Path:
     """Return where unfinished work on an output is kept, see `unfinished.UnfinishedWork`."""
-    return output.with_name(output.name + ".partial")
+    return _beside(output, ".partial")
 
 
 def unfinished_differences(output: Path, recipe: Recipe, *, ignoring: Collection[str] = ()) -> list[str] | None:
@@ -286,10 +288,13 @@ def unfinished_differences(output: Path, recipe: Recipe, *, ignoring: Collection
     Args:
         ignoring: as in `Recipe.differences`.
     """
-    try:
-        stored = json.loads((unfinished_folder(output) / RECIPE_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path = unfinished_folder(output) / RECIPE_FILE
+    if not os.path.lexists(path):
         return None
-    except ValueError:
-        return [f"{RECIPE_FILE} is damaged"]
+    try:
+        stored = read_json(path, "")
+    except DataError as error:
+        return [f"{RECIPE_FILE} is damaged ({error.what})"]
+    if fault := shape_fault(stored, RECIPE):
+        return [f"{RECIPE_FILE} is damaged ({fault})"]
     return recipe.differences(stored, ignoring=ignoring)

@@ -7,6 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import Qrels
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
@@ -14,6 +15,7 @@ from rag_core.files.jsonl import read_lines
 
 _BEIR = ("query-id", "corpus-id", "score")  # between tabs, below a row with these names
 _TREC = ("query", "0", "document", "relevance")  # between white space
+_GRADE = re.compile(r"[+-]?[0-9]{1,9}")  # a grade; ir-measures has no room for longer ones
 _IDS = {_BEIR: re.compile(r"(?=.*\S)[^\t\r\n]+"), _TREC: re.compile(r"\S+")}
 
 
@@ -48,7 +50,7 @@ def read_qrels(
             query, document, relevance = _judgement(line.rstrip("\r\n"), columns)
             for key, known, where in ((query, queries, "queries"), (document, documents, "the corpus")):
                 if known is not None and key not in known:
-                    raise ValueError(f"{key!r} is not in {where}")
+                    raise ValueError(f"{quoted(repr(key))} is not in {where}")
                 if not key.strip():
                     raise ValueError("an id is empty")
         except ValueError as error:
@@ -67,10 +69,9 @@ def _judgement(line: str, columns: tuple[str, ...]) -> tuple[str, str, int]:
         kind = "tab-separated fields" if columns is _BEIR else "columns"
         raise ValueError(f"has {len(fields)} {kind}, not {', '.join(columns)}")
     query, *_, document, relevance = fields
-    try:
-        return query, document, int(relevance)
-    except ValueError as error:
-        raise ValueError(f"the {columns[-1]} {relevance!r} is not a whole number") from error
+    if not _GRADE.fullmatch(relevance.strip()):
+        raise ValueError(f"the {columns[-1]} {quoted(repr(relevance))} is not a whole number")
+    return query, document, int(relevance)
 
 
 def write_qrels(path: Path, qrels: Qrels) -> int:
@@ -88,7 +89,8 @@ def write_qrels(path: Path, qrels: Qrels) -> int:
             for document, relevance in judged.items():
                 for key in (query, document):
                     if not _IDS[columns].fullmatch(key):
-                        raise DataError(f"cannot hold the id {key!r}", "Give ids without white space", path=path)
+                        what = f"cannot hold the id {quoted(repr(key))}"
+                        raise DataError(what, "Give ids without white space", path=path)
                 fields = (query, document, relevance) if columns is _BEIR else (query, 0, document, relevance)
                 file.write(("\t" if columns is _BEIR else " ").join(map(str, fields)).encode() + b"\n")
                 rows += 1

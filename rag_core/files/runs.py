@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import Run
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import FIX_ROW, BadRows
@@ -31,7 +32,7 @@ def read_run(path: Path, *, bad_rows: BadRows | None = None) -> dict[str, dict[s
         try:
             query, document, score = _entry(line)
             if document in run.get(query, ()):
-                raise ValueError(f"query {query!r} has the document {document!r} twice")
+                raise ValueError(f"query {quoted(repr(query))} has the document {quoted(repr(document))} twice")
         except ValueError as error:
             bad_rows.add(DataError(str(error), FIX_ROW, path=path, line=number))
             continue
@@ -51,7 +52,7 @@ def _entry(line: str) -> tuple[str, str, float]:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"the score {score!r} is not a finite number")
+        raise ValueError(f"the score {quoted(repr(score))} is not a finite number")
     return query, document, number
 
 
@@ -74,9 +75,10 @@ def write_run(path: Path, run: Run, tag: str) -> int:
             for rank, (document, score) in enumerate(ranked, start=1):
                 for word in (query, document, tag):
                     if not _WORD.fullmatch(word):
-                        raise DataError(f"cannot hold {word!r}", "Give ids and a tag without white space", path=path)
+                        what = f"cannot hold {quoted(repr(word))}"
+                        raise DataError(what, "Give ids and a tag without white space", path=path)
                 if not math.isfinite(score):
-                    what = f"the score of document {document!r} for query {query!r} is {score}"
+                    what = f"the score of document {quoted(repr(document))} for query {quoted(repr(query))} is {score}"
                     raise DataError(what, "Check the model that gave it", path=path)
                 file.write(f"{query} Q0 {document} {rank} {score!s} {tag}\n".encode())
                 rows += 1

@@ -7,21 +7,26 @@ one text. What looks like a list and is none makes the row a bad one: nobody can
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import gzip
 import io
 import json
 import re
 import tokenize
-import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import first_line, quoted
 from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_stored, check_text
+from rag_core.files.inputs import DAMAGED_GZIP, LONGEST, TOO_LONG, open_input, reading
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 _TEXTS = ("positive", "negative", "candidates")
 _IDS = ("query_id", "_id")
@@ -29,7 +34,7 @@ _COLUMNS = {"query", "text", "title", *_TEXTS, *_IDS}
 
 _BETWEEN = {tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.INDENT, tokenize.DEDENT}
 _HEAD = 2**16  # bytes
-_LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
+_FEW_ROWS, _MANY_ROWS = 2, 1000  # of Parquet that are decoded at once
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
 
 Row = tuple[int, Sequence[str], Sequence[Any]]  # number, names of the columns, cells
@@ -67,11 +72,10 @@ def texts_of(column: str, cell: str) -> list[Any]:
         return [cell] if inside else []
     try:
         found = json.loads(inside)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = _python_texts(inside)
     if not isinstance(found, list):
-        shown = f"{inside[:40]}..." if len(inside) > 40 else inside
-        raise ValueError(f"'{column}' looks like a list and is none ({shown!r})")
+        raise ValueError(f"'{column}' looks like a list and is none ({quoted(repr(inside), 40)})")
     return found
 
 
@@ -81,14 +85,17 @@ def _python_texts(cell: str) -> list[str] | None:
     Not `ast.literal_eval` of the whole: it joins texts without a comma between them.
     """
     try:
-        tokens = [token for token in tokenize.generate_tokens(io.StringIO(cell).readline) if token.type not in _BETWEEN]
-        if any(token.type != tokenize.STRING and token.string not in "[,]" for token in tokens):
-            return None
-        texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+        texts, brackets = [], 0
+        for token in tokenize.generate_tokens(io.StringIO(cell).readline):
+            if token.type == tokenize.STRING:
+                texts.append(ast.literal_eval(token.string))
+            elif token.type not in _BETWEEN:
+                brackets += token.string == "["
+                if token.string not in "[,]" or brackets > 1:
+                    return None
     except (tokenize.TokenError, SyntaxError, ValueError):
         return None
-    outer = [token.string for token in tokens].count("[")
-    return texts if outer == 1 and all(isinstance(text, str) for text in texts) else None
+    return texts if all(isinstance(text, str) for text in texts) else None
 
 
 def _fields(names: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _fields(names: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
         ValueError: a cell is bad, or there are more or fewer than columns.
     """
     if len(names) != len(cells):
-        raise ValueError(f"has {len(cells)} cells, not one for each of {', '.join(names)}")
+        raise ValueError(f"has {len(cells)} cells, not one for each of {quoted(', '.join(names))}")
     found = {name: cell for name, cell in zip(names, cells, strict=True) if name in _COLUMNS}
     for name, cell in found.items():
         if isinstance(cell, str) and _UNDECODED.search(cell):
@@ -118,7 +125,7 @@ def _fields(names: Sequence[str], cells: Sequence[Any]) -> dict[str, Any]:
 
 def _as_json(cell: object) -> str:
     if not isinstance(cell, bytes):
-        raise ValueError(f"has {cell!r}, a {type(cell).__name__}, where a text is needed")
+        raise ValueError(f"has {quoted(repr(cell))}, a {type(cell).__name__}, where a text is needed")
     try:
         return cell.decode()
     except UnicodeDecodeError as error:
@@ -126,45 +133,88 @@ def _as_json(cell: object) -> str:
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(LONGEST)  # its own is 131,072
     number = 1
+    held = 0  # characters of the row that is being read, which may have many lines
+
+    def lines() -> Iterator[str]:
+        nonlocal held
+        while line := text.readline(LONGEST + 1):
+            held += len(line)
+            if held > LONGEST:
+                raise DataError(f"is {TOO_LONG}", "Check the quotes from this row on", path=path, line=number)
+            yield line
+
     try:
-        with path.open("rb") as stored:
+        with io.BufferedReader(open_input(path)) as stored, reading(path):
             check_stored(path, stored.peek(_HEAD))
             raw: Any = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             check_text(path, raw.peek(_HEAD), lines=False)
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            head = text.readline()
+            head = "".join(islice(lines(), 1))
             separator = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t", key=head.count)
-            rows = csv.reader(chain([head], text), strict=True, delimiter=separator)
+            rows = csv.reader(chain([head], lines()), strict=True, delimiter=separator)
             names = [name.strip() for name in next(rows, [])]
-            number = rows.line_num + 1
+            number, held = rows.line_num + 1, 0
             for cells in rows:
                 if cells:  # a blank line has none
                     yield number, names, cells
-                number = rows.line_num + 1
+                number, held = rows.line_num + 1, 0
     except csv.Error as error:
         raise DataError(
             f"is not CSV ({error})", "Correct the quotes from this row on", path=path, line=number
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED_GZIP as error:
         raise DataError(
             f"the gzip file is damaged or cut off ({error})", "Copy or make the file again", path=path
         ) from error
-    except FileNotFoundError as error:
-        raise DataError("no such file", "Check the path", path=path) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    if not path.is_file():
-        raise DataError("no such file", "Check the path", path=path)
-    try:
-        rows = load_dataset("parquet", data_files=[str(path)], split="train", streaming=True)
+    with _parquet(path) as file:
+        columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
+        rows = chain.from_iterable(
+            batch.to_pylist()
+            for group in range(file.num_row_groups)
+            for batch in file.iter_batches(_rows_at_once(file, group, path), row_groups=[group], columns=columns)
+        )
         for number, row in enumerate(rows, start=1):
             yield number, list(row), list(row.values())
-    except (DatasetsError, OSError, ValueError) as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(f"cannot be read as Parquet ({cause})", "Copy or make the file again", path=path) from error
+
+
+def check_parquet(path: Path) -> None:
+    """Check that the rows of a Parquet file are not too long, on average, before anything is decoded.
+
+    Raises:
+        DataError: they are, or the file cannot be read.
+    """
+    with _parquet(path) as file:
+        for group in range(file.num_row_groups):
+            _rows_at_once(file, group, path)
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[ParquetFile]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    with open_input(path) as stored:
+        try:
+            yield ParquetFile(stored)
+        except (ArrowException, OSError, ValueError) as error:
+            what = f"cannot be read as Parquet ({first_line(error, 100)})"
+            raise DataError(what, "Copy or make the file again", path=path) from error
+
+
+def _rows_at_once(file: ParquetFile, number: int, path: Path) -> int:
+    """Return how many rows of a group to decode at once: few where cells may be long.
+
+    Raises:
+        DataError: they are too long.
+    """
+    group = file.metadata.row_group(number)
+    parts = [group.column(place) for place in range(group.num_columns)]
+    largest = max((max(part.total_uncompressed_size, part.num_values) for part in parts), default=1)
+    if largest > LONGEST * group.num_rows:
+        raise DataError(f"has a row that is {TOO_LONG}", "Check that each row has its own texts", path=path)
+    return min(max(LONGEST // max(largest, 1), _FEW_ROWS), _MANY_ROWS)

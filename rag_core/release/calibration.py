@@ -15,6 +15,7 @@ from rag_core.base.errors import DataError, EngineError
 from rag_core.base.tables import format_rows
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.pretrained import load_sentence_transformers
+from rag_core.engines.special_tokens import read_texts_literally
 from rag_core.release.cut_offs import Threshold, Values, format_thresholds
 from rag_core.release.saving import save_model
 
@@ -212,7 +213,9 @@ def fold_into_head(model: ModelInfo, scaling: Scaling, folder: Path, pairs: Sequ
             linear[-1].bias.mul_(scaling.slope).add_(scaling.intercept)
     encoder.activation_fn = torch.nn.Sigmoid()
     save_model(encoder, folder)
-    found = CrossEncoder(str(folder)).predict(list(pairs), show_progress_bar=False)
+    saved = CrossEncoder(str(folder))
+    read_texts_literally(saved)
+    found = saved.predict(list(pairs), show_progress_bar=False)
     error = float(np.abs(found - expected).max())
     if error > _LARGEST_ERROR:
         raise EngineError(

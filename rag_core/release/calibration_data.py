@@ -12,7 +12,9 @@ from typing import Literal
 import numpy as np
 
 from rag_core.base.errors import DataError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import ScoredPair
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.release.calibration import (
     SPLIT,
@@ -144,12 +146,14 @@ def read_calibration_data(
     units: Collection[str | None],
     target: Literal["auto", "teacher", "labels"],
     old_scores: Sequence[Path],
+    bad_rows: BadRows | None = None,
 ) -> CalibrationData:
     """Collect targets and old scores of the pairs, and divide the queries into halves.
 
     Args:
         groups: the teacher's scores, query by query.
         units: of its scores, from the manifests; `None` where there is none.
+        bad_rows: where given, it decides what becomes of a bad row of the old scores.
 
     Raises:
         PipelineError: there is nothing to fit to, or the old scores lack a pair.
@@ -173,7 +177,7 @@ def read_calibration_data(
                 "pairs with one target only",
                 "Pass --input_files with more queries",
             )
-    old = _read_old_scores(old_scores, rows) if old_scores else None
+    old = _read_old_scores(old_scores, rows, bad_rows) if old_scores else None
     return CalibrationData([(row.query, row.passage) for row in rows], held_out, targets, chosen, old)
 
 
@@ -193,13 +197,15 @@ def _choose_target(
     raise DataError(f"there are no labels to fit to (the teacher's scores are {said}, not probabilities)", remedy)
 
 
-def _read_old_scores(paths: Sequence[Path], rows: Sequence[ScoredPair]) -> Values:
-    score_of = {(pair.query, pair.passage): pair.score for path in paths for pair in read_records(path, ScoredPair)}
+def _read_old_scores(paths: Sequence[Path], rows: Sequence[ScoredPair], bad_rows: BadRows | None) -> Values:
+    read = (pair for path in paths for pair in read_records(path, ScoredPair, bad_rows=bad_rows))
+    score_of = {(pair.query, pair.passage): pair.score for pair in read}
     try:
         return np.array([score_of[row.query, row.passage] for row in rows], dtype=np.float64)
     except KeyError as error:
         raise DataError(
-            f"has no score for query {error.args[0][0][:40]!r} and passage {error.args[0][1][:60]!r}",
+            f"has no score for query {quoted(repr(error.args[0][0]), 40)} "
+            f"and passage {quoted(repr(error.args[0][1]), 60)}",
             "Score the same samples with the old model (generate_logits)",
             path=paths[0],
         ) from error

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import EngineError
+from rag_core.base.outside_text import first_line
 from rag_core.engines.exported_engine import ABOUT, GRAPHS, Format, Precision
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.pretrained import load_sentence_transformers
 from rag_core.engines.protocols import Pair, Role
 from rag_core.engines.role_prompts import prompt_of
+from rag_core.engines.special_tokens import behind
 from rag_core.release.quantization import Batch, products_in, quantise_onnx, quantise_openvino
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def _encode(student: Any, pairs: Sequence[Pair]) -> dict[str, Any]:
     rows: list[Any] = list(pairs)
     if not isinstance(student, CrossEncoder):
         before = [prompt_of(student.prompts or {}, role) for role in roles]
-        rows = [prompt + text for pair in pairs for prompt, text in zip(before, pair, strict=True)]
+        rows = [behind(student, prompt, text) for pair in pairs for prompt, text in zip(before, pair, strict=True)]
     return {name: values for name, values in student.preprocess(rows).items() if isinstance(values, torch.Tensor)}
 
 
@@ -180,7 +182,7 @@ def _to_onnx(student: Any, inputs: dict[str, Any], path: Path, name: str) -> Non
         except torch.onnx.errors.OnnxExporterError as error:
             raise EngineError(
                 f"{name} cannot be written as ONNX: {type(student.transformers_model).__name__} has parts that torch's "
-                f"exporter does not know ({str(error).splitlines()[0][:120]})",
+                f"exporter does not know ({first_line(error, 120)})",
                 "Choose another student, or serve it with sentence-transformers",
             ) from error
     for node in program.model.graph.all_nodes():  # a graph is passed on, the paths of this machine are not

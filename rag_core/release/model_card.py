@@ -10,25 +10,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_core.base.flags import default_of, flags_of
+from rag_core.base.markdown import code, code_block, escaped
+from rag_core.base.outside_text import visible
 from rag_core.base.stage import StageArgs
 from rag_core.files.atomic import atomic_write
 from rag_core.files.manifest import UNKNOWN, read_manifest
 
 CALIBRATION, RELIABILITY = "calibration.json", "reliability.svg"  # beside the card of a calibrated model
 
+_AS_IT_IS = "surrogateescape"  # what of a card is no UTF-8 stays
+
 StudentKind = Literal["cross-encoder", "bi-encoder"]
 
 _CARD = """\
 ---
-library_name: sentence-transformers
-pipeline_tag: {task}
-base_model: {base_model}
-tags: [sentence-transformers, {kind}, distillation]
+{front_matter}
 ---
 
 # {name}
 
-A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels were used in training.
+A {kind}, grown from {base_model} by distillation: {learned}. No human labels were used in training.
 
 | | |
 |---|---|
@@ -37,15 +38,11 @@ A {kind}, grown from `{base_model}` by distillation: {learned}. No human labels 
 | training | {steps} steps, {seconds:.0f} seconds |
 | settings | {settings} |
 
-```python
 {snippet}
-```
 
 {meaning} Run `evaluate` to measure it. It was trained by:
 
-```bash
 {command}
-```
 """
 
 _PARTS: dict[StudentKind, dict[str, str]] = {
@@ -54,7 +51,7 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
         "learned": "it learned how a teacher scores the passages of a query beside each other",
         "snippet": (
             "from sentence_transformers import CrossEncoder\n\n"
-            'scores = CrossEncoder("{name}").predict([("a query", "a passage")])'
+            'scores = CrossEncoder({literal}).predict([("a query", "a passage")])'
         ),
         "meaning": "Scores compare passages of one query. They are probabilities if a calibration stands below.",
     },
@@ -63,10 +60,10 @@ _PARTS: dict[StudentKind, dict[str, str]] = {
         "learned": "it learned how a teacher distributes its scores over the passages of a query",
         "snippet": (
             "from sentence_transformers import SentenceTransformer\n\n"
-            'model = SentenceTransformer("{name}")\n'
+            "model = SentenceTransformer({literal})\n"
             'cosines = model.similarity(model.encode_query(["a query"]), model.encode_document(["a passage"]))'
         ),
-        "meaning": "Its weights are {alpha:g} of the way from those of `{base_model}` to the trained ones.",
+        "meaning": "Its weights are {alpha:g} of the way from those of {base_model} to the trained ones.",
     },
 }
 
@@ -76,9 +73,7 @@ _EXPORT = """\
 A graph for {runtime} in {precision}, with pooling and head in it; sentence-transformers does not load it. `export.json`
 describes inputs, output and an embedder's prompts; `tokenizer.json` truncates and pads.
 
-```bash
-python -m rag_core.rank --model {name} --query "a query" --passages passages.txt
-```
+{command}
 
 Against its source:
 
@@ -106,6 +101,7 @@ def shown_command(module: str, args: StageArgs) -> str:
 def write_model_card(
     folder: Path,
     *,
+    name: str,
     command: str,
     kind: StudentKind,
     base_model: str,
@@ -116,29 +112,46 @@ def write_model_card(
     """Write `README.md` into a model's folder.
 
     Args:
+        name: of the model, as its user will know it.
         command: that trained it.
         facts: `queries`, `steps` and `seconds` of the training; `triplets` or `pairs`, what it learned from; `alpha` of
             a bi-encoder.
     """
     known = {
         "kind": kind,
-        "name": folder.name,
-        "base_model": _shown(base_model),
-        "command": command,
+        "name": escaped(name),
+        "literal": json.dumps(visible(name), ensure_ascii=False),
+        "base_model": code(_shown(base_model)),
         **facts,
     }
     parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
     parts = {name: text.format(**known) for name, text in parts.items()}
+    parts["snippet"] = code_block("python", parts["snippet"])
+    settled = (
+        f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
+        for name, value in settings.items()
+    )
     card = _CARD.format(
-        teacher=" + ".join(_members(teacher)) or "unknown (the scores came without manifest)",
-        settings=" ".join(
-            f"--{name} {shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
-            for name, value in settings.items()
-        ),
+        front_matter=_front_matter(base_model=_shown(base_model), kind=kind, task=parts["task"]),
+        teacher=escaped(" + ".join(_members(teacher)) or "unknown (the scores came without manifest)"),
+        settings=escaped(" ".join(settled)),
+        command=code_block("bash", command),
         **known,
         **parts,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _front_matter(*, base_model: str, kind: StudentKind, task: str) -> str:
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag=task,
+        base_model=" ".join(visible(base_model).split()),
+        tags=["sentence-transformers", kind, "distillation"],
+    )
+    return data.to_yaml()
 
 
 def write_export_card(folder: Path, source: Path, *, name: str, form: str, precision: str, proof: str) -> None:
@@ -148,13 +161,14 @@ def write_export_card(folder: Path, source: Path, *, name: str, form: str, preci
         name: of the export, as its user will know it.
         proof: table of how far the export is from its source.
     """
-    card = (source / "README.md").read_text(encoding="utf-8") if (source / "README.md").is_file() else f"# {name}\n"
+    card = _read(source) or f"# {escaped(name)}\n"
     runtime = "onnxruntime" if form == "onnx" else "openvino"
     card = re.sub(r"^library_name: .*$", f"library_name: {runtime}", card, count=1, flags=re.MULTILINE)
-    card = re.sub(r"^# .*$", f"# {name}", card, count=1, flags=re.MULTILINE)
+    card = re.sub(r"^# .*$", lambda _: f"# {escaped(name)}", card, count=1, flags=re.MULTILINE)
     card = re.sub(r"```python\nfrom sentence_transformers .*?```\n+", "", card, count=1, flags=re.DOTALL)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    section = _EXPORT.format(runtime=runtime, precision=precision, name=name, proof=proof)
+    (folder / "README.md").write_text(card, encoding="utf-8", errors=_AS_IT_IS)
+    command = f'python -m rag_core.rank --model {shlex.quote(name)} --query "a query" --passages passages.txt'
+    section = _EXPORT.format(runtime=runtime, precision=precision, command=code_block("bash", command), proof=proof)
     calibration = folder / CALIBRATION
     if calibration.is_file():
         found = json.loads(calibration.read_text(encoding="utf-8"))
@@ -172,11 +186,12 @@ def write_figures(folder: Path, table: str, command: str) -> None:
     """
     made = read_manifest(folder) or UNKNOWN
     parents = {"student": made.model, "teacher": made.teacher}
-    lines = ["## Measured", "", f"```text\n{table}\n```", ""]
-    lines += ["Measured by:", "", f"```bash\n{command}\n```", "", "Licences, as their cards declare them:", ""]
+    lines = ["## Measured", "", code_block("text", table), ""]
+    lines += ["Measured by:", "", code_block("bash", command), "", "Licences, as their cards declare them:", ""]
     for role, model in parents.items():
         for shown, name in (_members(model) or {"unknown": "unknown"}).items():
-            lines.append(f"- {role} {shown}: {declared_license(name) or 'none declared, or out of reach'}")
+            found = declared_license(name) or "none declared, or out of reach"
+            lines.append(f"- {role} {escaped(shown)}: {escaped(found)}")
     write_section(folder, "evaluate", "\n".join(lines))
 
 
@@ -188,22 +203,34 @@ def _members(model: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _shown(name: str) -> str:
     """Return a model's name without the folder that it stands in, or once stood in."""
-    return Path(name).name if Path(name).is_dir() or Path(name).is_absolute() else name
+    return Path(name).name if _is_folder(name) or Path(name).is_absolute() else name
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # no name of a folder: it is too long
+        return False
 
 
 def declared_license(name: str) -> str | None:
     """Return the licence in the front matter of a model's card; `None` where there is none, or the card is not here."""
+    import yaml
     from huggingface_hub import ModelCard, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = Path(name) / "README.md" if Path(name).is_dir() else try_to_load_from_cache(name, "README.md")
+        path = Path(name) / "README.md" if _is_folder(name) else try_to_load_from_cache(name, "README.md")
     except HFValidationError:  # a folder that is no longer there
         return None
-    if not isinstance(path, (str, Path)) or not Path(path).exists():
+    if not isinstance(path, (str, Path)) or not Path(path).is_file():
         return None
-    found: str | None = ModelCard.load(path, ignore_metadata_errors=True).data.get("license")
-    return found
+    card = Path(path).read_text(encoding="utf-8", errors="replace")
+    try:
+        found = ModelCard(card, ignore_metadata_errors=True).data.get("license")
+    except (yaml.YAMLError, TypeError, ValueError):  # its front matter is no mapping
+        return None
+    return None if found is None else str(found)
 
 
 def write_section(folder: Path, name: str, text: str) -> None:
@@ -212,9 +239,16 @@ def write_section(folder: Path, name: str, text: str) -> None:
     What stands outside the section's marks stays as it is.
     """
     path = folder / "README.md"
-    card = path.read_text(encoding="utf-8") if path.exists() else f"# {folder.name}\n"
+    card = _read(folder) or f"# {escaped(folder.name)}\n"
+    text = text.replace("<!--", "<! --")  # no name ends the section
     section = f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->\n"
     marked = re.compile(rf"<!-- {name}: begin -->\n.*?<!-- {name}: end -->\n?", re.DOTALL)
     new = marked.sub(lambda _: section, card, count=1) if marked.search(card) else f"{card.rstrip()}\n\n{section}"
     with atomic_write(path) as file:
-        file.write(new.encode())
+        file.write(new.encode(errors=_AS_IT_IS))
+
+
+def _read(folder: Path) -> str:
+    """Return the card of a folder, "" where there is none."""
+    path = folder / "README.md"
+    return path.read_text(encoding="utf-8", errors=_AS_IT_IS) if path.is_file() else ""

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_core.engines.special_tokens import as_saved
+
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -29,7 +31,9 @@ _SENTENCE_EMBEDDING = "sentence_embedding"
 
 def save_model(model: CrossEncoder | SentenceTransformer, folder: Path) -> None:
     """Write a model into a folder; its card is the pipeline's own."""
-    model.save_pretrained(str(folder), create_model_card=False)
+    model.preprocess(["a text"])  # the tokenizer's file says how it pads and cuts, which its first use settles
+    with as_saved(model):
+        model.save_pretrained(str(folder), create_model_card=False)
     modules = _read(folder / "modules.json")
     for module in modules:
         kind, path = module["type"].rpartition(".")[2], folder / module["path"]

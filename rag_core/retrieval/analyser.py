@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import regex
+from pydantic import TypeAdapter, ValidationError
 
-from rag_core.base.errors import UsageError
+from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import flag, setting
+from rag_core.base.outside_text import quoted
 from rag_core.base.stage import StageArgs
-from rag_core.files.manifest import UNKNOWN, Manifest, read_manifest
+from rag_core.files.manifest import UNKNOWN, Manifest, manifest_path, read_manifest
 
 VERSION = "words-bigrams-1"
 
@@ -144,15 +146,24 @@ def settle_analyser(asked: Analyser, path: Path) -> Analyser:
 
     Raises:
         UsageError: another one is asked for.
+        DataError: the manifest names one that there is not.
     """
     manifest = read_manifest(path) or UNKNOWN
     flags = next((made.flags for made in (manifest, *_sources(manifest)) if "analyser" in made.flags), None)
     if flags is None:
         return asked
-    found = Analyser(flags.get("bm25_stemmer"), flags.get("bm25_stop_words"))
+    asked_then = {name: flags.get(name) for name in ("bm25_stemmer", "bm25_stop_words")}
+    try:
+        found = TypeAdapter(Analyser).validate_python(asked_then)
+    except ValidationError as error:
+        what = f"names an analyser of BM25 that there is not ({quoted(str(asked_then))})"
+        raise DataError(what, "Delete it to use its file without a manifest", path=manifest_path(path)) from error
     if flags["analyser"] != VERSION:
         logger.warning(
-            "The candidates of %s were found by the analyser %s; this is %s", path, flags["analyser"], VERSION
+            "The candidates of %s were found by the analyser %s; this is %s",
+            path,
+            quoted(str(flags["analyser"])),
+            VERSION,
         )
     if asked not in (PLAIN, found):
         raise UsageError(

@@ -39,5 +39,7 @@ def standardise(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if (values == values[0]).all():
         return np.zeros_like(values)
     centred = values - values.mean()
+    if not centred.std():  # the squares of scores that are nearly equal need not be above 0
+        centred /= np.abs(centred).max()
     standardised: npt.NDArray[np.float64] = centred / centred.std()
     return standardised

@@ -27,6 +27,7 @@ from rag_core.engines.options import EngineOptions
 from rag_core.engines.precision import Dtype, resolve_dtype
 from rag_core.engines.protocols import Role
 from rag_core.engines.reranker_prompt import load_prompt
+from rag_core.engines.special_tokens import read_literally
 from rag_core.engines.tokenizer import load_tokenizer
 from rag_core.files.chunk_store import ChunkStore, row_key
 from rag_core.scoring.samples import SampleFile, spread_samples
@@ -236,6 +237,7 @@ def _prompts(samples: Sequence[RankingSample], options: EngineOptions) -> list[l
         if options.model.kind == "cross-encoder"
         else [[text for pair in pairs for text in pair]]
     )
+    read_literally(tokenizer)
     encoded: list[list[int]] = tokenizer(*map(list, columns), truncation=True, max_length=limit)["input_ids"]
     return encoded
 

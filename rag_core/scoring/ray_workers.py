@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_core.base.errors import EngineError, PipelineError
+from rag_core.base.outside_text import quoted
 from rag_core.engines.identity import ModelInfo, describe_model
 from rag_core.engines.loading import choose_engine, load_model
 from rag_core.engines.options import EngineName, EngineOptions, RayOptions
@@ -214,7 +215,7 @@ def _connect(wanted: RayOptions) -> Any:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise EngineError(
-            f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]})",
+            f"no Ray cluster at {address} ({quoted(str(error), 200)})",
             "Check that it runs, --ray_address, its token (RAY_AUTH_MODE), and that Python and Ray are of its versions",
         ) from error
     return ray
@@ -277,7 +278,7 @@ def _errors_of_workers(ray: Any) -> Iterator[None]:
         raise
     except ray.exceptions.RayError as error:
         raise EngineError(
-            f"a worker was lost, after up to {_RESTARTS} new starts ({' '.join(str(error).split())[:300]})",
+            f"a worker was lost, after up to {_RESTARTS} new starts ({quoted(str(error), 300)})",
             "Check the memory of its machine, and that this package is installed there; Ray's logs are in "
             "/tmp/ray/session_latest/logs. Run the same command again to go on",
         ) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from rag_core.base.errors import DataError, EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample
 from rag_core.engines.embedding_prompt import query_prompt
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
@@ -130,7 +131,7 @@ def _check_prompts(options: EngineOptions) -> None:
         if length >= limit:
             raise EngineError(
                 f"the prompt of a {role} takes {length} tokens, which leaves no room for the {role} within {limit} "
-                f"(prompt {prompt[:60]!r})",
+                f"(prompt {quoted(repr(prompt), 60)})",
                 f"Raise --max_length to at least {length + 1}, if the model reads that much, or shorten the prompt",
             )
 

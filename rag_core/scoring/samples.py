@@ -14,8 +14,8 @@ from rag_core.base.records import RankingSample
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.protocols import Pair
 from rag_core.files.bad_rows import BadRows
+from rag_core.files.inputs import sha256
 from rag_core.files.jsonl import iterate_samples, numbered_records
-from rag_core.files.manifest import sha256
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rag_core.base.errors import DataError, StaleError, UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
 from rag_core.engines.protocols import ScoreUnit, TextEncoder
@@ -26,10 +27,11 @@ from rag_core.files.manifest import (
     check_inputs,
     is_made,
     read_manifest,
+    unfinished_differences,
     unfinished_folder,
     write_manifest,
 )
-from rag_core.files.unfinished import UnfinishedWork, remove_unfinished
+from rag_core.files.unfinished import UnfinishedWork, remove_left_behind
 from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
 from rag_core.scoring.room import settle_run
@@ -43,7 +45,6 @@ _LEAST_ROWS = 256
 
 # Rows are found by their texts and all that scores them, so these have no say in what a killed run has kept.
 _NOT_IN_KEYS = ("inputs", "skip_bad_rows", "left_out")
-
 _MEASURED_AT_ONCE = 1000  # queries
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,9 @@ class ScoringRun:
         engine: that was chosen.
         options: with precision and instruction.
         scope: hash of all that determines a score beside the texts.
-        folders: where computed rows are found; new ones go to the first.
+        store: where computed rows stay for good; `None` for nowhere.
         todo: the files that are not finished.
-        partial: folders of unfinished work, which are removed at the end.
+        finished: the others.
         overwrite: whether unfinished work of other settings gives way.
         afresh: whether what is finished is scored again.
     """
@@ -80,9 +81,9 @@ class ScoringRun:
     engine: EngineName
     options: EngineOptions
     scope: str
-    folders: list[Path]
+    store: Path | None
     todo: list[UnfinishedFile]
-    partial: list[Path]
+    finished: list[UnfinishedFile]
     overwrite: bool
     afresh: bool
 
@@ -90,6 +91,11 @@ class ScoringRun:
     def sources(self) -> list[SampleFile]:
         """Return the inputs that are not finished."""
         return [file.source for file in self.todo]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Return where computed rows are found, also those of finished files; new ones go to the first."""
+        return [*filter(None, [self.store]), *(unfinished_folder(file.output) for file in [*self.todo, *self.finished])]
 
     @property
     def pairs(self) -> int:
@@ -103,18 +109,22 @@ class ScoringRun:
             PipelineError: as engine and canary raise, or a file changes meanwhile.
         """
         with ExitStack() as stack:
-            for file in self.todo:
-                stack.enter_context(self._unfinished(file))
+            # A run that was killed leaves the rows of a file that it had finished, too.
+            kept = [file for file in self.finished if unfinished_differences(file.output, file.recipe) == []]
+            works = [stack.enter_context(self._unfinished(file)) for file in [*self.todo, *kept]]
             # Another run may have finished a file before this one took its lock.
             left = [file for file in self.todo if self.afresh or not _is_made(file, replace_stale=self.overwrite)]
             if left:
                 dataclasses.replace(self, todo=left)._score()
-            self._clean_up()  # where nothing is left, a kill may have come right before it
+            for work in works:
+                work.remove()
+            for file in self.finished:
+                remove_left_behind(file.output, file.recipe)
 
     def _score(self) -> None:
         model = load(self.engine, self.options, self.sources[0].canary_pairs)
-        if self.folders[0] not in self.partial:
-            describe_store(self.folders[0], self.engine, self.options)
+        if self.store:
+            describe_store(self.store, self.engine, self.options)
         for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
             _write(file, scores, model.score_unit, self.options.batch_size)
         if model.truncated:
@@ -134,25 +144,20 @@ class ScoringRun:
         Args:
             made: input path -> finished output of a run with this scope.
         """
-        for file in self.todo:
-            if (finished := made.get(file.source.path)) is not None:
-                with self._unfinished(file):
-                    _copy(finished, file)
-                logger.info("%s: the same scores as %s", file.output, finished)
-        return dataclasses.replace(self, todo=[file for file in self.todo if file.source.path not in made])
+        copied = [file for file in self.todo if file.source.path in made]
+        for file in copied:
+            with self._unfinished(file):
+                _copy(made[file.source.path], file)
+            logger.info("%s: the same scores as %s", file.output, made[file.source.path])
+        left = [file for file in self.todo if file not in copied]
+        return dataclasses.replace(self, todo=left, finished=[*self.finished, *copied])
 
     def _unfinished(self, file: UnfinishedFile) -> UnfinishedWork:
         return UnfinishedWork(file.output, file.recipe, overwrite=self.overwrite, ignoring=_NOT_IN_KEYS)
 
-    def _clean_up(self) -> None:
-        for folder in filter(Path.exists, self.partial):
-            remove_unfinished(folder)
-
     def _chunk_rows(self) -> int:
-        rows = CHUNK_ROWS[self.engine]
-        if self.options.ray is None:
-            return rows
-        return min(rows, max(_LEAST_ROWS, self.pairs // (self.options.ray.num_workers * _CHUNKS_A_WORKER)))
+        rows, ray = CHUNK_ROWS[self.engine], self.options.ray
+        return min(rows, max(_LEAST_ROWS, self.pairs // (ray.num_workers * _CHUNKS_A_WORKER))) if ray else rows
 
 
 def read_sources(outputs: Mapping[Path, Path], *, skip_bad_rows: bool) -> list[SampleFile]:
@@ -204,19 +209,17 @@ def prepare_run(
         PipelineError: as `manifest.is_made`.
     """
     name, options = settled
-    todo = []
+    todo, finished = [], []
     for source in sources:
         file = UnfinishedFile(source, outputs[source.path], _recipe(source, stage, name, options))
         if not overwrite and _is_made(file, replace_stale=replace_stale):
             logger.info("%s is finished already", file.output)
+            finished.append(file)
         else:
             todo.append(file)
-    # Rows of a file that is finished already may be needed by one that is not: what was found stays till the end.
-    partial = [*(unfinished_folder(file.output) for file in todo), *map(unfinished_folder, outputs.values())]
     scope = scope_of(name, options)
-    stores = [score_store / scope] if score_store else []
-    folders = list(dict.fromkeys([*stores, *partial]))
-    return ScoringRun(name, options, scope, folders, todo, partial, overwrite or replace_stale, overwrite)
+    store = score_store / scope if score_store else None
+    return ScoringRun(name, options, scope, store, todo, finished, overwrite or replace_stale, overwrite)
 
 
 def score_files(outputs: Mapping[Path, Path], *, engine: EngineChoice, options: EngineOptions, **settings: Any) -> None:
@@ -309,8 +312,9 @@ def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[floa
     try:
         return [[score_of[sample.query_id or "", passage] for passage, _ in sample.passages()] for sample in samples]
     except KeyError as error:
+        query_id, passage = map(repr, error.args[0])
         raise DataError(
-            f"has no score for query_id {error.args[0][0]!r} and passage {error.args[0][1][:60]!r}",
+            f"has no score for query_id {quoted(query_id)} and passage {quoted(passage, 60)}",
             "Score the evaluated file itself (generate_logits), with the same query_id values",
             path=path,
         ) from error

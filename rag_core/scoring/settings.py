@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rag_core.base.errors import EngineError
+from rag_core.base.errors import EngineError, StaleError
 from rag_core.base.flags import decisive
 from rag_core.engines import embedding_prompt
 from rag_core.engines.loading import choose_engine, load_model
@@ -106,7 +107,10 @@ def scope_of(engine: EngineName, options: EngineOptions) -> str:
 
 
 def describe_store(folder: Path, engine: EngineName, options: EngineOptions) -> None:
-    """Say in a file whose rows a folder of a score store holds."""
+    """Say in a file whose rows a folder of a score store holds, unless another run has said it."""
+    path = folder / "model.json"
+    if path.exists():
+        return
     flags, model = what_scores(engine, options)
-    with atomic_write(folder / "model.json") as file:
+    with contextlib.suppress(StaleError), atomic_write(path) as file:  # another run says it right now
         file.write(json.dumps({"model": model, "flags": flags}, indent=2).encode() + b"\n")

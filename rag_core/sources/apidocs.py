@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import is_writable, reason
 from rag_core.base.records import RankingSample
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import PLAIN, Analyser, fold, words
@@ -156,7 +157,11 @@ def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
         relative = path.relative_to(root.parent).with_suffix("")
         if any(part.startswith(_SKIPPED) or part in _INTERNAL for part in relative.parts):
             continue
-        tree = _parse(path.read_text(encoding="utf-8"))
+        try:
+            tree = _parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError) as error:
+            logger.warning("left out: %s is not Python (%s)", path, reason(error, 100))
+            continue
         for name, docstring in _docstrings(tree, ".".join(relative.parts).removesuffix(".__init__")):
             summary, _, rest = docstring.partition("\n\n")
             query, passage = " ".join(summary.split()), " ".join(rest.split())[:_MAX_PASSAGE_CHARACTERS]
@@ -165,7 +170,7 @@ def _read_package(package: str) -> Iterator[tuple[str, str, str]]:
                 yield name, query, passage
 
 
-def _parse(source: str) -> ast.Module:
+def _parse(source: bytes) -> ast.Module:
     # A syntax tree is so many objects that the garbage collector would take a third of the time.
     collecting = gc.isenabled()
     gc.disable()
@@ -201,7 +206,7 @@ def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
                 continue
             name = f"{prefix}.{child.name}"
             docstring = ast.get_docstring(child)
-            if docstring:
+            if docstring and is_writable(docstring):
                 yield name, docstring
             if isinstance(child, ast.ClassDef):
                 yield from _docstrings(child, name)

@@ -8,6 +8,7 @@ drawn at random.
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -97,6 +98,6 @@ def _sample(key: str, query: str, positive: list[str], ranked: list[str], folder
 
 def _find(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
-        if path.exists():
+        if os.path.lexists(path):
             return path
     raise DataError(f"holds no {name}.jsonl or {name}.jsonl.gz", "Pass a folder in the BEIR layout", path=folder)

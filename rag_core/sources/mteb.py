@@ -7,6 +7,8 @@ hub, the files are brought to a local folder first, so that the manifest can say
 
 from __future__ import annotations
 
+import gzip
+import io
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import first_line, quoted
 from rag_core.base.records import RankingSample, passage_text
 from rag_core.files.bad_rows import FIX_ROW, BadRows
-from rag_core.files.table_rows import texts_of
+from rag_core.files.inputs import DAMAGED_GZIP, TOO_LONG, lines_of, open_input, reading
+from rag_core.files.table_rows import check_parquet, texts_of
 from rag_core.sources.splits import Splits
 
 Hub = Literal["huggingface", "modelscope"]
@@ -46,18 +50,20 @@ class MtebSet:
         self._folder = (
             Path(name).resolve() if Path(name).is_dir() else _download(_HUB_NAMES.get(name.lower(), name), hub)
         )
+        self.inputs = sorted(path for path in self._folder.rglob("*") if path.name.endswith(_DATA_FILES))
+        for path in self.inputs:
+            _check_lines(path)
         self._configs = _read(self._folder, _config_names)
         self._nested = {"corpus", "queries"} <= set(self._configs)
         qrels = next((name for name in ("qrels", "default") if name in self._configs), None)
         if qrels is None:
             raise DataError(
-                f"has neither query/positive/negative rows nor qrels (configs: {', '.join(self._configs)})",
+                f"has neither query/positive/negative rows nor qrels (configs: {quoted(', '.join(self._configs))})",
                 "Pass an MTEB reranking set",
                 path=self._folder,
             )
         self._main = qrels
         self.splits = _read(self._folder, lambda folder: _split_names(folder, qrels))
-        self.inputs = sorted(path for path in self._folder.rglob("*") if path.name.endswith(_DATA_FILES))
 
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read every split; empty passages, which some public sets have, are dropped.
@@ -72,7 +78,7 @@ class MtebSet:
                 samples = [*self._samples(rows(split), dropped, bad_rows, split)]
             except (TypeError, AttributeError) as error:  # `datasets` takes any JSON value for a column
                 raise DataError(
-                    f"the split {split} has something else where texts are needed ({error})",
+                    f"the split {split} has something else where texts are needed ({quoted(str(error))})",
                     "Pass an MTEB reranking set",
                     path=self._folder,
                 ) from error
@@ -116,7 +122,7 @@ class MtebSet:
             unknown = [key for key in (*ids, *relevant) if key not in passages]
             if unknown or query not in queries:
                 raise DataError(
-                    f"split {split}: {unknown[0] if unknown else query!r} is judged but not in "
+                    f"split {split}: {quoted(repr(unknown[0] if unknown else query))} is judged but not in "
                     f"{'the corpus' if unknown else 'the queries'}",
                     "Fetch the files again",
                     path=self._folder,
@@ -146,7 +152,7 @@ class MtebSet:
 
     def _lacks(self, config: str, names: Sequence[str], table: Mapping[str, Any]) -> DataError:
         return DataError(
-            f"{config} has the columns {', '.join(table)}, where {', '.join(names)} are needed",
+            f"{config} has the columns {quoted(', '.join(table))}, where {', '.join(names)} are needed",
             "Pass an MTEB reranking set",
             path=self._folder,
         )
@@ -183,6 +189,25 @@ def _sample(row: Row, dropped: Counter[str]) -> RankingSample | None:
     return RankingSample(query_id=row["query_id"], query=row["query"], **texts)
 
 
+def _check_lines(path: Path) -> None:
+    """Check that a file is one, and that no line of a text is too long, before `datasets` waits for it or holds it."""
+    if path.suffix == ".parquet":
+        check_parquet(path)
+        return
+    with open_input(path) as stored, reading(path):
+        if path.suffix == ".arrow":
+            return
+        lines = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else io.BufferedReader(stored)
+        try:
+            for number, line in enumerate(lines_of(lines), start=1):
+                if line is None:
+                    raise DataError(f"is {TOO_LONG}", "Check that each row has its own line", path=path, line=number)
+        except DAMAGED_GZIP as error:
+            raise DataError(
+                f"the gzip file is damaged or cut off ({error})", "Copy or fetch the file again", path=path
+            ) from error
+
+
 def _config_names(folder: Path) -> list[str]:
     from datasets import get_dataset_config_names
 
@@ -205,7 +230,7 @@ def _read(folder: Path, read: Callable[[Path], T]) -> T:
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         raise DataError(
-            f"cannot be read as a data set ({str(cause).splitlines()[0]})",
+            f"cannot be read as a data set ({first_line(cause).rstrip('.')})",
             "Pass a folder with the files of an MTEB reranking set, or fetch them again",
             path=folder,
         ) from error
@@ -246,6 +271,6 @@ def _download_from_modelscope(name: str) -> Path:
 
 def _unreachable(name: str, hub: str, error: Exception) -> DataError:
     return DataError(
-        f"{name} is no local folder, and cannot be fetched from {hub} ({str(error).splitlines()[0].rstrip('.')})",
+        f"{name} is no local folder, and cannot be fetched from {hub} ({first_line(error).rstrip('.')})",
         "Check the name and the network, or fetch the files elsewhere and pass their folder as --name",
     )

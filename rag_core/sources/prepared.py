@@ -39,7 +39,8 @@ class Prepared:
 
     def log(self) -> None:
         """Log the table of counts, the leaks, and what was left out."""
-        logger.info("%s", counts_table(self.counts))
+        for line in counts_table(self.counts).splitlines():
+            logger.info("%s", line)
         for leak in self.leaks:
             logger.log(
                 logging.WARNING if leak.queries else logging.INFO,

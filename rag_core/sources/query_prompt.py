@@ -33,8 +33,13 @@ def write_queries(model: TextGenerator, passages: Sequence[str]) -> list[str | N
 
 
 def read_answer(answer: str) -> str | None:
-    """Return the query in an answer: its first line, without marks around it; `None` where that is none."""
-    answer = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL).strip()
-    line = answer.partition("\n")[0].strip().strip("\"'`*").strip()
+    """Return the query in an answer: its first line, without marks around it; `None` where that is none.
+
+    Thoughts are no query, be they ended or cut short by the length of an answer.
+    """
+    answer = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
+    if "<think>" in answer:
+        return None
+    line = answer.strip().partition("\n")[0].strip().strip("\"'`*").strip()
     line = re.sub(r"^(search )?query:\s*", "", line, flags=re.IGNORECASE)
     return line if line and count_words(line) <= _MOST_WORDS else None

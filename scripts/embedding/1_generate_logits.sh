@@ -17,9 +17,16 @@ score() {
 # The files to be measured on are scored, too: they are the ceiling of the student. Files of one task share a run.
 inside=() outside=()
 for file in "$RUN_DIR"/data/*.jsonl; do
+  [[ -e $file ]] || continue
   case ${file##*/} in out_of_domain*) outside+=("$file") ;; *) inside+=("$file") ;; esac
 done
-score "${inside[@]}" "$@"
+if ((${#inside[@]} + ${#outside[@]} == 0)); then
+  echo "Error: $RUN_DIR/data has no .jsonl file. Prepare the data first (scripts/embedding/0_prepare_data.sh)." >&2
+  exit 1
+fi
+if ((${#inside[@]})); then
+  score "${inside[@]}" "$@"
+fi
 if ((${#outside[@]})); then
   score "${outside[@]}" "$@"
 fi

@@ -18,11 +18,11 @@ printf '%s\n' "RUN_DIR=$RUN_DIR" "STUDENT=$STUDENT" "MAX_LENGTH=$MAX_LENGTH" "LE
   "EPOCHS=$EPOCHS" "BATCH_SIZE=$BATCH_SIZE" "ACCUMULATION=$ACCUMULATION" >&2
 
 # How much of the training is kept is chosen on these, where they are.
-dev=()
+dev=()  # where it stays empty, older versions of bash take it for unset
 [[ ! -e $RUN_DIR/scores/dev_logits.jsonl ]] || dev+=(--dev_files "$RUN_DIR/scores/dev_logits.jsonl")
 [[ ! -e $RUN_DIR/scores/out_of_domain_dev_logits.jsonl ]] ||
   dev+=(--out_of_domain_dev_files "$RUN_DIR/scores/out_of_domain_dev_logits.jsonl")
 "$PYTHON" -m embedding_distillation.train --student "$STUDENT" \
   --train_file "$RUN_DIR/soft_labels/train_logits_scores.jsonl" --output_dir "$RUN_DIR/embedder" \
   --max_length "$MAX_LENGTH" --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" \
-  --per_device_train_batch_size "$BATCH_SIZE" --gradient_accumulation_steps "$ACCUMULATION" "${dev[@]}" "$@"
+  --per_device_train_batch_size "$BATCH_SIZE" --gradient_accumulation_steps "$ACCUMULATION" ${dev[@]+"${dev[@]}"} "$@"

@@ -10,11 +10,16 @@ TEACHER=${TEACHER:-Qwen/Qwen3-Reranker-8B}
 ENGINE=${ENGINE:-auto}  # of the teacher: vllm where there is a GPU
 MAX_LENGTH=${MAX_LENGTH:-4096}
 # The files to be measured on are scored, too: their figures are the ceiling of the student.
-INPUT_FILES=${INPUT_FILES:-$(ls "$RUN_DIR"/data/*.jsonl)}
+files=("$RUN_DIR"/data/*.jsonl)
+# shellcheck disable=SC2206  # a list of files, or patterns, without spaces in their names
+[[ -z ${INPUT_FILES:-} ]] || files=($INPUT_FILES)
 printf '%s\n' "RUN_DIR=$RUN_DIR" "TEACHER=$TEACHER" "ENGINE=$ENGINE" "MAX_LENGTH=$MAX_LENGTH" \
-  "INPUT_FILES=${INPUT_FILES//$'\n'/ }" >&2
+  "INPUT_FILES=${files[*]}" >&2
+if [[ ! -e ${files[0]} ]]; then
+  echo "Error: ${files[0]}: no such file. Prepare the data first (scripts/prepare_data.sh)." >&2
+  exit 1
+fi
 
-# shellcheck disable=SC2086  # a list of files
 "$PYTHON" -m reranker_distillation.generate_logits \
-  --teacher "$TEACHER" --engine "$ENGINE" --input_files $INPUT_FILES --output_dir "$RUN_DIR/scores" \
+  --teacher "$TEACHER" --engine "$ENGINE" --input_files "${files[@]}" --output_dir "$RUN_DIR/scores" \
   --max_length "$MAX_LENGTH" "$@"

@@ -1,6 +1,6 @@
 import pytest
 
-from rag_core.base.outside_text import quoted, visible
+from rag_core.base.outside_text import first_line, is_writable, quoted, reason, visible
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,16 @@ def test_a_quotation_is_one_short_line():
     assert quoted("x" * 100) == "x" * 100
     assert quoted("a" * 60 + "b" * 60) == "a" * 50 + "…" + "b" * 49
     assert len(quoted("a" * 5_000_000)) == 100
-    assert quoted(" " * 5_000_000 + "x") == "… x"
+    assert quoted(" " * 5_000_000 + "x") == "x"
+
+
+def test_what_an_error_says():
+    assert reason(ValueError("two\nlines\x1b[0m")) == "two lines[0m"
+    assert reason(ValueError()) == "ValueError"
+    assert first_line(ValueError("two\nlines")) == "two"
+    assert first_line(ValueError()) == ""  # where there is no first line
+
+
+@pytest.mark.parametrize(("text", "can_be"), [("größer 日本", True), ("half \ud800", False), ("\udcff", False)])
+def test_what_can_be_written(text, can_be):
+    assert is_writable(text) is can_be

@@ -271,7 +271,7 @@ def test_flags_that_make_no_sense(argv, message, tmp_path, capsys):
 def test_an_input_is_never_an_output(three_files, capsys):
     before = contents(three_files[0].parent)
     assert jsonl(three_files, three_files[0].parent, "--overwrite") == 2
-    assert capsys.readouterr().err == f"Error: {three_files[0]} is input and output. Choose another --output_dir.\n"
+    assert capsys.readouterr().err == f"Error: {three_files[0]} is input and output. Choose another output.\n"
     assert contents(three_files[0].parent) == before
 
 

@@ -128,7 +128,14 @@ def model(tiny_cross_encoder, tmp_path):
     shutil.copytree(tiny_cross_encoder, folder)
     facts = {"queries": 9, "triplets": 90, "steps": 3, "seconds": 2.0}
     write_model_card(
-        folder, command="train", kind="cross-encoder", base_model="b", teacher={"name": "t"}, settings={}, facts=facts
+        folder,
+        name="model",
+        command="train",
+        kind="cross-encoder",
+        base_model="b",
+        teacher={"name": "t"},
+        settings={},
+        facts=facts,
     )
     with (folder / "README.md").open("a") as card:
         card.write("Ask it at /v1/embeddings.\n")  # no path of a machine

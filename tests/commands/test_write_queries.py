@@ -76,6 +76,34 @@ def test_what_was_written_is_kept(run, tmp_path):
     assert output.read_bytes() == stopped
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_the_size_of_a_chunk_changes_nothing(run, monkeypatch, size):
+    with pytest.raises(Stopped):
+        run(2)
+    monkeypatch.setattr(write_queries, "_CHUNK", size)
+    code, output, _ = run()
+    assert code == 0
+    went_on = output.read_bytes()
+    monkeypatch.setattr(write_queries, "_CHUNK", 4)
+    run(99, "--overwrite")
+    assert output.read_bytes() == went_on
+
+
+def test_another_chat_template_is_another_recipe(run, tmp_path, capsys):
+    run()
+    manifest = tmp_path / "queries.jsonl.manifest.json"
+    assert "chat_template" not in json.loads(manifest.read_text())["recipe"]["model"]
+    template = tmp_path / "m" / "chat_template.jinja"
+    for text in ("{{ messages[0].content }}", "{{ messages[0].content }}."):
+        template.write_text(text)
+        capsys.readouterr()
+        code, _, written = run()
+        assert (code, written) == (1, [])
+        assert "chat_template" in capsys.readouterr().err
+        assert run(99, "--overwrite")[0] == 0
+        assert run()[2] == []
+
+
 def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
     _, output, _ = run()
     corpus = Corpus(
@@ -93,6 +121,9 @@ def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
         ('"what is ice?"\nmore', "what is ice?"),
         ("<think>hm\nhm</think>\n\nSearch query: blue ice", "blue ice"),
         ("", None),
+        ("<think>hm\nwhat is ice", None),
+        ("<think>hm</think>\n<think>what is ice", None),
+        ("what is ice?\n<think>", None),
         ("word " * 41, None),
         ("冰洞怎么形成", "冰洞怎么形成"),
         ("冰洞怎么形成" * 20, None),

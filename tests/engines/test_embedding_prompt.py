@@ -96,9 +96,9 @@ def test_an_instruction_that_leaves_no_room_is_an_error_that_says_how_much_is_ne
     with pytest.raises(EngineError) as caught:
         EmbeddingPrompt(embedder_tokenizer, DEFAULT_INSTRUCTION, 8)
     assert str(caught.value) == (
-        "an instruction of 74 characters leaves no room for the query within 8 tokens (instruction 'Given a web search "
-        "query, retrieve relevant passages that an'). Raise --max_length to at least 21 tokens, or shorten the "
-        "instruction."
+        "an instruction of 74 characters leaves no room for the query within 8 tokens (instruction "
+        "'Given a web search query, ret…ssages that answer the query'). Raise --max_length to at least 21 tokens, or "
+        "shorten the instruction."
     )
     with pytest.raises(EngineError, match="no room"):
         EmbeddingPrompt(embedder_tokenizer, DEFAULT_INSTRUCTION, 20)

@@ -6,10 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_core.base.errors import DataError
-from rag_core.base.records import Document, Passage, Query, RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.base.records import (
+    LARGEST_SCORE,
+    Document,
+    Passage,
+    Query,
+    RankingSample,
+    ScoredPair,
+    SoftLabels,
+    Triplet,
+)
 from rag_core.files.bad_rows import BadRows
+from rag_core.files.inputs import sha256
 from rag_core.files.jsonl import output_path, read_by_id, read_groups, read_records, read_samples, write_records
-from rag_core.files.manifest import sha256
 
 text = st.text(min_size=1).filter(str.strip)
 
@@ -21,7 +30,7 @@ text = st.text(min_size=1).filter(str.strip)
             text,
             text,
             text,
-            st.floats(allow_nan=False, allow_infinity=False),
+            st.floats(-LARGEST_SCORE, LARGEST_SCORE),
             st.sampled_from([0, 1, None]),
         ),
         min_size=1,
@@ -107,7 +116,7 @@ def test_an_id_that_stands_twice(tmp_path, record_type):
     path.write_text('{"_id": "1", "text": "a"}\n' * 2)
     with pytest.raises(DataError) as error:
         read_by_id(path, record_type, bad_rows=BadRows(skip=True))
-    assert str(error.value) == f"{path}: _id '1' stands in more than one row. Keep one of them."
+    assert str(error.value) == f"{path}:2: _id '1' stands in more than one row. Keep one of them."
 
 
 BAD = [

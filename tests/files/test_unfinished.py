@@ -1,7 +1,9 @@
 """Whose unfinished work a folder has, and what takes its place."""
 
+import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +11,10 @@ from embedding_distillation import generate_scores
 from rag_core import merge_scores, prepare
 from rag_core.base.errors import StaleError, UsageError
 from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.files.atomic import exchange
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, manifest_path, write_manifest
-from rag_core.files.unfinished import UnfinishedWork, is_finished, remove_unfinished, save_whole
+from rag_core.files.manifest import Recipe, check_output_folder, manifest_path, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished, save_together, save_whole
 from reranker_distillation import create_triplets
 
 RECIPE = Recipe(stage="s", flags={"dtype": "float32"}, inputs={"a.jsonl": "00"}, model={"name": "m"})
@@ -36,7 +39,7 @@ def test_unfinished_work_of_other_settings_stands_in_the_way_until_overwrite(tmp
         assert (work.directory / "kept").exists()  # the same recipe: nothing to gain from starting afresh
     with work_on(tmp_path, other, overwrite=True) as work:
         assert not (work.directory / "kept").exists()
-    assert json.loads((tmp_path / "out.jsonl.partial" / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
+        assert json.loads((work.directory / "recipe.json").read_text())["flags"] == {"dtype": "bfloat16"}
 
 
 def test_what_else_stands_against_going_on(tmp_path):
@@ -179,8 +182,6 @@ def test_a_link_within_a_folder_is_removed_and_not_followed(tmp_path):
 
 
 def test_a_kill_at_any_moment_of_the_removal_leaves_a_folder_that_is_ours(tmp_path, monkeypatch):
-    from pathlib import Path
-
     def killed(*_, **__):
         raise KeyboardInterrupt
 
@@ -201,11 +202,10 @@ def test_a_kill_at_any_moment_of_the_removal_leaves_a_folder_that_is_ours(tmp_pa
             patch.setattr(Path, "unlink", unlink)
             patch.setattr("shutil.rmtree", killed)
             with pytest.raises(KeyboardInterrupt):
-                remove_unfinished(work.directory)
-        with work_on(tmp_path) as again:
+                work.remove()
+        with work_on(tmp_path):
             pass
-    again.remove()
-    assert not again.directory.exists()
+    assert not work.directory.exists()
 
 
 def test_what_a_kill_after_the_manifest_left_behind_is_removed(tmp_path):
@@ -248,7 +248,7 @@ def test_stages_clean_up_behind_a_kill(name, tmp_path, monkeypatch):
     write_records(tmp_path / "samples.jsonl", [RankingSample("a hen", ["an egg"], ["a loan"])])
     made = {"scored.jsonl": "scored_t.jsonl"}.get(output, output)
     with monkeypatch.context() as patch:
-        patch.setattr(UnfinishedWork, "remove", lambda self: None)  # as a kill right before it
+        patch.setattr("rag_core.files.unfinished._remove", lambda directory: None)  # as a kill right before it
         assert stage.main(flags) == 0
     partial = tmp_path / f"{made}.partial"
     assert partial.exists()
@@ -314,3 +314,104 @@ def test_work_that_fails_before_anything_is_done_leaves_nothing(tmp_path):
         (work.directory / "kept").touch()
         raise KeyError
     assert (work.directory / "kept").exists()
+
+
+NAMES = ("report", "table")
+
+
+def save_report(output, content, tmp_path):
+    def write(folder):
+        for name in NAMES:
+            (folder / name).write_text(content)
+
+    save_together(output, tmp_path / "beside", write, names=NAMES, kept="scores")
+    assert not (tmp_path / "beside").exists()
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def report_folder(tmp_path):
+    """A folder with kept scores and a report."""
+    output = tmp_path / "r"
+    (output / "scores" / "a.partial").mkdir(parents=True)
+    (output / "scores" / "a.partial" / "chunk").write_text("kept")
+    save_report(output, "old", tmp_path)
+    return output
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_files_that_belong_together_are_replaced_in_one_step(report_folder, tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    old = report_folder.stat().st_ino
+    save_report(report_folder, "new", tmp_path)
+    assert report_folder.stat().st_ino != old
+    assert contents(report_folder) == {"report": "new", "table": "new", "scores/a.partial/chunk": "kept"}
+
+
+@pytest.mark.parametrize("why", ["a file of others", "someone stands in it"])
+def test_a_folder_with_files_of_others_stays_where_it_is(report_folder, tmp_path, monkeypatch, why):
+    if why == "a file of others":
+        (report_folder / "album").mkdir()
+        (report_folder / "album" / "photo").write_text("of the user")
+    else:
+        monkeypatch.chdir(report_folder / "scores")
+    others, old, seen = contents(report_folder), report_folder.stat().st_ino, []
+    rename = Path.rename
+
+    def look(path, target):
+        seen.append([contents(report_folder).get(name) for name in NAMES])
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    save_report(report_folder, "new", tmp_path)
+    assert report_folder.stat().st_ino == old
+    assert contents(report_folder) == others | {"report": "new", "table": "new"}
+    assert seen == [[None, None], [None, "new"]]  # what comes first tells that all are there
+
+
+def test_a_file_that_comes_while_a_report_is_written_moves_along(report_folder, tmp_path, monkeypatch):
+    def late(one, other):
+        (report_folder / "notes").write_text("of the user")
+        exchange(one, other)
+
+    monkeypatch.setattr("rag_core.files.unfinished.exchange", late)
+    save_report(report_folder, "new", tmp_path)
+    assert contents(report_folder)["notes"] == "of the user"
+
+
+def test_the_recipe_stays_where_it_alone_tells_whose_an_output_is(tmp_path):
+    """A run was killed between output and manifest, and the next one is stopped before it has done anything."""
+    (tmp_path / "out.jsonl.partial").mkdir()
+    (tmp_path / "out.jsonl.partial" / "recipe.json").write_text(json.dumps(dataclasses.asdict(RECIPE)))
+    (tmp_path / "out.jsonl").write_text("made")
+    with pytest.raises(KeyboardInterrupt), work_on(tmp_path):
+        raise KeyboardInterrupt
+    assert not is_finished(tmp_path / "out.jsonl", RECIPE)  # and no StaleError
+    with work_on(tmp_path) as work:
+        write_manifest(tmp_path / "out.jsonl", RECIPE)
+    assert not work.directory.exists()
+
+
+def test_work_that_is_to_replace_an_output_is_not_what_its_run_left_behind(tmp_path):
+    output = tmp_path / "out.jsonl"
+    output.write_text("made")
+    write_manifest(output, RECIPE)
+    other = dataclasses.replace(RECIPE, flags={"dtype": "bfloat16"})
+    with work_on(tmp_path, other, overwrite=True) as work:
+        (work.directory / "kept").touch()
+    assert is_finished(output, RECIPE)
+    assert (work.directory / "kept").exists()
+
+
+def test_an_output_folder_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "m").symlink_to(tmp_path / "disk")
+    with pytest.raises(StaleError, match=r"is a link, .*\. Name the folder that it leads to"):
+        check_output_folder(tmp_path / "m", [])

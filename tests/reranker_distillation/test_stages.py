@@ -98,7 +98,7 @@ BAD_INPUT = [
     (
         "logits",
         b'{"query": "a", "candidates": ["b"], "query_id": "7"}\n' * 2,
-        ": query_id '7' stands in more than one row. "
+        ":2: query_id '7' stands in more than one row. "
         "Give each row its own query_id, or leave the key out (the line number is taken).",
     ),
     (
@@ -124,11 +124,11 @@ BAD_INPUT = [
     ("triplets", PAIR.replace(b"0.5", b"Infinity"), ":1: 'score' should be a finite number. " + FIX),
     ("triplets", PAIR.replace(b"0.5", b'"high"'), ":1: 'score' should be a valid number. " + FIX),
     ("triplets", PAIR.replace(b": 1}", b": 3}"), ":1: 'label' should be 0 or 1. " + FIX),
-    ("triplets", PAIR * 2, ": query_id '1' has the passage 'b' twice. Keep one score of each pair."),
+    ("triplets", PAIR * 2, ":2: query_id '1' has the passage 'b' twice. Keep one score of each pair."),
     (
         "triplets",
         PAIR + PAIR_2.replace(b'"a"', b'"other"'),
-        ": query_id '1' stands for two queries ('a', 'other'). "
+        ":2: query_id '1' stands for two queries ('a', 'other'). "
         "Files that number their queries alike cannot be joined: run the stage for each by itself.",
     ),
     (

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_core.base.errors import UsageError
+from rag_core.files.inputs import sha256
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, sha256, write_manifest
+from rag_core.files.manifest import Recipe, write_manifest
 from rag_core.retrieval import analyser
 from rag_core.retrieval.analyser import PLAIN, Analyser, StopWords, count_words, fold, settle_analyser, words
 from tests.conftest import TINY

@@ -237,7 +237,7 @@ def test_an_error_in_a_worker_is_one_sentence(samples, tiny_cross_encoder, tmp_p
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert error.splitlines()[-1] == (
-        "Error: 20 of 20 scores of the teacher are not finite (NaN or infinite). "
+        "Error: 20 of 20 scores of the teacher are not finite (NaN or infinite), or beyond 1e+15. "
         "Pass --dtype float32 (float16 overflows in many models), or try another --engine."
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from rag_core import check_teacher
 from rag_core.base.errors import DataError, EngineError
+from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import LOADERS
@@ -153,8 +154,8 @@ def test_a_prompt_that_leaves_nothing_of_an_embedders_text(role, tmp_path, tiny_
             check_room([], options)
         assert str(error.value) == (
             f"the prompt of a {role} takes 128 tokens, which leaves no room for the {role} within 128 (prompt "
-            f"{prompt[:60]!r}). Raise --max_length to at least 129, if the model reads that much, or shorten the "
-            "prompt."
+            f"{quoted(repr(prompt), 60)}). Raise --max_length to at least 129, if the model reads that much, or "
+            "shorten the prompt."
         )
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import LOADERS
 from rag_core.engines.options import EngineOptions
+from rag_core.files.atomic import open_locked
 from rag_core.files.jsonl import read_samples, write_records
 from rag_core.files.manifest import Recipe, write_manifest
 from rag_core.scoring import scored_files, scores
@@ -38,6 +40,21 @@ def test_a_score_store_serves_other_files(tiny_data, overlap_teacher):
     assert len(overlap_teacher.scored) == 2 * paid
 
 
+def test_unfinished_work_on_a_finished_output_is_left_to_those_whose_it_is(tiny_data, overlap_teacher):
+    """A folder of the user's by that name, and that of a run which is scoring the file again."""
+    flags = ["--teacher", "t", "--input_files", f"{tiny_data}/train.jsonl"]
+    assert generate_logits.main(flags) == 0
+    partial = tiny_data / "train_logits.jsonl.partial"
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("of the user")
+    assert generate_logits.main(flags) == 0
+    assert (partial / "thesis.txt").exists()
+    (partial / "thesis.txt").rename(partial / "recipe.json")
+    with open_locked(partial / "lock"):
+        assert generate_logits.main(flags) == 0
+        assert (partial / "recipe.json").exists()
+
+
 @pytest.fixture(params=[teachers.SharedWords, teachers.Signs])
 def without_weights(request, tmp_path, monkeypatch):
     """A reranker, and an embedder; return its stage's flags and what runs them, in a folder with two inputs."""
@@ -56,9 +73,9 @@ def without_weights(request, tmp_path, monkeypatch):
 def opened(monkeypatch):
     """The names of the files that are opened, one for each time."""
     names = []
-    open_ = Path.open
+    open_ = os.open
     monkeypatch.setattr(
-        Path, "open", lambda self, *args, **kwargs: names.append(self.name) or open_(self, *args, **kwargs)
+        os, "open", lambda path, *args, **how: names.append(Path(path).name) or open_(path, *args, **how)
     )
     return names
 

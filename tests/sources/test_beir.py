@@ -115,7 +115,7 @@ def test_beir_bad_documents(beir):
     write_lines(path, [*CORPUS, CORPUS[0]])
     with pytest.raises(DataError) as error:
         BeirFolder(beir, 3).read(Counter(), None)
-    assert str(error.value) == f"{path}: _id 'd1' stands in more than one row. Keep one of them."
+    assert str(error.value) == f"{path}:7: _id 'd1' stands in more than one row. Keep one of them."
 
 
 def test_beir_folders_that_are_none(beir):

@@ -1,4 +1,6 @@
-"""The pairs of the zoo as files."""
+"""The pairs of the zoo as files, and its folders."""
+
+import json
 
 import pytest
 
@@ -28,4 +30,23 @@ def files(tmp_path_factory):
     write_records(folder / "triplets.jsonl", triplets)
     write_records(folder / "scored.jsonl", pairs)
     write_records(folder / "labels.jsonl", labels)
+    rows = (json.dumps({"text": text}) for text in passages)
+    (folder / "passages.jsonl").write_text("\n".join(rows), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """Build each folder once; return it with what is right for it."""
+    from transformers.utils import logging
+
+    logging.get_logger()  # takes the stream that is there now, and not a test's own, which is closed at its end
+    root, built = tmp_path_factory.mktemp("zoo"), {}
+
+    def get(builder):
+        if builder not in built:
+            folder = root / builder.__name__
+            built[builder] = folder, builder(folder)
+        return built[builder]
+
+    return get

@@ -26,6 +26,7 @@ from tests.zoo.encoders import (
     scores_in,
     static,
 )
+from tests.zoo.stages import run
 
 pytestmark = pytest.mark.slow
 
@@ -49,27 +50,6 @@ NO_EXPORT = {
     static: "has no transformer",
     no_position_limit: "cannot be written as ONNX",
 }
-
-
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory):
-    """Build each folder once; return it with what is right for it."""
-    from transformers.utils import logging
-
-    logging.get_logger()  # takes the stream that is there now, and not a test's own, which is closed at its end
-    root, built = tmp_path_factory.mktemp("zoo"), {}
-
-    def get(builder):
-        if builder not in built:
-            folder = root / builder.__name__
-            built[builder] = folder, builder(folder)
-        return built[builder]
-
-    return get
-
-
-def run(main, *flags):
-    return main([str(flag) for flag in flags])
 
 
 def expect(code, right, capsys, output):

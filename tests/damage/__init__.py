@@ -1,0 +1,1 @@
+"""What a hostile day does to a run, done for real."""

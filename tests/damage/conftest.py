@@ -1,0 +1,26 @@
+"""A folder with inputs, where each stage can run."""
+
+import pytest
+
+from tests.conftest import write_model
+from tests.damage import cases
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The folder of the outputs, beside inputs and models, in a working folder."""
+    cases.write_inputs(tmp_path)
+    for name in ("t", "s"):
+        write_model(tmp_path / name, name=name)
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cases.fake(monkeypatch)
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def case(request, place, tiny_encoder, tiny_cross_encoder):
+    """A case by its name."""
+    found = cases.commands(tiny_encoder, tiny_cross_encoder)[request.param]
+    found.start(place)
+    return found
