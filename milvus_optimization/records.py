@@ -1,7 +1,7 @@
 """The records that pass between the stages of this pipeline, one JSON object per line.
 
-Quality is nDCG@10 by the qrels, on the report half of the queries (`halves.py`). A loss is a difference of two such
-means (negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
+Quality is nDCG@10 by the qrels. Choices are made on the tune half of the judged queries, figures are of the report half
+(`halves.py`). A loss is a difference of two means (negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ BackendName = Literal["faiss", "lite", "server"]
 Status = Literal["ok", "unsupported", "ignored", "failed", "skipped"]
 Fusion = Literal["dense", "bm25", "rrf", "weighted"]
 Normalisation = Literal["rank", "minmax", "arctan", "none"]
+Verdict = Literal["better", "equal", "worse", "too few queries"]
 Setting = dict[str, int | float | str]
+ByQuery = dict[str, FiniteFloat]
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -39,9 +41,10 @@ class VectorVariant:
         model: folder of the vectors, as `embed_corpus` names it.
         variant: "float32", "float16", "int8", "sq8", "sq4", "binary", "first256" or "pca256" (any number).
         rescore: how many candidates per result asked for are rescored with the full vectors; 0 for none.
-        ndcg: mean nDCG@10 of the report queries.
-        loss: against float32 of the same model.
         overlap: mean share of the exact top 10 that is kept.
+        ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
+        loss: against float32 of the same model, on the report half.
+        by_query: query id -> nDCG@10, of all judged queries.
     """
 
     model: str
@@ -49,9 +52,11 @@ class VectorVariant:
     rescore: int
     dimensions: int
     bytes_per_vector: int
-    ndcg: FiniteFloat
-    loss: Difference
     overlap: FiniteFloat
+    ndcg: FiniteFloat
+    ndcg_tune: FiniteFloat
+    loss: Difference
+    by_query: ByQuery
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -59,22 +64,23 @@ class IndexTrial:
     """One search setting of one build of an index, measured against the FLAT index of the same backend.
 
     Attributes:
-        trial_id: hash of all that defines it: vectors, backend, index, build, search, k, queries.
+        trial_id: hash of all that defines it: SHA-256 of the vectors, backend, index, build, search, k, queries.
         build, build_seen: parameters as asked, and as the backend tells them after the build.
         search: "ef" or "nprobe", and "refine_k" (rescored candidates per result).
         status: "ok"; "unsupported" where the backend has no such index; "ignored" where what was built is not what was
             asked; "failed" with the `reason`; "skipped" where nothing more was to be gained. Figures are None but for
             "ok".
+        rows: of the corpus; `screened_rows` of the part that it was measured on, where it was not the whole.
         recall: tie-aware recall@k: the share of results whose exact score reaches the exact k-th score - 1e-5.
         top1_kept: the share of queries whose first result is an exact first one (ties count).
-        ndcg: mean nDCG@10 of the report queries; `ndcg_tune` of the others, by which is chosen.
-        loss: against FLAT on the report queries.
+        ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
+        loss: against FLAT on the report half.
         cpu_ms_*: CPU time of a query in this process; None on a server. wall_ms_*: on a server; None for Lite, whose
             latency means nothing.
         qps: number of clients -> queries per second; on a server.
         filtered: "50 %", "10 %", "1 %" -> recall@k under a filter that keeps so many documents.
         noisy: whether two passes differ in recall, or by 20 % in the median time.
-        screened: whether it was measured on a part of the rows only.
+        by_query: query id -> nDCG@10, of all judged queries.
     """
 
     trial_id: str
@@ -90,7 +96,11 @@ class IndexTrial:
     k: int
     queries: int
     reason: str = ""
+    screened_rows: int | None = None
     build_seen: Setting | None = None
+    build_cpu_s: FiniteFloat | None = None
+    index_bytes: int | None = None
+    peak_rss: int | None = None
     recall: FiniteFloat | None = None
     top1_kept: FiniteFloat | None = None
     ndcg: FiniteFloat | None = None
@@ -105,11 +115,8 @@ class IndexTrial:
     wall_ms_p99: FiniteFloat | None = None
     qps: dict[str, FiniteFloat] | None = None
     filtered: dict[str, FiniteFloat] | None = None
-    build_cpu_s: FiniteFloat | None = None
-    index_bytes: int | None = None
-    peak_rss: int | None = None
     noisy: bool = False
-    screened: bool = False
+    by_query: ByQuery | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -117,11 +124,17 @@ class RetrievalTrial:
     """One way to rank: dense, BM25, or both fused; then, where one is named, reranked.
 
     Attributes:
-        normalisation: of the scores before weights: "minmax" is milvus-lite's, "arctan" a server's.
+        trial_id: hash of what is asked for: model, fusion, parameters, depth, BM25, reranker; not of the qrels, so that
+            one configuration is found again under other judgements.
+        normalisation: of the scores before weights: "minmax" is milvus-lite's, "arctan" a server's; "none" for dense
+            and BM25 alone, "rank" for RRF.
         parameter: RRF's k, or the weight of dense; None where there is none.
         depth: candidates of each ranking that are fused.
+        bm25: "k1", "b" and "analyser"; empty where BM25 has no part.
         reranker, reranker_depth: a model, and how many of the first results it orders; None and 0 without.
-        ndcg_tune, ndcg_report: mean nDCG@10 of the two halves of the queries.
+        bm25_ms, rerank_ms: mean CPU time of a query in BM25 and in the reranker, in this process.
+        ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
+        by_query: query id -> nDCG@10, of all judged queries.
     """
 
     trial_id: str
@@ -133,5 +146,36 @@ class RetrievalTrial:
     bm25: Setting
     reranker: str | None
     reranker_depth: int
+    bm25_ms: FiniteFloat
+    rerank_ms: FiniteFloat
+    ndcg: FiniteFloat
     ndcg_tune: FiniteFloat
-    ndcg_report: FiniteFloat
+    by_query: ByQuery
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Recommendation:
+    """What was chosen on the tune half, and what it is worth on the report half.
+
+    Attributes:
+        constraints: flag -> value, of those that were given.
+        target: "lite" or "server": what the choice can be applied to.
+        index, retrieval: the chosen trials, without their values by query.
+        against: "dense only", "RRF 60", "equal weights" -> the choice minus that, on the report half.
+        verdict: "better" where the interval against the best default (chosen on the tune half) is above 0, "worse"
+            where it is below, "equal" else; "too few queries" where the tune half has too few to choose by.
+        judged_by: "labels", or the name of the teacher whose scores stand in.
+    """
+
+    constraints: dict[str, FiniteFloat]
+    target: Literal["lite", "server"]
+    model: str
+    variant: str
+    index: IndexTrial
+    retrieval: RetrievalTrial
+    tune_queries: int
+    report_queries: int
+    against: dict[str, Difference]
+    verdict: Verdict
+    sentence: str
+    judged_by: str

@@ -13,7 +13,7 @@ import pytest
 from rag_core.base.flags import flags_of
 
 ROOT = Path(__file__).parent.parent
-PIPELINES = ("reranker_distillation", "embedding_distillation")
+PIPELINES = ("reranker_distillation", "embedding_distillation", "milvus_optimization")
 # The rooms of the core, from the ground up: each imports from those before it only.
 ROOMS = (
     "base",
@@ -33,7 +33,7 @@ STAGES = sorted(
     for path in (ROOT / package).rglob("*.py")
     if "def main(" in path.read_text(encoding="utf-8")
 )
-HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "vllm", "ray", "scipy", "matplotlib"}
+HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "vllm", "ray", "scipy", "matplotlib", "faiss", "pymilvus", "optuna", "pandas"}
 
 
 def test_the_stages_are_found():
