@@ -162,6 +162,8 @@ def run_script(script, folder, run_dir, *flags, **settings):
         *(f"reranker/{name}.sh" for name in ("1_generate_logits", "2_create_triplets", "3_train", "4_evaluate")),
         *(f"embedding/{name}.sh" for name in ("0_prepare_data", "1_generate_logits", "2_generate_scores", "3_train")),
         *(f"embedding/{name}.sh" for name in ("4_evaluate", "run_all", "from_documents")),
+        *(f"milvus/{name}.sh" for name in ("1_embed_corpus", "2_compare_vectors", "3_sweep_indexes", "run_all")),
+        *(f"milvus/{name}.sh" for name in ("4_tune_retrieval", "5_recommend", "6_apply")),
         *("reranker/run_all.sh", "check_teacher.sh", "prepare_data.sh"),
     ],
 )
@@ -174,12 +176,13 @@ def test_a_run_folder_of_any_name(script, tmp_path):
             (tmp_path / folder / "data" / f"{name}.jsonl").touch()
             (tmp_path / folder / "scores" / f"{name}_logits.jsonl").touch()
     models = {"TEACHER": "t m", "STUDENT": "s m", "BEFORE": "s m", "PASSAGES": "a * b.jsonl", "QUERIES": "q *.jsonl"}
+    models |= {"CORPUS": "c *.jsonl", "MODEL": "m *", "RERANKER": "r *"}
     ended, calls = run_script(script, tmp_path, run_dir, "--log_level", "debug", **models)
     assert ended.returncode == 0, ended.stderr
     assert calls
     for word in (word for call in calls for word in call if str(tmp_path) in word or "run" in word):
         assert word.startswith(f"{run_dir}/"), calls
-    known = {"t m", "s m", "a * b.jsonl", "q *.jsonl"}
+    known = {"t m", "s m", "a * b.jsonl", "q *.jsonl", "c *.jsonl", "m *", "r *"}
     assert {word for call in calls for word in call if " " in word and run_dir not in word} <= known
 
 

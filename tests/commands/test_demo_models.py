@@ -26,3 +26,9 @@ def test_a_folder_that_is_no_model_is_replaced_where_asked_only(folder, capsys):
     assert demo_models.main([*command, "--overwrite"]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["1_Pooling", "model.safetensors"]
     assert sorted(path.name for path in folder.parent.iterdir()) == [demo_models.STUDENT, demo_models.TEACHER]
+
+
+def test_one_of_the_two(tmp_path, monkeypatch):
+    fake_packages(monkeypatch)
+    assert demo_models.main(["--output_dir", str(tmp_path), "--model", demo_models.STUDENT]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [demo_models.STUDENT]
