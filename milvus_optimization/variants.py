@@ -77,7 +77,9 @@ def make_variant(name: str, documents: Floats) -> Variant:
         )
     if name == "binary":
         signs = np.where(documents > 0, np.float32(1), np.float32(-1))
-        return Variant(name, dimensions, -(-dimensions // 8), signs, lambda rows: np.where(rows > 0, 1, -1).astype("f4"))
+        return Variant(
+            name, dimensions, -(-dimensions // 8), signs, lambda rows: np.where(rows > 0, 1, -1).astype("f4")
+        )
     kept = {
         "float32": lambda: documents,
         "float16": lambda: documents.astype(np.float16).astype(np.float32),
