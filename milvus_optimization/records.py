@@ -160,7 +160,10 @@ class Recommendation:
     Attributes:
         constraints: flag -> value, of those that were given.
         target: "lite" or "server": what the choice can be applied to.
+        variant: the form of vectors that the index holds, as `VectorVariant` names it; "" where it names none.
         index, retrieval: the chosen trials, without their values by query.
+        first_stage: `retrieval` without its reranker, which is what Milvus does; the same where it has none.
+        tune_fraction: of the judged queries; which half one is in follows from it.
         against: "dense only", "RRF 60", "equal weights" -> the choice minus that, on the report half.
         verdict: "better" where the interval against the best default (chosen on the tune half) is above 0, "worse"
             where it is below, "equal" else; "too few queries" where the tune half has too few to choose by.
@@ -173,9 +176,42 @@ class Recommendation:
     variant: str
     index: IndexTrial
     retrieval: RetrievalTrial
+    first_stage: RetrievalTrial
+    tune_fraction: FiniteFloat
     tune_queries: int
     report_queries: int
     against: dict[str, Difference]
     verdict: Verdict
     sentence: str
     judged_by: str
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Promise:
+    """A figure that a recommendation promised, and what the collection was measured at."""
+
+    promised: FiniteFloat
+    measured: FiniteFloat
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Applied:
+    """A collection that was made to a recommendation, and measured.
+
+    Attributes:
+        collection: its name; where it is not `kept`, that under which it was built.
+        version: of Milvus.
+        index_seen: parameters as Milvus tells them.
+        figures: "recall@10" (of the index, all judged queries) and "nDCG@10" (of all that Milvus does, the report
+            half); the former only where vectors are searched.
+        kept: whether each figure is within the `tolerance` of what was promised.
+    """
+
+    collection: str
+    version: str
+    rows: int
+    index_seen: Setting
+    figures: dict[str, Promise]
+    tolerance: FiniteFloat
+    kept: bool
+    sentence: str

@@ -1,0 +1,91 @@
+"""What a collection does, measured again with the queries, beside what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from milvus_optimization.collection import Collection, Hits
+from milvus_optimization.corpus import Corpus, Vectors, judged_queries
+from milvus_optimization.exact import nearest, scores_at, share_kept
+from milvus_optimization.quality import Halves, mean, measure_places
+from milvus_optimization.records import Promise, Recommendation
+from rag_core.base.errors import StaleError
+from rag_core.base.tables import format_rows
+
+Places = npt.NDArray[np.int64]
+
+_RESULTS = 10  # of nDCG@10
+
+
+def check_evidence(recommendation: Recommendation, corpus: Corpus, vectors: Vectors, path: Path) -> list[str]:
+    """Return the ids of the report half, once the recommendation is seen to be of this corpus.
+
+    Raises:
+        StaleError: it is of other documents, vectors or queries.
+    """
+    judged = [list(corpus.queries)[row] for row in judged_queries(corpus.qrels, list(corpus.queries))]
+    report = Halves.of(judged, recommendation.tune_fraction).report
+    index = recommendation.index
+    for what, asked, there in (
+        ("documents", index.rows, len(corpus.documents)),
+        ("dimensions", index.dimensions, vectors.documents.shape[1]),
+        ("queries to report on", recommendation.report_queries, len(report)),
+    ):
+        if asked != there:
+            told = f"was made for {asked:,} {what}, and the folder of --vectors has {there:,}"
+            raise StaleError(told, "Pass the folder that it was made from, or run recommend again", path=path)
+    return report
+
+
+def measure(
+    collection: Collection, recommendation: Recommendation, corpus: Corpus, vectors: Vectors, report: Sequence[str]
+) -> dict[str, Promise]:
+    """Search all judged queries by the index, those of the report half by all that Milvus does, and compare."""
+    found: dict[str, Promise] = {}
+    index, retrieval = recommendation.index, recommendation.first_stage
+    ids = list(corpus.queries)
+    place_of = {key: place for place, key in enumerate(corpus.documents)}
+    lost = 0.0
+    if retrieval.fusion != "bm25":
+        rows = judged_queries(corpus.qrels, ids)
+        queries = np.asarray(vectors.queries[rows])
+        places = _places(collection.nearest(queries, index.k), place_of, index.k)
+        _, exact = nearest(queries, vectors.documents, index.k)
+        recall = share_kept(exact, scores_at(queries, vectors.documents, places)).mean()
+        found[f"recall@{index.k}"] = Promise(index.recall or 0.0, round(float(recall), 6))
+        lost = index.loss.difference if index.loss else 0.0
+    rows = [ids.index(key) for key in report]
+    hits = collection.ranked(np.asarray(vectors.queries[rows]), [corpus.queries[key] for key in report], _RESULTS)
+    places = _places(hits, place_of, _RESULTS)
+    by_query = measure_places(corpus.qrels, report, list(corpus.documents), places)["NDCG@10"]
+    found["nDCG@10"] = Promise(round(retrieval.ndcg + lost, 6), round(mean(by_query, report), 6))
+    return found
+
+
+def _places(hits: Sequence[Hits], place_of: Mapping[str, int], results: int) -> Places:
+    places = np.full((len(hits), results), -1, dtype=np.int64)
+    for row, found in zip(places, hits, strict=True):
+        row[: len(found)] = [place_of[hit["id"]] for hit in found]
+    return places
+
+
+def outside(figures: Mapping[str, Promise], tolerance: float) -> list[str]:
+    """Say which figures are further from what was promised, above or below: 1.000 where less is due is no index."""
+    return [
+        f"{name} is {figure.measured:.4f}, and {figure.promised:.4f} was promised"
+        for name, figure in figures.items()
+        if abs(figure.measured - figure.promised) > tolerance
+    ]
+
+
+def format_figures(figures: Mapping[str, Promise]) -> str:
+    """Return a Markdown table: promised, measured, difference."""
+    rows = [["", "promised", "measured", "difference"]]
+    for name, figure in figures.items():
+        told = (figure.promised, figure.measured)
+        rows.append([name, *(f"{value:.4f}" for value in told), f"{told[1] - told[0]:+.4f}"])
+    return format_rows(rows)

@@ -1,0 +1,43 @@
+"""An index, a way to rank and a difference as one says them in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial
+from rag_core.base.outside_text import quoted
+from rag_core.base.tables import format_difference
+
+
+def index_name(trial: IndexTrial) -> str:
+    """Return an index, as in `HNSW M 16 efConstruction 100, ef 64`."""
+    build, search = (" ".join(f"{name} {value}" for name, value in part.items()) for part in (trial.build, trial.search))
+    return ", ".join(part for part in (f"{trial.index} {build}".strip(), search) if part)
+
+
+def retrieval_name(trial: RetrievalTrial) -> str:
+    """Return a way to rank, as in `weighted fusion (0.4 dense, 0.6 BM25) of 100 candidates each`."""
+    named = {
+        "dense": lambda: "dense only",
+        "bm25": lambda: "BM25 only",
+        "rrf": lambda: f"rank fusion (RRF, k {trial.parameter:g}) of {trial.depth} candidates each",
+        "weighted": lambda: (
+            f"weighted fusion ({trial.parameter:g} dense, {1 - (trial.parameter or 0):g} BM25) "
+            f"of {trial.depth} candidates each"
+        ),
+    }[trial.fusion]()
+    return named if trial.reranker is None else f"{named}, the first {trial.reranker_depth} reranked by {_short(trial)}"
+
+
+def _short(trial: RetrievalTrial) -> str:
+    return quoted(PurePath(trial.reranker or "").name or "?", 60)
+
+
+def bm25_name(trial: RetrievalTrial) -> str:
+    """Return BM25's settings, as in `k1 1.2, b 0.75, analyser english`; nothing where it has no part."""
+    return ", ".join(f"{name} {quoted(str(value), 60)}" for name, value in trial.bm25.items())
+
+
+def difference_text(difference: Difference) -> str:
+    """Return a difference and its interval, as in `+0.0123 [+0.0010, +0.0236]`."""
+    return format_difference(difference.difference, difference.low, difference.high)
