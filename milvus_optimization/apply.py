@@ -79,7 +79,9 @@ def run(args: Args) -> Path:
                 work.remove()
     show(f"{format_figures(applied.figures)}\n\n{applied.sentence}")
     if not applied.kept:
-        raise EngineError(applied.sentence, f"Pass a larger --tolerance, or sweep and tune on this Milvus; see {output}")
+        raise EngineError(
+            applied.sentence, f"Pass a larger --tolerance, or sweep and tune on this Milvus; see {output}"
+        )
     return output
 
 
@@ -93,7 +95,9 @@ def _check_target(args: Args, recommendation: Recommendation) -> None:
     index = recommendation.index.index
     if is_lite(args.uri) and index not in BACKEND_INDEXES["lite"]:
         what = f"recommends {quoted(index)}, which milvus-lite does not have"
-        raise DataError(what, "Run recommend with --target lite, or pass the --uri of a server", path=args.recommendation)
+        raise DataError(
+            what, "Run recommend with --target lite, or pass the --uri of a server", path=args.recommendation
+        )
     if args.collection == scratch_name(args.collection):
         raise UsageError(f"--collection is {args.collection}", "Choose another name: that one is for work in progress")
 

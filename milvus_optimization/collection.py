@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.collection_plan import DENSE, ID, LONGEST, SCRATCH, SPARSE, TEXT, WORDS, CollectionPlan, words_of
+from milvus_optimization.collection_plan import (
+    DENSE,
+    ID,
+    LONGEST,
+    SCRATCH,
+    SPARSE,
+    TEXT,
+    WORDS,
+    CollectionPlan,
+    words_of,
+)
 from milvus_optimization.records import Setting
 from rag_core.base.errors import EngineError
 from rag_core.base.outside_text import quoted
@@ -111,7 +121,10 @@ class Collection:
 
     def nearest(self, vectors: Floats, k: int) -> list[Hits]:
         """Return the hits of each vector, by the index alone."""
-        return self._each(lambda rows: self._client.search(self.name, self._listed(vectors[rows]), **self._by_vectors(k)), len(vectors))
+        return self._each(
+            lambda rows: self._client.search(self.name, self._listed(vectors[rows]), **self._by_vectors(k)),
+            len(vectors),
+        )
 
     def ranked(self, vectors: Floats, texts: Sequence[str], k: int) -> list[Hits]:
         """Return the hits of each query by all that Milvus does: both searches, fused."""

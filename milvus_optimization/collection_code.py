@@ -24,7 +24,10 @@ def collection_code(recommendation: Recommendation, corpus: Corpus) -> str:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(  # noqa: S701 (Python, not HTML)
-        loader=PackageLoader("milvus_optimization", "."), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("milvus_optimization", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["py"] = repr
     plan = make_plan(recommendation, corpus, _RESULTS)

@@ -18,6 +18,7 @@ ID, TEXT, WORDS, DENSE, SPARSE = "id", "text", "words", "dense", "sparse"
 SCRATCH = "mo_"
 LONGEST = 65_535  # bytes of a VARCHAR
 
+
 @dataclasses.dataclass(frozen=True)
 class CollectionPlan:
     """How a collection is made and searched.
@@ -127,8 +128,13 @@ def _longest_id(corpus: Corpus) -> int:
 
 def _analyser(bm25: Setting) -> Analyser:
     stemmer, stop_words = bm25.get("stemmer"), bm25.get("stop_words")
-    for name, value, known in (("stemmer", stemmer, get_args(Stemmer)), ("stop words", stop_words, get_args(StopWords))):
+    for name, value, known in (
+        ("stemmer", stemmer, get_args(Stemmer)),
+        ("stop words", stop_words, get_args(StopWords)),
+    ):
         if value is not None and value not in known:
-            raise DataError(f"the recommendation names {name} that are not known: {quoted(repr(value))}", "Run recommend again")
+            raise DataError(
+                f"the recommendation names {name} that are not known: {quoted(repr(value))}", "Run recommend again"
+            )
     settings: dict[str, Any] = {"bm25_stemmer": stemmer, "bm25_stop_words": stop_words}
     return Analyser(**settings)

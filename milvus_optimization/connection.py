@@ -30,7 +30,9 @@ def check_uri(uri: str) -> None:
         UsageError: it is not.
     """
     if not is_lite(uri) and not uri.startswith(("http://", "https://", "tcp://", "unix:")):
-        raise UsageError(f"--uri is {quoted(uri)}", "Pass a file that ends in .db, or an address such as http://localhost:19530")
+        raise UsageError(
+            f"--uri is {quoted(uri)}", "Pass a file that ends in .db, or an address such as http://localhost:19530"
+        )
 
 
 @contextlib.contextmanager

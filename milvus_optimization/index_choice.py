@@ -77,9 +77,7 @@ def megabytes(trial: IndexTrial) -> float | None:
 
 def measured_trials(trials: Sequence[IndexTrial], model: str) -> list[IndexTrial]:
     """Return those of a model that were measured on the whole corpus."""
-    return [
-        trial for trial in trials if trial.model == model and trial.status == "ok" and trial.screened_rows is None
-    ]
+    return [trial for trial in trials if trial.model == model and trial.status == "ok" and trial.screened_rows is None]
 
 
 def deciding_trials(trials: Sequence[IndexTrial], model: str, target: Target) -> list[IndexTrial]:
@@ -121,7 +119,9 @@ def choose_index(
     flat = next(trial for trial in own if trial.index == "FLAT")
     there = [trial for trial in own if trial.index in available]
     if not there:
-        raise DataError(f"a {target} target has none of the indexes that were measured", "Sweep others, or pass --target")
+        raise DataError(
+            f"a {target} target has none of the indexes that were measured", "Sweep others, or pass --target"
+        )
     kept = [trial for trial in there if not _faults(trial, flat, constraints)]
     if not kept:
         raise _none_keeps(there, flat, constraints)

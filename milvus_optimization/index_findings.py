@@ -87,7 +87,9 @@ def quality_and_cost(trials: Sequence[IndexTrial], outcome: Outcome) -> Section:
         + (
             "faiss runs in this process: a Milvus adds its own time to each query."
             if chosen.backend == "faiss"
-            else "Times are of the clock." if chosen.backend == "server" else "milvus-lite tells no times."
+            else "Times are of the clock."
+            if chosen.backend == "server"
+            else "milvus-lite tells no times."
         ),
     ]
     if any(trial.noisy for trial in shown):

@@ -51,7 +51,9 @@ def _quality_against(
     return Picture(f"Quality against {what}", svg(figure, f"nDCG@10 against {label}. The Pareto front: {told}"))
 
 
-def recall_against_loss(trials: Sequence[IndexTrial], chosen: IndexTrial, pair: EqualRecallPair | None) -> Picture | None:
+def recall_against_loss(
+    trials: Sequence[IndexTrial], chosen: IndexTrial, pair: EqualRecallPair | None
+) -> Picture | None:
     """Draw what each index loses in nDCG against its recall, with the pair that recall cannot tell apart."""
     drawn = [(trial, trial.recall, trial.loss) for trial in trials if trial.recall is not None and trial.loss]
     if not drawn:
@@ -70,7 +72,9 @@ def recall_against_loss(trials: Sequence[IndexTrial], chosen: IndexTrial, pair: 
         axes.scatter(*places, s=90, facecolors="none", edgecolors=WORSE, linewidths=1.4, zorder=3)
         middle = sum(places[0]) / 2, sum(places[1]) / 2
         text = f"equal recall,\n{pair.difference.difference:.3f} apart"
-        axes.annotate(text, middle, (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=8, color=WORSE)
+        axes.annotate(
+            text, middle, (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=8, color=WORSE
+        )
     axes.set_xlabel(f"recall@{chosen.k}")
     axes.set_ylabel("change of nDCG@10, with 95 % interval")
     _legend(axes)
@@ -119,7 +123,15 @@ def _scatter(axes: Any, trials: Sequence[IndexTrial], across: Sequence[float], u
 def _mark(axes: Any, chosen: IndexTrial, across: float | None, up: float | None) -> None:
     if across is not None and up is not None:
         axes.scatter(
-            [across], [up], marker="*", s=150, facecolors="none", edgecolors=INK, linewidths=1.1, label="the choice", zorder=4
+            [across],
+            [up],
+            marker="*",
+            s=150,
+            facecolors="none",
+            edgecolors=INK,
+            linewidths=1.1,
+            label="the choice",
+            zorder=4,
         )
 
 

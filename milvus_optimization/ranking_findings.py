@@ -162,7 +162,11 @@ def changed_queries(evidence: Evidence, outcome: Outcome) -> Section | None:
         f"lost against {name}": changes(lambda one: one.old - one.new),
     }
     shown = {title: found for title, found in lists.items() if found}
-    return Section("Query by query", ["The largest changes of nDCG@10 on the report half."], queries=shown) if shown else None
+    return (
+        Section("Query by query", ["The largest changes of nDCG@10 on the report half."], queries=shown)
+        if shown
+        else None
+    )
 
 
 def judged_by_in_words(evidence: Evidence) -> str:

@@ -48,7 +48,9 @@ class Args(OverwriteArgs, SeedArgs):
     target: Target = flag("what the choice is to be applied to: milvus-lite, or a server", "lite")
     model: str | None = flag("folder of the vectors (default: of the best way to rank)", None)
     max_loss: float = flag("nDCG@10 that the index may lose against exact search, on the tune half", 0.005)
-    max_ms: float | None = flag("median milliseconds that a query may take in the index (default: no limit)", None, least=0)
+    max_ms: float | None = flag(
+        "median milliseconds that a query may take in the index (default: no limit)", None, least=0
+    )
     max_mb: float | None = flag("megabytes that the index may take (default: no limit)", None, least=0)
     min_recall: float | None = flag("least recall of the index (default: no limit)", None, least=0, most=1)
     tune_fraction: float = flag("share of the judged queries to choose by, as in the trials", 0.5, least=0, most=1)

@@ -119,18 +119,18 @@ class IndexTrial:
     by_query: ByQuery | None = None
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class RetrievalTrial:
     """One way to rank: dense, BM25, or both fused; then, where one is named, reranked.
 
     Attributes:
         trial_id: hash of what is asked for: model, fusion, parameters, depth, BM25, reranker; not of the qrels, so that
             one configuration is found again under other judgements.
-        normalisation: of the scores before weights: "minmax" is milvus-lite's, "arctan" a server's; "none" for dense
-            and BM25 alone, "rank" for RRF.
+        normalisation: of the scores before weights: "arctan" is Milvus' own, on Lite as on a server; "minmax" is that of
+            an application which fuses two searches itself; "none" for dense and BM25 alone, "rank" for RRF.
         parameter: RRF's k, or the weight of dense; None where there is none.
-        depth: candidates of each ranking that are fused.
-        bm25: "k1", "b" and "analyser"; empty where BM25 has no part.
+        depth: candidates of each ranking that are fused; 0 where nothing is.
+        bm25: "k1", "b", "analyser", and "stemmer" and "stop_words" where there are any; empty where BM25 has no part.
         reranker, reranker_depth: a model, and how many of the first results it orders; None and 0 without.
         bm25_ms, rerank_ms: mean CPU time of a query in BM25 and in the reranker, in this process.
         ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
@@ -141,11 +141,11 @@ class RetrievalTrial:
     model: str
     fusion: Fusion
     normalisation: Normalisation
-    parameter: FiniteFloat | None
+    parameter: FiniteFloat | None = None
     depth: int
     bm25: Setting
-    reranker: str | None
-    reranker_depth: int
+    reranker: str | None = None
+    reranker_depth: int = 0
     bm25_ms: FiniteFloat
     rerank_ms: FiniteFloat
     ndcg: FiniteFloat

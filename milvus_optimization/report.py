@@ -79,9 +79,7 @@ def _facts(evidence: Evidence, recommendation: Recommendation) -> dict[str, str]
     }
 
 
-def _render(
-    template: str, autoescape: bool, outcome: Outcome, sections: list[Section], facts: dict[str, str]
-) -> bytes:
+def _render(template: str, autoescape: bool, outcome: Outcome, sections: list[Section], facts: dict[str, str]) -> bytes:
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
@@ -102,5 +100,3 @@ def _render(
         "table": lambda rows: format_rows([[escaped(cell) for cell in row] for row in rows]),
     }
     return environment.get_template(template).render(**values).encode()
-
-

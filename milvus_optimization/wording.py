@@ -11,7 +11,9 @@ from rag_core.base.tables import format_difference
 
 def index_name(trial: IndexTrial) -> str:
     """Return an index, as in `HNSW M 16 efConstruction 100, ef 64`."""
-    build, search = (" ".join(f"{name} {value}" for name, value in part.items()) for part in (trial.build, trial.search))
+    build, search = (
+        " ".join(f"{name} {value}" for name, value in part.items()) for part in (trial.build, trial.search)
+    )
     return ", ".join(part for part in (f"{trial.index} {build}".strip(), search) if part)
 
 
