@@ -1,12 +1,12 @@
 """Make the recommended collection in Milvus, fill it, and measure it again: does it keep what was promised?
 
-recommendation.json, vectors -> a collection, applied.json
+recommendation.json, vectors -> a collection, Applied
 
-python -m milvus_optimization.apply --recommendation runs/milvus/report/recommendation.json \\
-  --vectors runs/milvus/vectors --uri milvus.db --collection documents --output_dir runs/milvus/applied
+python -m milvus_optimization.apply --recommendation runs/milvus/recommendation/recommendation.json \\
+  --vectors runs/milvus/vectors --uri milvus.db --collection documents --output_file runs/milvus/applied.json
 
-The collection is built under a scratch name, and takes its own when it is whole and keeps what was promised. One that is
-there already is left alone; with --replace it stays until then. The token of a server is in MILVUS_TOKEN.
+The collection is built under a scratch name, and takes its own when it is whole and keeps what was promised. One that
+is there already is left alone; with --replace it stays until then. The token of a server is in RAG_MILVUS_TOKEN.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from milvus_optimization.collection_plan import check_lengths, make_plan, scratch_name
 from milvus_optimization.connection import check_uri, connected, is_lite, said
-from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, Vectors, read_corpus, read_vectors
+from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES
 from milvus_optimization.index_space import BACKEND_INDEXES
 from milvus_optimization.records import Applied, Recommendation
-from milvus_optimization.remeasurement import check_evidence, format_figures, measure, outside
+from milvus_optimization.remeasurement import Material, format_figures, measure, outside, read_material
 from rag_core.base.errors import DataError, EngineError, StaleError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.outside_text import quoted
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 STAGE = "milvus_optimization.apply"
-APPLIED = "applied.json"
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class Args(OverwriteArgs):
     vectors: Path = flag("folder that embed_corpus made", decides=False)
     uri: str = flag("a file that ends in .db (milvus-lite), or the address of a server")
     collection: str = flag("name of the collection")
-    output_dir: Path = flag(f"folder of {APPLIED}", decides=False)
+    output_file: Path = flag("the Applied record", decides=False)
     replace: bool = flag("put the new collection in the place of one with that name", False, decides=False)
     tolerance: float = flag("how far recall and nDCG may be from what was promised, above or below", 0.01, least=0)
 
@@ -59,12 +58,10 @@ def run(args: Args) -> Path:
     check_uri(args.uri)
     recommendation = _read_recommendation(args.recommendation)
     _check_target(args, recommendation)
-    corpus = read_corpus(args.vectors)
-    vectors = read_vectors(args.vectors, recommendation.model, corpus)
-    report = check_evidence(recommendation, corpus, vectors, args.recommendation)
-    texts = dict(zip(corpus.documents, corpus.texts(), strict=True))
+    material = read_material(recommendation, args.vectors, args.recommendation)
+    texts = dict(zip(material.corpus.documents, material.corpus.texts(), strict=True))
     check_lengths(texts)
-    output = args.output_dir / APPLIED
+    output = args.output_file
     recipe = Recipe(STAGE, decisive(args), check_inputs(_inputs(args, recommendation)))
     with connected(args.uri) as client:
         if not args.overwrite and is_finished(output, recipe) and _stands(client, args.collection, len(texts)):
@@ -73,7 +70,7 @@ def run(args: Args) -> Path:
             _check_free(client, args)
             with UnfinishedWork(output, recipe, overwrite=True) as work:
                 with said(args.uri):
-                    applied = _make(args, client, recommendation, corpus, vectors, texts, report)
+                    applied = _make(args, client, material, texts)
                 write_records(output, [applied])
                 write_manifest(output, recipe, rows=applied.rows)
                 work.remove()
@@ -121,25 +118,19 @@ def _check_free(client: MilvusClient, args: Args) -> None:
         raise StaleError(what, "Pass --replace to put the new one in its place, or name another --collection")
 
 
-def _make(
-    args: Args,
-    client: MilvusClient,
-    recommendation: Recommendation,
-    corpus: Corpus,
-    vectors: Vectors,
-    texts: dict[str, str],
-    report: Sequence[str],
-) -> Applied:
+def _make(args: Args, client: MilvusClient, material: Material, texts: dict[str, str]) -> Applied:
     """Build it under a scratch name, measure it, and give it its own name where it keeps what was promised."""
     from milvus_optimization.collection import Collection, give_name, settle
 
-    scratch = scratch_name(args.collection)
+    recommendation, scratch = material.recommendation, scratch_name(args.collection)
     settle(client, scratch, args.collection)
-    collection = Collection(client, scratch, make_plan(recommendation, corpus, max(10, recommendation.index.k)))
+    collection = Collection(
+        client, scratch, make_plan(recommendation, material.corpus, max(10, recommendation.index.k))
+    )
     collection.make()
-    collection.insert(list(texts), list(texts.values()), vectors.documents)
+    collection.insert(list(texts), list(texts.values()), material.vectors.documents)
     seen = collection.build(len(texts))
-    figures = measure(collection, recommendation, corpus, vectors, report)
+    figures = measure(collection, material)
     faults = outside(figures, args.tolerance)
     if faults:
         told = f"{'; '.join(faults)}: the collection is left as {scratch}"

@@ -48,7 +48,7 @@ class Collection:
         self._plan = plan
 
     def make(self) -> None:
-        """Make it, without indexes: given before there are rows they are built in the background, and nobody says when."""
+        """Make it without indexes: given before there are rows, they are built behind our back, nobody says when."""
         from pymilvus import DataType, Function, FunctionType
 
         plan = self._plan

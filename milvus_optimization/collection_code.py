@@ -23,7 +23,7 @@ def collection_code(recommendation: Recommendation, corpus: Corpus) -> str:
     """
     from jinja2 import Environment, PackageLoader
 
-    environment = Environment(  # noqa: S701 (Python, not HTML)
+    environment = Environment(
         loader=PackageLoader("milvus_optimization", "."),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -54,8 +54,8 @@ def _notes(recommendation: Recommendation) -> list[str]:
     if recommendation.retrieval.reranker:
         name = quoted(recommendation.retrieval.reranker)
         told.append(
-            f"The first {recommendation.retrieval.reranker_depth} are then ordered by {name}, which is no part of Milvus: "
-            "sentence_transformers.CrossEncoder does it."
+            f"The first {recommendation.retrieval.reranker_depth} are then ordered by {name}, which is no part of "
+            "Milvus: sentence_transformers.CrossEncoder does it."
         )
     # A line end would end the comment, and what follows would be run.
     return [line for text in told for line in textwrap.wrap(" ".join(visible(text).split()), _WIDTH)]

@@ -117,7 +117,7 @@ def check_lengths(texts: dict[str, str]) -> None:
     for key, text in texts.items():
         if len(text) * 4 > LONGEST and (size := len(text.encode())) > LONGEST:
             raise DataError(
-                f"the text of document {quoted(repr(key), 60)} has {size:,} bytes, and a field of Milvus holds {LONGEST:,}",
+                f"the text of document {quoted(repr(key), 60)} has {size:,} bytes, and a field holds {LONGEST:,}",
                 "Split the document",
             )
 

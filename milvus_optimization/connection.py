@@ -14,7 +14,7 @@ from rag_core.base.outside_text import first_line, quoted
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-TOKEN = "MILVUS_TOKEN"
+TOKEN = "RAG_MILVUS_TOKEN"
 """The environment variable with the token of a server, `user:password` or a key."""
 
 

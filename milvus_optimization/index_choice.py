@@ -119,9 +119,7 @@ def choose_index(
     flat = next(trial for trial in own if trial.index == "FLAT")
     there = [trial for trial in own if trial.index in available]
     if not there:
-        raise DataError(
-            f"a {target} target has none of the indexes that were measured", "Sweep others, or pass --target"
-        )
+        raise DataError("none of the indexes that were measured is there", "Sweep others, or pass --target")
     kept = [trial for trial in there if not _faults(trial, flat, constraints)]
     if not kept:
         raise _none_keeps(there, flat, constraints)

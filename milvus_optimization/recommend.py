@@ -3,7 +3,8 @@
 VectorVariant, IndexTrial, RetrievalTrial -> recommendation.json, report.html, report.md, collection.py
 
 python -m milvus_optimization.recommend --vectors runs/milvus/vectors --variants runs/milvus/variants.jsonl \\
-  --index_trials runs/milvus/indexes.jsonl --retrieval_trials runs/milvus/retrieval.jsonl --output_dir runs/milvus/report
+  --index_trials runs/milvus/index_trials.jsonl --retrieval_trials runs/milvus/retrieval_trials.jsonl \\
+  --output_dir runs/milvus/recommendation
 
 Every choice is made by the tune half of the judged queries; every figure of the report is of the other half.
 """

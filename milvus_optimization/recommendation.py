@@ -86,7 +86,9 @@ def recommend(
         report_queries=len(halves.report),
         against=against,
         verdict=verdict,
-        sentence=_sentence(retrieval, index, against, best_default, verdict, evidence),
+        sentence=_sentence(
+            retrieval, index, defaults, against=against, best_default=best_default, verdict=verdict, evidence=evidence
+        ),
         judged_by=evidence.judged_by,
     )
     return Outcome(recommendation, index, retrieval, first_stage, defaults)
@@ -130,6 +132,8 @@ def _retrieval_of(evidence: Evidence, model: str | None) -> list[RetrievalTrial]
 def _sentence(
     retrieval: RetrievalTrial,
     index: IndexChoice,
+    defaults: Mapping[str, RetrievalTrial],
+    *,
     against: Mapping[str, Difference],
     best_default: str,
     verdict: Verdict,
@@ -139,7 +143,7 @@ def _sentence(
     queries = len(evidence.halves.report)
     use = f"Use {index_name(index.trial)} and {retrieval_name(retrieval)}"
     reached = f"nDCG@10 {retrieval.ndcg:.4f} on {queries} queries that it was not chosen on"
-    if "dense only" in against and retrieval.fusion != "dense":
+    if "dense only" in against and retrieval is not defaults["dense only"]:
         reached += f", {difference_text(against['dense only'])} against dense only"
     parts = [f"{use}: {reached}; {_index_cost(index)}."]
     if index.is_flat_enough:
@@ -154,8 +158,7 @@ def _index_cost(index: IndexChoice) -> str:
     loss = index.trial.loss
     if index.trial.index == "FLAT" or loss is None:
         return "exact search loses nothing"
-    told = "costs" if loss.difference < 0 else "gains"
-    return f"the index itself {told} {abs(loss.difference):.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
+    return f"the index itself changes it by {difference_text(loss)}"
 
 
 def _flat_is_enough(index: IndexChoice) -> str:

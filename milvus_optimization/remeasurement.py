@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from milvus_optimization.collection import Collection, Hits
-from milvus_optimization.corpus import Corpus, Vectors, judged_queries
+from milvus_optimization.corpus import Corpus, Vectors, judged_queries, read_corpus, read_vectors
 from milvus_optimization.exact import nearest, scores_at, share_kept
 from milvus_optimization.quality import Halves, mean, measure_places
 from milvus_optimization.records import Promise, Recommendation
@@ -21,12 +22,27 @@ Places = npt.NDArray[np.int64]
 _RESULTS = 10  # of nDCG@10
 
 
-def check_evidence(recommendation: Recommendation, corpus: Corpus, vectors: Vectors, path: Path) -> list[str]:
-    """Return the ids of the report half, once the recommendation is seen to be of this corpus.
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a collection is made from and measured with; `report` has the ids of the report half."""
+
+    recommendation: Recommendation
+    corpus: Corpus
+    vectors: Vectors
+    report: list[str]
+
+
+def read_material(recommendation: Recommendation, folder: Path, path: Path) -> Material:
+    """Read the texts and vectors, once the recommendation is seen to be of them.
+
+    Args:
+        path: of the recommendation.
 
     Raises:
         StaleError: it is of other documents, vectors or queries.
     """
+    corpus = read_corpus(folder)
+    vectors = read_vectors(folder, recommendation.model, corpus)
     judged = [list(corpus.queries)[row] for row in judged_queries(corpus.qrels, list(corpus.queries))]
     report = Halves.of(judged, recommendation.tune_fraction).report
     index = recommendation.index
@@ -38,15 +54,14 @@ def check_evidence(recommendation: Recommendation, corpus: Corpus, vectors: Vect
         if asked != there:
             told = f"was made for {asked:,} {what}, and the folder of --vectors has {there:,}"
             raise StaleError(told, "Pass the folder that it was made from, or run recommend again", path=path)
-    return report
+    return Material(recommendation, corpus, vectors, report)
 
 
-def measure(
-    collection: Collection, recommendation: Recommendation, corpus: Corpus, vectors: Vectors, report: Sequence[str]
-) -> dict[str, Promise]:
+def measure(collection: Collection, material: Material) -> dict[str, Promise]:
     """Search all judged queries by the index, those of the report half by all that Milvus does, and compare."""
     found: dict[str, Promise] = {}
-    index, retrieval = recommendation.index, recommendation.first_stage
+    corpus, vectors, report = material.corpus, material.vectors, material.report
+    index, retrieval = material.recommendation.index, material.recommendation.first_stage
     ids = list(corpus.queries)
     place_of = {key: place for place, key in enumerate(corpus.documents)}
     lost = 0.0

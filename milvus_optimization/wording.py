@@ -10,24 +10,20 @@ from rag_core.base.tables import format_difference
 
 
 def index_name(trial: IndexTrial) -> str:
-    """Return an index, as in `HNSW M 16 efConstruction 100, ef 64`."""
-    build, search = (
-        " ".join(f"{name} {value}" for name, value in part.items()) for part in (trial.build, trial.search)
-    )
-    return ", ".join(part for part in (f"{trial.index} {build}".strip(), search) if part)
+    """Return an index, as in `HNSW (M 16, efConstruction 100, ef 64)`."""
+    parameters = ", ".join(f"{name} {value}" for name, value in {**trial.build, **trial.search}.items())
+    return f"{trial.index} ({parameters})" if parameters else trial.index
 
 
 def retrieval_name(trial: RetrievalTrial) -> str:
     """Return a way to rank, as in `weighted fusion (0.4 dense, 0.6 BM25) of 100 candidates each`."""
+    parameter = trial.parameter or 0.0
     named = {
-        "dense": lambda: "dense only",
-        "bm25": lambda: "BM25 only",
-        "rrf": lambda: f"rank fusion (RRF, k {trial.parameter:g}) of {trial.depth} candidates each",
-        "weighted": lambda: (
-            f"weighted fusion ({trial.parameter:g} dense, {1 - (trial.parameter or 0):g} BM25) "
-            f"of {trial.depth} candidates each"
-        ),
-    }[trial.fusion]()
+        "dense": "dense only",
+        "bm25": "BM25 only",
+        "rrf": f"rank fusion (RRF, k {parameter:g}) of {trial.depth} candidates each",
+        "weighted": f"weighted fusion ({parameter:g} dense, {1 - parameter:g} BM25) of {trial.depth} candidates each",
+    }[trial.fusion]
     return named if trial.reranker is None else f"{named}, the first {trial.reranker_depth} reranked by {_short(trial)}"
 
 
