@@ -50,8 +50,8 @@ def difference(old: Mapping[str, float], new: Mapping[str, float], query_ids: Se
     Raises:
         ValueError: fewer than 2 queries.
     """
-    values = [np.array([side[query_id] for query_id in query_ids]) for side in (old, new)]
-    change, wins = paired_change(*values, seed), count_wins(*values)
+    before, after = (np.array([side[query_id] for query_id in query_ids]) for side in (old, new))
+    change, wins = paired_change(before, after, seed), count_wins(before, after)
     return Difference(change.difference, change.low, change.high, wins.better, wins.worse)
 
 

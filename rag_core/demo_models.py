@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.flags import flag
@@ -25,7 +26,9 @@ from rag_core.files.inputs import sha256
 from rag_core.files.manifest import Recipe
 from rag_core.files.unfinished import UnfinishedWork, remove_left_behind, save_whole
 
-STUDENT, TEACHER = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
+DemoModel = Literal["all-MiniLM-L6-v2", "all-mpnet-base-v2"]
+STUDENT: DemoModel = "all-MiniLM-L6-v2"
+TEACHER: DemoModel = "all-mpnet-base-v2"
 
 # SHA-256 of model.safetensors as published by sentence-transformers on the Hugging Face hub.
 _WEIGHTS = {
@@ -42,13 +45,15 @@ logger = logging.getLogger(__name__)
 class Args(OverwriteArgs):
     """Flags of the stage."""
 
-    output_dir: Path = flag("folder for the two model folders", decides=False)
+    output_dir: Path = flag("folder for the model folders", decides=False)
+    model: Literal["both", DemoModel] = flag("which of the two", "both", decides=False)
 
 
 def run(args: Args) -> list[Path]:
-    """Unpack both models, compare their weights with the published ones, and return the folders."""
+    """Unpack the models, compare their weights with the published ones, and return the folders."""
     folders = []
-    for name, unpack in ((STUDENT, _copy_student), (TEACHER, _join_teacher)):
+    for name in (STUDENT, TEACHER) if args.model == "both" else (args.model,):
+        unpack = _copy_student if name == STUDENT else _join_teacher
         folder = args.output_dir / name
         folders.append(folder)
         recipe = Recipe(stage="rag_core.demo_models", flags={}, inputs={}, model={"sha256": _WEIGHTS[name]})
@@ -77,7 +82,7 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
     return True
 
 
-def _write_checked(name: str, unpack: Callable[[Path], None], folder: Path) -> None:
+def _write_checked(name: DemoModel, unpack: Callable[[Path], None], folder: Path) -> None:
     unpack(folder)
     if sha256(folder / "model.safetensors") != _WEIGHTS[name]:
         raise DataError(

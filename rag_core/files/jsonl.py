@@ -292,8 +292,12 @@ def _made_by(record_type: type[object]) -> str:
     return next((stage for known, stage in MADE_BY.items() if known is record_type), "your own export")
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records atomically, one per line; return their number. What is `None` is left out, but for a label."""
+def write_records(path: Path, records: Iterable[object]) -> int:
+    """Write records atomically, one per line; return their number. What is `None` is left out, but for a label.
+
+    Args:
+        records: of this project's kinds, or a pipeline's own pydantic dataclasses.
+    """
     rows = 0
     with atomic_write(path) as file:
         for record in records:
