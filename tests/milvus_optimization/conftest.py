@@ -1,0 +1,3 @@
+"""Fixtures that tests of several subjects share."""
+
+from tests.milvus_optimization.swept import swept, swept_vectors  # noqa: F401
