@@ -12,19 +12,27 @@ is there already is left alone; with --replace it stays until then. The token of
 from __future__ import annotations
 
 import dataclasses
-import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milvus_optimization.collection_plan import check_lengths, make_plan, scratch_name
-from milvus_optimization.connection import check_uri, connected, is_lite, said
-from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES
+from milvus_optimization.collection import Collection, check_free, has, settle, stands, take_name
+from milvus_optimization.collection_plan import SCRATCH, scratch_name
+from milvus_optimization.connection import check_uri, connected, lite_path, said
+from milvus_optimization.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, choose_model
 from milvus_optimization.index_space import BACKEND_INDEXES
 from milvus_optimization.records import Applied, Recommendation
-from milvus_optimization.remeasurement import Material, format_figures, measure, outside, read_material
-from rag_core.base.errors import DataError, EngineError, StaleError, UsageError
+from milvus_optimization.remeasurement import (
+    Material,
+    format_figures,
+    measure,
+    outside,
+    read_material,
+    read_recommendation,
+)
+from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.outside_text import quoted
 from rag_core.base.stage import OverwriteArgs, run_stage, show
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 
 STAGE = "milvus_optimization.apply"
 
-logger = logging.getLogger(__name__)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")  # Milvus'
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -46,6 +54,7 @@ class Args(OverwriteArgs):
 
     recommendation: Path = flag("recommendation.json that recommend made", decides=False)
     vectors: Path = flag("folder that embed_corpus made", decides=False)
+    qrels: Path | None = flag("judgements to use instead of the folder's, as in tune_retrieval", None, decides=False)
     uri: str = flag("a file that ends in .db (milvus-lite), or the address of a server")
     collection: str = flag("name of the collection")
     output_file: Path = flag("the Applied record", decides=False)
@@ -56,77 +65,63 @@ class Args(OverwriteArgs):
 def run(args: Args) -> Path:
     """Make the collection, and print what was promised and what was measured; return the output."""
     check_uri(args.uri)
-    recommendation = _read_recommendation(args.recommendation)
+    recommendation = read_recommendation(args.recommendation)
     _check_target(args, recommendation)
-    material = read_material(recommendation, args.vectors, args.recommendation)
-    texts = dict(zip(material.corpus.documents, material.corpus.texts(), strict=True))
-    check_lengths(texts)
-    output = args.output_file
     recipe = Recipe(STAGE, decisive(args), check_inputs(_inputs(args, recommendation)))
-    with connected(args.uri) as client:
-        if not args.overwrite and is_finished(output, recipe) and _stands(client, args.collection, len(texts)):
-            applied = next(iter(read_records(output, Applied)))
-        else:
-            _check_free(client, args)
-            with UnfinishedWork(output, recipe, overwrite=True) as work:
-                with said(args.uri):
-                    applied = _make(args, client, material, texts)
-                write_records(output, [applied])
-                write_manifest(output, recipe, rows=applied.rows)
-                work.remove()
+    material = read_material(recommendation, args.vectors, args.qrels, args.recommendation)
+    with connected(args.uri) as client, said(args.uri):
+        finished = not args.overwrite and is_finished(args.output_file, recipe)
+        if not (finished and stands(client, args.collection, len(material.texts))):
+            _make(args, client, material, recipe)
+    (applied,) = read_records(args.output_file, Applied)
     show(f"{format_figures(applied.figures)}\n\n{applied.sentence}")
     if not applied.kept:
-        raise EngineError(
-            applied.sentence, f"Pass a larger --tolerance, or sweep and tune on this Milvus; see {output}"
-        )
-    return output
-
-
-def _read_recommendation(path: Path) -> Recommendation:
-    (found,) = list(read_records(path, Recommendation))[:1]
-    return found
+        raise EngineError(applied.sentence, "Pass a larger --tolerance, or sweep and tune with this Milvus")
+    return args.output_file
 
 
 def _check_target(args: Args, recommendation: Recommendation) -> None:
     """Check what Milvus would take without a word, or refuse when all is inserted."""
     index = recommendation.index.index
-    if is_lite(args.uri) and index not in BACKEND_INDEXES["lite"]:
+    if lite_path(args.uri) and index not in BACKEND_INDEXES["lite"]:
         what = f"recommends {quoted(index)}, which milvus-lite does not have"
-        raise DataError(
-            what, "Run recommend with --target lite, or pass the --uri of a server", path=args.recommendation
-        )
-    if args.collection == scratch_name(args.collection):
-        raise UsageError(f"--collection is {args.collection}", "Choose another name: that one is for work in progress")
+        raise DataError(what, "Run recommend with --target lite, or pass a server's --uri", path=args.recommendation)
+    if not _NAME.fullmatch(args.collection) or args.collection.startswith(SCRATCH):
+        what = f"--collection is {quoted(repr(args.collection))}"
+        raise UsageError(what, f"Pass letters, digits and underscores, no digit first, and not {SCRATCH} first")
 
 
 def _inputs(args: Args, recommendation: Recommendation) -> list[Path]:
-    arrays = [args.vectors / recommendation.model / f"{name}.npy" for name in ("documents", "queries")]
-    return [args.recommendation, *(args.vectors / name for name in (DOCUMENTS, QUERIES, QRELS)), *arrays]
+    folder = args.vectors / choose_model(args.vectors, recommendation.model)
+    texts = [args.vectors / DOCUMENTS, args.vectors / QUERIES, args.qrels or args.vectors / QRELS]
+    return [args.recommendation, *texts, *(folder / name for name in ARRAYS)]
 
 
-def _stands(client: MilvusClient, name: str, rows: int) -> bool:
-    """Tell whether a collection that was made before is still there, whole."""
-    return name in client.list_collections() and int(client.get_collection_stats(name)["row_count"]) == rows
+def _make(args: Args, client: MilvusClient, material: Material, recipe: Recipe) -> None:
+    """Build the collection, let it take its name, and write the output; go on where a run was killed."""
+    scratch, rows = scratch_name(args.collection), len(material.texts)
+    with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite, afresh=args.overwrite) as work:
+        measured = work.directory / "measured.json"
+        # The scratch is gone where it has taken its name already.
+        renamed = measured.exists() and not has(client, scratch) and stands(client, args.collection, rows)
+        if not renamed:
+            check_free(client, args.collection, replace=args.replace)
+        if not (renamed or (measured.exists() and stands(client, scratch, rows))):
+            measured.unlink(missing_ok=True)
+            settle(client, scratch, args.collection)
+            write_records(measured, [_build(args, client, scratch, material)])
+        (applied,) = read_records(measured, Applied)
+        if applied.kept:
+            take_name(client, scratch, args.collection)
+        write_records(args.output_file, [applied])
+        write_manifest(args.output_file, recipe, rows=rows)
+        work.remove()
 
 
-def _check_free(client: MilvusClient, args: Args) -> None:
-    there = client.list_collections()
-    if client.has_collection(args.collection) and args.collection not in there:
-        raise UsageError(f"{quoted(args.collection)} is an alias at {quoted(args.uri)}", "Name a collection")
-    if args.collection in there and not args.replace:
-        what = f"there is a collection {quoted(args.collection)} at {quoted(args.uri)} already"
-        raise StaleError(what, "Pass --replace to put the new one in its place, or name another --collection")
-
-
-def _make(args: Args, client: MilvusClient, material: Material, texts: dict[str, str]) -> Applied:
-    """Build it under a scratch name, measure it, and give it its own name where it keeps what was promised."""
-    from milvus_optimization.collection import Collection, give_name, settle
-
-    recommendation, scratch = material.recommendation, scratch_name(args.collection)
-    settle(client, scratch, args.collection)
-    collection = Collection(
-        client, scratch, make_plan(recommendation, material.corpus, max(10, recommendation.index.k))
-    )
+def _build(args: Args, client: MilvusClient, scratch: str, material: Material) -> Applied:
+    """Build the collection under a scratch name, and measure it."""
+    recommendation, texts = material.recommendation, material.texts
+    collection = Collection(client, scratch, material.plan, lite_path(args.uri))
     collection.make()
     collection.insert(list(texts), list(texts.values()), material.vectors.documents)
     seen = collection.build(len(texts))
@@ -135,7 +130,6 @@ def _make(args: Args, client: MilvusClient, material: Material, texts: dict[str,
     if faults:
         told = f"{'; '.join(faults)}: the collection is left as {scratch}"
     else:
-        give_name(client, scratch, args.collection)
         told = f"{args.collection} keeps what was promised, within {args.tolerance:g}"
     if recommendation.retrieval.reranker:
         told += ". The reranker is no part of Milvus, and is left out of both figures"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from milvus_optimization.backends.lite_store import index_files, read_index
+from milvus_optimization.backends.readback import built_as_asked, plain_setting
 from milvus_optimization.collection_plan import (
     DENSE,
     ID,
@@ -20,8 +23,7 @@ from milvus_optimization.collection_plan import (
     words_of,
 )
 from milvus_optimization.records import Setting
-from rag_core.base.errors import EngineError
-from rag_core.base.outside_text import quoted
+from rag_core.base.errors import EngineError, StaleError, UsageError
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -42,10 +44,16 @@ class Collection:
         name: in Milvus.
     """
 
-    def __init__(self, client: MilvusClient, name: str, plan: CollectionPlan) -> None:
+    def __init__(self, client: MilvusClient, name: str, plan: CollectionPlan, path: Path | None) -> None:
+        """Prepare it.
+
+        Args:
+            path: of the milvus-lite database; None of a server.
+        """
         self._client = client
         self.name = name
         self._plan = plan
+        self._path = path
 
     def make(self) -> None:
         """Make it without indexes: given before there are rows, they are built behind our back, nobody says when."""
@@ -63,7 +71,7 @@ class Collection:
             schema.add_function(
                 Function(name="bm25", function_type=kind, input_field_names=[WORDS], output_field_names=[SPARSE])
             )
-        self._client.create_collection(self.name, schema=schema)
+        self._client.create_collection(self.name, schema=schema, consistency_level="Strong")
 
     def insert(self, ids: Sequence[str], texts: Sequence[str], vectors: Floats) -> None:
         """Insert all documents."""
@@ -93,7 +101,8 @@ class Collection:
         plan = self._plan
         indexes = self._client.prepare_index_params()
         # milvus-lite reads the parameters only where they stand in a `params` of their own; a server takes both forms.
-        asked = {"params": dict(plan.index_parameters)}
+        refined = {"refine": True} if "refine_type" in plan.index_parameters else {}
+        asked = {"params": {**plan.index_parameters, **refined}}
         indexes.add_index(DENSE, index_name=DENSE, index_type=plan.index_type, metric_type="COSINE", params=asked)
         if plan.uses_words:
             bm25 = {"params": {"bm25_k1": plan.k1, "bm25_b": plan.b}}
@@ -106,18 +115,16 @@ class Collection:
         return self._seen()
 
     def _seen(self) -> Setting:
-        """Return what `describe_index` tells, once it agrees with what was asked for."""
+        """Return what Milvus, and of milvus-lite its index files, tell, once they agree with what was asked for."""
         plan, told = self._plan, self._client.describe_index(self.name, DENSE)
-        seen: Setting = {**told, **(told.get("params") or {})}
-        asked = {"index_type": plan.index_type, "metric_type": "COSINE", **plan.index_parameters}
-        # A server gives numbers as text.
-        wrong = [f"{key} {value}, {seen.get(key)}" for key, value in asked.items() if str(seen.get(key)) != str(value)]
-        if wrong:
-            raise EngineError(
-                f"the index is not the one that was asked for (asked, built): {quoted('; '.join(wrong))}",
-                "Update Milvus, or run recommend for this --target",
-            )
-        return {key: seen[key] for key in asked if key in seen}
+        seen = plain_setting({**told, **(told.get("params") or {})})
+        if self._path and plan.index_type != "FLAT":
+            for file in index_files(self._path, self.name):
+                seen |= read_index(file)
+        asked: Setting = {"index_type": plan.index_type, "metric_type": "COSINE", **plan.index_parameters}
+        if wrong := built_as_asked(asked, seen):
+            raise EngineError(f"the index is another: {wrong}", "Update Milvus, or run recommend for this --target")
+        return {key: seen[key] for key in asked}
 
     def nearest(self, vectors: Floats, k: int) -> list[Hits]:
         """Return the hits of each vector, by the index alone."""
@@ -176,24 +183,49 @@ class Collection:
         return found
 
 
-def give_name(client: MilvusClient, scratch: str, name: str) -> None:
-    """Let a whole collection take a name; that which had it goes, and is never without one for good.
+def check_free(client: MilvusClient, name: str, *, replace: bool) -> None:
+    """Check that a collection may take a name.
 
-    A kill between the steps leaves the former one whole, as `<scratch>_old`: `settle` brings it back.
+    Raises:
+        UsageError: it is an alias.
+        StaleError: another has it, and is not to be replaced.
+    """
+    if not has(client, name) and client.has_collection(name):
+        raise UsageError(f"{name} is an alias", "Name a collection")
+    if has(client, name) and not replace:
+        what = f"there is a collection {name} already"
+        raise StaleError(what, "Pass --replace to put the new one in its place, or name another --collection")
+
+
+def has(client: MilvusClient, name: str) -> bool:
+    """Tell whether there is a collection; an alias is none."""
+    return name in client.list_collections()
+
+
+def stands(client: MilvusClient, name: str, rows: int) -> bool:
+    """Tell whether a collection is there, with all its rows."""
+    return has(client, name) and int(client.get_collection_stats(name)["row_count"]) == rows
+
+
+def take_name(client: MilvusClient, scratch: str, name: str) -> None:
+    """Let a whole collection take a name; that which had it goes last.
+
+    A kill leaves the former one whole, if need be as `<scratch>_old`; called again, this goes on.
     """
     former = f"{scratch}_old"
-    if name in client.list_collections():
-        client.rename_collection(name, former)
-    client.rename_collection(scratch, name)
+    if has(client, scratch):
+        if has(client, name):
+            client.rename_collection(name, former)
+        client.rename_collection(scratch, name)
     client.load_collection(name)  # milvus-lite has released it
     drop_ours(client, former)
 
 
 def settle(client: MilvusClient, scratch: str, name: str) -> None:
     """Tidy up what a killed run left: the former collection gets its name back, what was being built goes."""
-    former, there = f"{scratch}_old", client.list_collections()
-    if former in there:
-        if name in there:
+    former = f"{scratch}_old"
+    if has(client, former):
+        if has(client, name):
             drop_ours(client, former)
         else:
             client.rename_collection(former, name)
@@ -204,5 +236,5 @@ def drop_ours(client: MilvusClient, name: str) -> None:
     """Drop a collection with a scratch name; none with another is ever dropped."""
     if not name.startswith(SCRATCH):
         raise ValueError(f"{name} is no scratch name")
-    if name in client.list_collections():
+    if has(client, name):
         client.drop_collection(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from milvus_optimization.backends.loading import TOKEN
 from milvus_optimization.collection_plan import CollectionPlan, make_plan
-from milvus_optimization.connection import TOKEN
 from milvus_optimization.corpus import Corpus
 from milvus_optimization.records import Recommendation
 from rag_core.base.outside_text import quoted, visible

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any, get_args
 
 from milvus_optimization.corpus import Corpus
+from milvus_optimization.index_space import check_setting
 from milvus_optimization.records import Fusion, Normalisation, Recommendation, Setting
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
@@ -55,6 +56,21 @@ class CollectionPlan:
         """Whether words are."""
         return self.fusion != "dense"
 
+    def check(self, rows: int) -> None:
+        """Check the parameters before Milvus sees them: milvus-lite takes any value, and -3 for M asks for 21 GB.
+
+        Raises:
+            UsageError: one is out of bounds.
+        """
+        check_setting(
+            self.index_type,
+            self.index_parameters,
+            self.search_parameters,
+            rows=rows,
+            dimensions=self.dimensions,
+            k=self.depth,
+        )
+
     @property
     def is_fused(self) -> bool:
         """Whether Milvus makes one ranking of two."""
@@ -74,7 +90,7 @@ def make_plan(recommendation: Recommendation, corpus: Corpus, results: int) -> C
     if retrieval.fusion == "weighted" and retrieval.normalisation not in ("arctan", "none"):
         what = f"Milvus has no weighted fusion of scores normalised by {quoted(repr(retrieval.normalisation))}"
         raise DataError(what, "Run recommend again")
-    depth = max(retrieval.depth, results)
+    depth = min(max(retrieval.depth, results), len(corpus.documents))
     search = dict(index.search)
     if "ef" in search:
         search["ef"] = max(int(search["ef"]), depth)

@@ -1,4 +1,4 @@
-"""A connection to Milvus: a file is milvus-lite, an address is a server; what goes wrong is said in one sentence."""
+"""A connection to the Milvus that serves: a file is milvus-lite, an address is a server."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from milvus_optimization.backends import lite_store
+from milvus_optimization.backends.loading import TOKEN, check_address, check_packages
 from rag_core.base.errors import EngineError, UsageError
-from rag_core.base.outside_text import first_line, quoted
+from rag_core.base.outside_text import quoted
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-TOKEN = "RAG_MILVUS_TOKEN"
-"""The environment variable with the token of a server, `user:password` or a key."""
+_TIMEOUT = 600.0  # seconds of a request; building an index is one
 
 
-def is_lite(uri: str) -> bool:
-    """Tell whether an address is a file, which milvus-lite opens."""
-    return uri.endswith(".db")
+def lite_path(uri: str) -> Path | None:
+    """Return the path of a milvus-lite database; `None` where an address is that of a server."""
+    return None if "://" in uri else Path(uri).absolute()
 
 
 def check_uri(uri: str) -> None:
-    """Check that an address is one of either kind.
+    """Check an address, and that what it needs is installed.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is neither a path nor the address of a server, or has a password in it.
+        EngineError: a package is missing, or milvus-lite is too old.
     """
-    if not is_lite(uri) and not uri.startswith(("http://", "https://", "tcp://", "unix:")):
+    path = lite_path(uri)
+    check_packages("server" if path is None else "lite")
+    if path is None:
+        check_address(uri)
+    elif path.suffix != ".db":
         raise UsageError(
-            f"--uri is {quoted(uri)}", "Pass a file that ends in .db, or an address such as http://localhost:19530"
+            f"--uri {quoted(uri)} does not end in .db", "Pass a file such as milvus.db, or http://HOST:19530"
         )
+    else:
+        lite_store.check_version()
 
 
 @contextlib.contextmanager
@@ -40,20 +49,24 @@ def connected(uri: str) -> Iterator[MilvusClient]:
     """Open Milvus, and close it.
 
     Raises:
-        EngineError: pymilvus is missing, or Milvus cannot be reached.
+        EngineError: it cannot be reached, or another process has the file open.
     """
+    from pymilvus import MilvusClient
+
+    for library in ("pymilvus", "milvus_lite"):  # both log a traceback of what is said in a sentence here
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    path = lite_path(uri)
+    address = uri if path is None else lite_store.start(path)
+    client = None
     try:
-        from pymilvus import MilvusClient
-    except ImportError as error:
-        raise EngineError("pymilvus is not installed", 'Run: pip install "rag-optimization[milvus]"') from error
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs a traceback of each error that it raises
-    logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
-    with said(uri):
-        client = MilvusClient(uri, token=os.environ.get(TOKEN, ""), timeout=30)
-    try:
+        with said(uri):
+            client = MilvusClient(address, token=os.environ.get(TOKEN, ""), timeout=_TIMEOUT, dedicated=True)
         yield client
     finally:
-        client.close()
+        if client is not None:
+            client.close()
+        if path is not None:
+            lite_store.stop(path)
 
 
 @contextlib.contextmanager
@@ -63,13 +76,11 @@ def said(uri: str) -> Iterator[None]:
     Raises:
         EngineError: Milvus raised something.
     """
+    import grpc
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
-    except MilvusException as error:
-        told = first_line(ValueError(error.message))
-        if "Open local milvus failed" in told:
-            told = "the file cannot be opened; another process may have it"
-        remedy = "Check the path" if is_lite(uri) else f"Check the address, the server, and the token in {TOKEN}"
-        raise EngineError(f"Milvus at {quoted(uri)}: {told}", f"{remedy}, then run the command again") from error
+    except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+        what = quoted(getattr(error, "message", str(error)), 200)
+        raise EngineError(f"Milvus at {quoted(uri)}: {what}", "Mend that, then run the same command again") from error

@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, read_corpus
+from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of, read_corpus
 from milvus_optimization.quality import Halves, mean
 from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.base.errors import DataError, StaleError
+from rag_core.base.outside_text import quoted
 from rag_core.files.jsonl import read_records
 from rag_core.files.manifest import UNKNOWN, check_inputs, read_manifest
 
@@ -82,9 +83,21 @@ def read_evidence(sources: Sources, tune_fraction: float) -> Evidence:
     _check_queries(((variant.by_query, sources.variants) for variant in variants), judged)
     _check_queries(((t.by_query, sources.index_trials[0]) for t in index if t.by_query is not None), judged)
     _check_split(retrieval[0], halves, sources.retrieval_trials)
-    facts = (read_manifest(sources.retrieval_trials) or UNKNOWN).facts
-    judged_by = str(facts.get("judged_by") or LABELS)
+    judges = {path: _judge(path) for path in (sources.retrieval_trials, *sources.index_trials)}
+    judged_by = judges[sources.retrieval_trials]
+    if others := [path for path, judge in judges.items() if judge != judged_by]:
+        what = f"was judged by {quoted(judges[others[0]])}, and the retrieval trials by {quoted(judged_by)}"
+        raise StaleError(what, "Pass the same --qrels to every stage", path=others[0])
     return Evidence(corpus, variants, index, retrieval, labelled, halves, labelled_halves, judged_by, inputs)
+
+
+def _judge(trials: Path) -> str:
+    """Return who judged, as far as the manifest of trials tells: itself, or by the qrels that it names."""
+    manifest = read_manifest(trials) or UNKNOWN
+    if told := manifest.facts.get("judged_by"):
+        return str(told)
+    qrels = [Path(path) for path in manifest.recipe.get("inputs") or {} if path.endswith((".tsv", ".tsv.gz"))]
+    return next((judge for judge in map(judge_of, qrels) if judge != LABELS), LABELS)
 
 
 def _check_documents(trials: Iterable[IndexTrial], corpus: Corpus, sources: Sources) -> None:

@@ -129,7 +129,7 @@ def choose_index(
 
 
 def _cost(trial: IndexTrial) -> tuple[float, float, bool]:
-    """Order by time, then size, infinite where the backend does not tell; of equal ones exact search is the simplest."""
+    """Order by time, then size, infinite where they are not known; of equal ones exact search is the simplest."""
     time, size = milliseconds(trial), megabytes(trial)
     return (math.inf if time is None else time, math.inf if size is None else size, trial.index != "FLAT")
 

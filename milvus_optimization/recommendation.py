@@ -15,19 +15,9 @@ from milvus_optimization.wording import difference_text, index_name, retrieval_n
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 
-# The form of vectors that an index holds, whose own loss `compare_vectors` measures. Product quantisation is none of
-# the forms that are compared.
-_HELD = {
-    "FLAT": "float32",
-    "HNSW": "float32",
-    "IVF_FLAT": "float32",
-    "AUTOINDEX": "float32",
-    "IVF_SQ8": "sq8",
-    "HNSW_SQ": "sq8",
-    "HNSW_SQ8": "sq8",
-    "SQ8": "sq8",
-    "IVF_RABITQ": "binary",
-}
+# The form of vectors that an index holds, whose own loss `compare_vectors` measures.
+_HELD = dict.fromkeys(("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "float32") | {"IVF_SQ8": "sq8"}
+_HELD_BY_CODE = {"SQ8": "sq8", "SQ4U": "sq4", "FP16": "float16"}  # of HNSW_SQ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +85,11 @@ def recommend(
 
 
 def held_variant(trial: IndexTrial) -> str:
-    """Return the form of vectors that an index holds; "" where `compare_vectors` has no name for it."""
+    """Return the form of vectors that an index holds; "" where `compare_vectors` has none like it, or it rescores."""
+    if "refine_type" in trial.build:
+        return ""
+    if trial.index == "HNSW_SQ":
+        return _HELD_BY_CODE.get(str(trial.build.get("sq_type", "SQ8")), "")
     return _HELD.get(trial.index, "")
 
 

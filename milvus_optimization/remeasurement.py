@@ -8,31 +8,57 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
 
 from milvus_optimization.collection import Collection, Hits
-from milvus_optimization.corpus import Corpus, Vectors, judged_queries, read_corpus, read_vectors
+from milvus_optimization.collection_plan import CollectionPlan, check_lengths, make_plan
+from milvus_optimization.corpus import Corpus, Vectors, check_judged, judged_queries, read_corpus, read_vectors
 from milvus_optimization.exact import nearest, scores_at, share_kept
 from milvus_optimization.quality import Halves, mean, measure_places
 from milvus_optimization.records import Promise, Recommendation
-from rag_core.base.errors import StaleError
+from rag_core.base.errors import DataError, StaleError
+from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_rows
+from rag_core.files.inputs import read_whole
 
 Places = npt.NDArray[np.int64]
 
+_AGAIN = "Run recommend again"
 _RESULTS = 10  # of nDCG@10
+
+
+def read_recommendation(path: Path) -> Recommendation:
+    """Read what `recommend` wrote.
+
+    Raises:
+        DataError: it is no recommendation.
+    """
+    try:
+        return TypeAdapter(Recommendation).validate_json(read_whole(path, _AGAIN))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"is no recommendation ({quoted('.'.join(map(str, first['loc'])))}: {quoted(first['msg'])})"
+        raise DataError(what, _AGAIN, path=path) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What a collection is made from and measured with; `report` has the ids of the report half."""
+    """What a collection is made from and measured with.
+
+    Attributes:
+        report: ids of the report half.
+        texts: of the documents, by id.
+    """
 
     recommendation: Recommendation
     corpus: Corpus
     vectors: Vectors
     report: list[str]
+    texts: dict[str, str]
+    plan: CollectionPlan
 
 
-def read_material(recommendation: Recommendation, folder: Path, path: Path) -> Material:
+def read_material(recommendation: Recommendation, folder: Path, qrels: Path | None, path: Path) -> Material:
     """Read the texts and vectors, once the recommendation is seen to be of them.
 
     Args:
@@ -40,8 +66,10 @@ def read_material(recommendation: Recommendation, folder: Path, path: Path) -> M
 
     Raises:
         StaleError: it is of other documents, vectors or queries.
+        DataError, UsageError: a text does not fit a field, or a parameter is out of bounds.
     """
-    corpus = read_corpus(folder)
+    corpus = read_corpus(folder, qrels)
+    check_judged(corpus, folder)
     vectors = read_vectors(folder, recommendation.model, corpus)
     judged = [list(corpus.queries)[row] for row in judged_queries(corpus.qrels, list(corpus.queries))]
     report = Halves.of(judged, recommendation.tune_fraction).report
@@ -54,7 +82,11 @@ def read_material(recommendation: Recommendation, folder: Path, path: Path) -> M
         if asked != there:
             told = f"was made for {asked:,} {what}, and the folder of --vectors has {there:,}"
             raise StaleError(told, "Pass the folder that it was made from, or run recommend again", path=path)
-    return Material(recommendation, corpus, vectors, report)
+    texts = dict(zip(corpus.documents, corpus.texts(), strict=True))
+    check_lengths(texts)
+    plan = make_plan(recommendation, corpus, max(_RESULTS, index.k))
+    plan.check(len(texts))
+    return Material(recommendation, corpus, vectors, report, texts, plan)
 
 
 def measure(collection: Collection, material: Material) -> dict[str, Promise]:

@@ -72,10 +72,9 @@ def _index_steps(evidence: Evidence, trial: IndexTrial, flat: IndexTrial, change
 
 
 def _held(variants: Sequence[VectorVariant], trial: IndexTrial) -> VectorVariant | None:
-    """Return the variant that an index holds, with as many candidates rescored; `None` where it was not measured."""
+    """Return the variant that an index holds; `None` where it was not measured."""
     own = [variant for variant in variants if variant.model == trial.model]
     if not any(variant.variant == "float32" for variant in own):
         return None
-    rescore = int(trial.search.get("refine_k", 0))
     name = held_variant(trial)
-    return next((v for v in own if v.variant == name and v.rescore == rescore), None)
+    return next((v for v in own if v.variant == name and v.rescore == 0), None)

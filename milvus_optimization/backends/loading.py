@@ -32,9 +32,7 @@ def open_backend(
         UsageError: `uri` or `folder` is missing or of no use.
         EngineError: a package is missing, or the backend cannot be opened.
     """
-    missing = [package for package in _NEEDS[name] if find_spec(package) is None]
-    if missing:
-        raise EngineError(f"--backend {name} needs {missing[0]}", 'Run: pip install -e ".[milvus]"')
+    check_packages(name)
     if name == "faiss":
         from milvus_optimization.backends.faiss_backend import FaissBackend
 
@@ -43,7 +41,7 @@ def open_backend(
     from milvus_optimization.backends.milvus_backend import MilvusBackend
 
     if name == "server":
-        return MilvusBackend(name, place=_checked(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
+        return MilvusBackend(name, place=check_address(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
     if folder is None:
         raise UsageError("--backend lite needs a folder", "Pass one")
     check_version()
@@ -51,7 +49,23 @@ def open_backend(
     return MilvusBackend(name, place=str(path), path=path, timeout=timeout)
 
 
-def _checked(uri: str | None) -> str:
+def check_packages(name: BackendName) -> None:
+    """Check that what a backend needs is installed.
+
+    Raises:
+        EngineError: it is not.
+    """
+    missing = [package for package in _NEEDS[name] if find_spec(package) is None]
+    if missing:
+        raise EngineError(f"--backend {name} needs {missing[0]}", 'Run: pip install -e ".[milvus]"')
+
+
+def check_address(uri: str | None) -> str:
+    """Return the address of a server, once it is seen to be one.
+
+    Raises:
+        UsageError: it is missing, of another kind, or has a password in it, which would stand in manifests.
+    """
     if uri is None:
         raise UsageError("--backend server needs --uri", "Pass --uri http://HOST:19530")
     parts = urlsplit(uri)

@@ -26,7 +26,7 @@ def values(ids, tune, report, seed):
     for half, target in ((True, tune), (False, report)):
         own = [key for key in ids if is_tune_query(key, 0.5) is half]
         drawn = generator.uniform(-0.15, 0.15, len(own))
-        drawn += target - drawn.mean() if len(own) else 0
+        drawn += target - drawn.mean() if own else 0
         found |= dict(zip(own, map(float, drawn), strict=True))
     return {key: found[key] for key in ids}
 
@@ -100,9 +100,16 @@ def variants(**fields):
         by_query = {key: value - loss for key, value in flat.items()}
         found.append(
             VectorVariant(
-                model=MODEL, variant=name, rescore=0, dimensions=8, bytes_per_vector=size, overlap=1 - loss,
-                **means(by_query), loss=difference(flat, by_query, report, 42), by_query=by_query,
-            )  # fmt: skip
+                model=MODEL,
+                variant=name,
+                rescore=0,
+                dimensions=8,
+                bytes_per_vector=size,
+                overlap=1 - loss,
+                **means(by_query),
+                loss=difference(flat, by_query, report, 42),
+                by_query=by_query,
+            )
         )
     return found
 
