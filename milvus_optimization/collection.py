@@ -146,19 +146,19 @@ class Collection:
             return self._each(lambda rows: self._client.search(self.name, words[rows], **by_words), len(words))
 
         def fused(rows: slice) -> list[Hits]:
-            near = AnnSearchRequest(self._listed(vectors[rows]), DENSE, self._near, plan.depth)
+            near = AnnSearchRequest(self._listed(vectors[rows]), DENSE, self._near(plan.deep_parameters), plan.depth)
             said = AnnSearchRequest(words[rows], SPARSE, _BY_WORDS, plan.depth)
             found: list[Hits] = self._client.hybrid_search(self.name, [near, said], self._ranker(), limit=k)
             return found
 
         return self._each(fused, len(words))
 
-    @property
-    def _near(self) -> dict[str, Any]:
-        return {"metric_type": "COSINE", "params": dict(self._plan.search_parameters)}
+    @staticmethod
+    def _near(parameters: Setting) -> dict[str, Any]:
+        return {"metric_type": "COSINE", "params": dict(parameters)}
 
     def _by_vectors(self, k: int) -> dict[str, Any]:
-        return {"anns_field": DENSE, "limit": k, "search_params": self._near}
+        return {"anns_field": DENSE, "limit": k, "search_params": self._near(self._plan.search_parameters)}
 
     def _ranker(self) -> Any:
         from pymilvus import RRFRanker, WeightedRanker

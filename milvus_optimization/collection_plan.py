@@ -27,7 +27,8 @@ class CollectionPlan:
     Attributes:
         id_bytes: of the longest id.
         index_type, index_parameters: of the vectors.
-        search_parameters: "ef" is at least as many as are asked for: Milvus refuses less, milvus-lite finds fewer.
+        search_parameters: as they were measured, for as few results as then.
+        deep_parameters: for `depth` results; "ef" is at least that: Milvus refuses less, milvus-lite finds fewer.
         fusion, normalisation, parameter: as in `RetrievalTrial`.
         depth: results of each search that is fused.
         k1, b, analyser: of BM25.
@@ -38,6 +39,7 @@ class CollectionPlan:
     index_type: str
     index_parameters: Setting
     search_parameters: Setting
+    deep_parameters: Setting
     fusion: Fusion
     normalisation: Normalisation
     parameter: float
@@ -65,7 +67,7 @@ class CollectionPlan:
         check_setting(
             self.index_type,
             self.index_parameters,
-            self.search_parameters,
+            self.deep_parameters,
             rows=rows,
             dimensions=self.dimensions,
             k=self.depth,
@@ -91,15 +93,16 @@ def make_plan(recommendation: Recommendation, corpus: Corpus, results: int) -> C
         what = f"Milvus has no weighted fusion of scores normalised by {quoted(repr(retrieval.normalisation))}"
         raise DataError(what, "Run recommend again")
     depth = min(max(retrieval.depth, results), len(corpus.documents))
-    search = dict(index.search)
-    if "ef" in search:
-        search["ef"] = max(int(search["ef"]), depth)
+    deep = dict(index.search)
+    if "ef" in deep:
+        deep["ef"] = max(int(deep["ef"]), depth)
     return CollectionPlan(
         dimensions=index.dimensions,
         id_bytes=_longest_id(corpus),
         index_type=index.index,
         index_parameters=index.build,
-        search_parameters=search,
+        search_parameters=index.search,
+        deep_parameters=deep,
         fusion=retrieval.fusion,
         normalisation=retrieval.normalisation,
         parameter=retrieval.parameter or 0.0,

@@ -53,7 +53,7 @@ def connected(uri: str) -> Iterator[MilvusClient]:
     """
     from pymilvus import MilvusClient
 
-    for library in ("pymilvus", "milvus_lite"):  # both log a traceback of what is said in a sentence here
+    for library in ("pymilvus", "milvus_lite", "grpc"):  # both log a traceback of what is said in a sentence here
         logging.getLogger(library).setLevel(logging.CRITICAL)
     path = lite_path(uri)
     address = uri if path is None else lite_store.start(path)

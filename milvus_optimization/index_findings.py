@@ -72,9 +72,9 @@ def quality_and_cost(trials: Sequence[IndexTrial], outcome: Outcome) -> Section:
             [
                 index_name(trial),
                 _figure(trial.recall, ".4f"),
-                f"{-tune_loss(trial, flat):+.4f}",
+                f"{0.0 - tune_loss(trial, flat):+.4f}",
                 difference_text(trial.loss) if trial.loss else "",
-                ", ".join(_figure(ms, ".3g") for ms in (milliseconds(trial), trial.cpu_ms_p95 or trial.wall_ms_p95)),
+                ", ".join(f"{ms:.3g}" for ms in (milliseconds(trial), trial.cpu_ms_p95 or trial.wall_ms_p95) if ms),
                 _figure(megabytes(trial), ".3g"),
             ]
         )
@@ -106,7 +106,7 @@ def _worth_having(trials: Sequence[IndexTrial], outcome: Outcome) -> list[IndexT
 
 
 def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return "" if value is None else format(value, form)
 
 
 def vector_variants(evidence: Evidence, outcome: Outcome) -> Section | None:

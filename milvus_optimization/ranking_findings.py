@@ -57,9 +57,9 @@ def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
             ]
         )
     note = (
-        f"{len(own)} ways to rank were measured over exact search. A figure of the tune half is inflated where it is "
-        "the best of many. Weights are of scores that a target makes comparable in its own way, so a weight of one is "
-        "not valid on the other."
+        f"{len(own)} ways to rank were measured over exact search. A figure of the tune half is inflated, since it is "
+        "the best of many. Of weighted sums, Milvus makes those of arctan scores; minmax ones an application has to "
+        "make itself, and a weight of one kind is wrong with the other."
     )
     return Section("Ways to rank", [note], rows, shown.index(outcome.retrieval) + 1)
 
@@ -78,7 +78,7 @@ def models(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
     head = ["exact search", "in the chosen index", "fused", "reranked"]
     rows = [["nDCG@10, report half", *head]]
     for model, by_stage in stages.items():
-        cells = [f"{evidence.halves.means(found)[0]:.4f}" if found else "-" for found in by_stage]
+        cells = [f"{evidence.halves.means(found)[0]:.4f}" if found else "" for found in by_stage]
         rows.append([model, *cells])
     for model in dense:
         if model != chosen and len(evidence.halves.report) >= FEWEST_TO_COMPARE:
@@ -115,7 +115,7 @@ def _best(trials: Sequence[RetrievalTrial], target: choice.Target) -> ByQuery | 
 
 
 def _difference(old: ByQuery | None, new: ByQuery | None, queries: Sequence[str], seed: int) -> str:
-    return difference_text(difference(old, new, queries, seed)) if old and new else "-"
+    return difference_text(difference(old, new, queries, seed)) if old and new else ""
 
 
 def second_judgement(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:

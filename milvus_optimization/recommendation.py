@@ -135,14 +135,18 @@ def _sentence(
 ) -> str:
     """Say what to use, what it is worth, and what it is not."""
     queries = len(evidence.halves.report)
-    use = f"Use {index_name(index.trial)} and {retrieval_name(retrieval)}"
+    use = "Use " if retrieval.fusion == "bm25" else f"Use {index_name(index.trial)} and "
     reached = f"nDCG@10 {retrieval.ndcg:.4f} on {queries} queries that it was not chosen on"
     if "dense only" in against and retrieval is not defaults["dense only"]:
         reached += f", {difference_text(against['dense only'])} against dense only"
-    parts = [f"{use}: {reached}; {_index_cost(index)}."]
-    if index.is_flat_enough:
+    searched = "" if retrieval.fusion == "bm25" else f"; {_index_cost(index)}"
+    parts = [f"{use}{retrieval_name(retrieval)}: {reached}{searched}."]
+    if index.is_flat_enough and retrieval.fusion != "bm25":
         parts.append(_flat_is_enough(index))
-    parts.append(_verdict_sentence(against, best_default, verdict, len(evidence.halves.tune)))
+    if retrieval is defaults[best_default] and verdict == "equal":
+        parts.append(f"No other way to rank did better than the default {best_default} on the tune half.")
+    else:
+        parts.append(_verdict_sentence(against, best_default, verdict, len(evidence.halves.tune)))
     if evidence.judged_by != LABELS:
         parts.append(f"Judged by the scores of {quoted(evidence.judged_by)}, not by labels.")
     return " ".join(parts)

@@ -32,8 +32,9 @@ def _short(trial: RetrievalTrial) -> str:
 
 
 def bm25_name(trial: RetrievalTrial) -> str:
-    """Return BM25's settings, as in `k1 1.2, b 0.75, analyser english`; nothing where it has no part."""
-    return ", ".join(f"{name} {quoted(str(value), 60)}" for name, value in trial.bm25.items())
+    """Return BM25's settings, as in `k1 1.2, b 0.75, stemmer english`; nothing where it has no part."""
+    shown = {name: value for name, value in trial.bm25.items() if name != "analyser"}  # a version of ours
+    return ", ".join(f"{name.replace('_', ' ')} {quoted(str(value), 60)}" for name, value in shown.items())
 
 
 def difference_text(difference: Difference) -> str:

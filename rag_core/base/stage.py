@@ -53,6 +53,7 @@ _CHATTY = (
     "bm25s",
     "onnxscript",
     "onnx_ir",
+    "faiss",
 )
 
 

@@ -6,8 +6,8 @@ import json
 import numpy as np
 
 from milvus_optimization.halves import is_tune_query
-from milvus_optimization.quality import Halves, difference
-from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
+from milvus_optimization.quality import Halves
+from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.files.jsonl import write_records
 
 MODEL = "small"
@@ -36,6 +36,13 @@ def means(by_query):
     return {"ndcg": report, "ndcg_tune": tune}
 
 
+def shifted(old, new):
+    """Return the difference on the report half where it is the same on every query, so that it has no interval."""
+    changes = [new[key] - old[key] for key in Halves.of(old, 0.5).report]
+    mean = float(np.mean(changes))
+    return Difference(mean, mean, mean, sum(c > 0 for c in changes), sum(c < 0 for c in changes))
+
+
 def retrieval(fusion="dense", tune=0.6, report=0.6, *, ids=None, model=MODEL, seed=0, **fields):
     by_query = values(ids or query_ids(), tune, report, seed)
     settings = {
@@ -59,12 +66,11 @@ def defaults(**fields):
 def index(name="FLAT", tune_loss=0.0, report_loss=0.0, *, ids=None, model=MODEL, ms=0.3, mb=8.0, recall=1.0, **fields):
     flat = values(ids or query_ids(), FLAT_QUALITY, FLAT_QUALITY, 0)
     by_query = {k: v - (tune_loss if is_tune_query(k, 0.5) else report_loss) for k, v in flat.items()}
-    report = Halves.of(by_query, 0.5).report
     fields = {"backend": "faiss", "build": {}, "search": {}, "status": "ok", "rows": DOCUMENTS} | fields
     if fields["status"] == "ok":
         fields |= {
             "recall": recall, "top1_kept": recall, **means(by_query), "mrr": 0.5, "recall_100": 0.9,
-            "loss": difference(flat, by_query, report, 42), "index_bytes": None if mb is None else int(mb * 1e6),
+            "loss": shifted(flat, by_query), "index_bytes": None if mb is None else int(mb * 1e6),
             "by_query": by_query,
         }  # fmt: skip
         if fields["backend"] == "faiss":
@@ -94,7 +100,6 @@ def sweep(**fields):
 def variants(**fields):
     ids = fields.pop("ids", query_ids())
     flat = values(ids, FLAT_QUALITY, FLAT_QUALITY, 0)
-    report = Halves.of(flat, 0.5).report
     found = []
     for name, loss, size in (("float32", 0, 32), ("sq8", 0.0005, 8), ("binary", 0.06, 1)):
         by_query = {key: value - loss for key, value in flat.items()}
@@ -107,7 +112,7 @@ def variants(**fields):
                 bytes_per_vector=size,
                 overlap=1 - loss,
                 **means(by_query),
-                loss=difference(flat, by_query, report, 42),
+                loss=shifted(flat, by_query),
                 by_query=by_query,
             )
         )
