@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from milvus_optimization import embed_corpus
 from rag_core.engines.canary import CANARY_PAIRS
+from rag_core.engines.loading import LOADERS
+from rag_core.files.qrels import write_qrels
 from tests.conftest import write_model
 
 DOCUMENTS = {
@@ -61,14 +64,32 @@ def write_embedder(folder):
     """Write the files of an embedder of which nothing but its kind is asked."""
     write_model(folder, "BertModel")
     modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(KINDS)
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling")])
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     return str(folder)
 
 
-KINDS = [("", "Transformer"), ("1_Pooling", "Pooling")]
+def install_encoders(monkeypatch, tmp_path):
+    """Let a WordEncoder be each embedder of the folder models; return those that were loaded."""
+    loaded = []
+
+    def load(options, canary_pairs):
+        loaded.append(WordEncoder().loaded(options, canary_pairs))
+        return loaded[-1]
+
+    monkeypatch.setitem(LOADERS, "sentence-transformers", load)
+    for name in ("before", "after"):
+        write_embedder(tmp_path / "models" / name)
+    return loaded
+
+
+def embed(tmp_path, source, *flags, model=("before",)):
+    """Run the stage with models of that folder; its output is the folder v."""
+    models = [str(tmp_path / "models" / name) for name in model]
+    command = ["--input", str(source), "--model", *models, "--output_dir", str(tmp_path / "v"), "--dtype", "float32"]
+    return embed_corpus.main([*command, *flags])
 
 
 def write_lines(path, rows):
@@ -85,4 +106,17 @@ def write_beir(folder, documents=DOCUMENTS, queries=QUERIES, **splits):
         path = folder / "qrels" / f"{split}.tsv"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(["query-id\tcorpus-id\tscore", *rows, ""]))
+    return folder
+
+
+def write_vectors(folder, documents, queries, qrels=None, model="m", texts=None):
+    """Write what embed_corpus leaves, from elsewhere: without manifests; id -> vector of documents and of queries."""
+    texts = texts or {key: f"text {key}" for key in documents}
+    write_lines(folder / "documents.jsonl", [{"_id": key, "text": texts[key]} for key in documents])
+    write_lines(folder / "queries.jsonl", [{"_id": key, "text": f"query {key}"} for key in queries])
+    if qrels:
+        write_qrels(folder / "qrels.tsv", qrels)
+    (folder / model).mkdir()
+    for name, vectors in (("documents", documents), ("queries", queries)):
+        np.save(folder / model / f"{name}.npy", np.array(list(vectors.values()), dtype=np.float32))
     return folder

@@ -12,13 +12,14 @@ import pytest
 from milvus_optimization import embed_corpus
 from milvus_optimization.corpus import model_names, read_corpus, read_vectors
 from rag_core.base.errors import StaleError
-from rag_core.engines.loading import LOADERS
 from rag_core.files.manifest import read_manifest
 from tests.milvus_optimization.embedders import (
     DOCUMENTS,
     QRELS,
     QUERIES,
     WordEncoder,
+    embed,
+    install_encoders,
     write_beir,
     write_embedder,
     write_lines,
@@ -29,23 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def encoders(monkeypatch, tmp_path):
-    """Let a WordEncoder be each embedder of the folder models; return those that were loaded."""
-    loaded = []
-
-    def load(options, canary_pairs):
-        loaded.append(WordEncoder().loaded(options, canary_pairs))
-        return loaded[-1]
-
-    monkeypatch.setitem(LOADERS, "sentence-transformers", load)
-    for name in ("before", "after"):
-        write_embedder(tmp_path / "models" / name)
-    return loaded
-
-
-def embed(tmp_path, source, *flags, model=("before",)):
-    models = [str(tmp_path / "models" / name) for name in model]
-    command = ["--input", str(source), "--model", *models, "--output_dir", str(tmp_path / "v"), "--dtype", "float32"]
-    return embed_corpus.main([*command, *flags])
+    """The embedders that are loaded, of the folder models."""
+    return install_encoders(monkeypatch, tmp_path)
 
 
 def test_a_beir_folder_becomes_texts_and_vectors(tmp_path, encoders, capsys):
@@ -222,6 +208,8 @@ def test_a_text_without_a_direction_is_named(tmp_path, encoders, monkeypatch, ca
     encode = WordEncoder.encode
     monkeypatch.setattr(
         WordEncoder,
+        embed,
+        install_encoders,
         "encode",
         lambda self, texts, role: encode(self, texts, role) * np.array([["limescale" not in t] for t in texts]),
     )
