@@ -109,8 +109,8 @@ def _halves(corpus: Corpus, args: Args) -> Halves:
     halves = Halves.of([ids[place] for place in judged_queries(corpus.qrels, ids)], args.tune_fraction)
     if len(halves.report) < FEWEST_TO_COMPARE or not halves.tune:
         raise DataError(
-            f"has {len(halves.tune)} judged queries to choose by and {len(halves.report)} to report, and at least 1 and "
-            f"{FEWEST_TO_COMPARE} are needed",
+            f"has {len(halves.tune)} judged queries to choose by and {len(halves.report)} to report, "
+            f"and at least 1 and {FEWEST_TO_COMPARE} are needed",
             "Judge more queries, or pass another --tune_fraction",
             path=args.qrels or args.vectors / QRELS,
         )
