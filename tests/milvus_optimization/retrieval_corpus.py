@@ -11,7 +11,8 @@ def write_corpus(folder, *, queries=120, documents=60, models=("m",), qrels=True
     """Write texts, qrels and vectors; a query has some words of its document, and a vector near that of it."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [" ".join(f"w{word}" for word in rng.integers(0, 80, size=12)) for _ in range(documents)]
+    sizes = rng.integers(8, 20, size=documents)
+    texts = [" ".join(f"w{word}" for word in rng.integers(0, 80, size=length)) for length in sizes]
     answers = rng.integers(0, documents, size=queries)
     asked = [" ".join(rng.choice(texts[answer].split(), size=2)) + f" w{rng.integers(80)}" for answer in answers]
     _write(folder / "documents.jsonl", ({"_id": f"d{i}", "text": text} for i, text in enumerate(texts)))

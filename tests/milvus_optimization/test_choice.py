@@ -23,6 +23,8 @@ def test_the_best_of_the_tune_half_is_chosen_whatever_the_report_half_says():
 def test_what_milvus_cannot_do_is_not_chosen(target):
     by_hand = trial(0.9, parameter=0.3, depth=10, **WEIGHTED | {"normalisation": "minmax"})
     assert choose([DENSE, by_hand, RRF_60], target) is RRF_60
+    raw = trial(0.8, parameter=0.98, depth=10, **WEIGHTED | {"normalisation": "none"})
+    assert choose([DENSE, by_hand, RRF_60, raw], target) is raw
     with pytest.raises(DataError, match=f"no way to rank was measured that a {target} target can do"):
         choose([by_hand], target)
 

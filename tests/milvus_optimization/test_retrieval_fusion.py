@@ -26,7 +26,7 @@ PAIR = RankingPair(DENSE, WORDS)
 
 
 def test_reciprocal_ranks():
-    # k = 1: document 2 has 1/4 + 1/2, 0 has 1/2, 1 and 3 have 1/3 each: the dense ranking's comes first
+    # k = 1: document 2 has 1/4 + 1/2, 0 has 1/2, 1 and 3 have 1/3 each, ordered by id
     assert PAIR.by_ranks(1, 3, 4).tolist() == [[2, 0, 1, 3], [4, 5, 6, -1]]
     # of depth 2, document 2 has only BM25's 1/2
     assert PAIR.by_ranks(1, 2, 4).tolist() == [[0, 2, 1, 3], [4, 5, -1, -1]]
@@ -71,7 +71,7 @@ def fused_plainly(dense, words, weights, shares):
     for row, weight, share in zip((dense, words), weights, shares, strict=True):
         for (place, _), value in zip(row, share, strict=True):
             sums[place] = sums.get(place, 0.0) + weight * value
-    return sorted(sums, key=lambda place: -sums[place])
+    return sorted(sums, key=lambda place: (-sums[place], place))
 
 
 ROW = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 9)), max_size=8, unique_by=lambda pair: pair[0]).map(
