@@ -23,8 +23,8 @@ FEWEST_TO_TUNE, FEW_TO_TUNE = 20, 50
 DEFAULT_K, DEFAULT_WEIGHT, DEFAULT_DEPTH = 60, 0.5, 100
 DEFAULT_K1, DEFAULT_B = K1, B
 
-# What a weighted sum is made of. milvus-lite 3.2.2 has the server's functions: the min-max that its sources hold, too, is
-# A weight that was chosen with the one is wrong with the other.
+# How Milvus normalises the scores of a weighted sum, if it is to. milvus-lite 3.2.2 has the server's functions; the
+# min-max in its sources is unused.
 WEIGHTED_BY: dict[Target, Normalisation] = {"lite": "arctan", "server": "arctan"}
 
 _SIMPLEST_FIRST: tuple[Fusion, ...] = ("dense", "bm25", "rrf", "weighted")

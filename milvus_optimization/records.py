@@ -127,8 +127,9 @@ class RetrievalTrial:
     Attributes:
         trial_id: hash of what is asked for: model, fusion, parameters, depth, BM25, reranker; not of the qrels, so that
             one configuration is found again under other judgements.
-        normalisation: of the scores before weights: "arctan" is Milvus' own, on Lite as on a server; "minmax" is that of
-            an application which fuses two searches itself; "none" for dense and BM25 alone, "rank" for RRF.
+        normalisation: of the scores before weights: "arctan" and "none" are WeightedRanker's with and without
+            norm_score, on Lite as on a server; "minmax" is that of an application which fuses two searches itself;
+            "rank" for RRF, "none" for dense and BM25 alone.
         parameter: RRF's k, or the weight of dense; None where there is none.
         depth: candidates of each ranking that are fused; 0 where nothing is.
         bm25: "k1", "b", "analyser", and "stemmer" and "stop_words" where there are any; empty where BM25 has no part.

@@ -1,7 +1,7 @@
 """Two rankings of each query made into one, as Milvus' hybrid search does it.
 
-Each ranking gives its first `depth` documents. What stands in one alone gets nothing of the other. Of equal sums, that
-of the dense ranking's earlier document comes first, then BM25's.
+Each ranking gives its first `depth` documents. What stands in one alone gets nothing of the other. Equal sums, of which
+rank fusion has many, are ordered by id, which is a document's place.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RankingPair:
             [self.dense.places[:, :depth], np.where(alone, self.words.places[:, :depth], -1)], axis=1
         )
         sums = np.where(places >= 0, np.concatenate([first, words], axis=1), -np.inf)
-        order = np.argsort(-sums, axis=1, kind="stable")[:, :count]
+        order = np.lexsort((places, -sums), axis=1)[:, :count]
         return np.take_along_axis(places, order, axis=1)
 
 

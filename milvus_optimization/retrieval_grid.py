@@ -13,7 +13,7 @@ from milvus_optimization.records import Fusion, Normalisation, Setting
 from milvus_optimization.retrieval_fusion import RankingPair
 from rag_core.retrieval.analyser import VERSION, Analyser
 
-NORMALISATIONS: tuple[Normalisation, ...] = ("arctan", "minmax")
+NORMALISATIONS: tuple[Normalisation, ...] = ("arctan", "none", "minmax")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -64,6 +64,7 @@ class Grid:
     fusion: Sequence[str]
     rrf_k: Sequence[float]
     weights: Sequence[float]
+    raw_weights: Sequence[float]
     depth: Sequence[int]
     normalisation: Sequence[Normalisation]
     bm25_k1: Sequence[float]
@@ -88,7 +89,7 @@ class Grid:
             ways += [
                 Way("weighted", normalisation, weight, depth, words)
                 for normalisation in self.normalisation
-                for weight in self.weights
+                for weight in (self.raw_weights if normalisation == "none" else self.weights)
                 for depth in self.depth
             ]
         return ways
@@ -104,7 +105,7 @@ def default_fusions() -> list[Way]:
     words = WordSettings()
     return [
         Way("rrf", "rank", DEFAULT_K, DEFAULT_DEPTH, words),
-        *(Way("weighted", normalisation, DEFAULT_WEIGHT, DEFAULT_DEPTH, words) for normalisation in NORMALISATIONS),
+        *(Way("weighted", name, DEFAULT_WEIGHT, DEFAULT_DEPTH, words) for name in ("arctan", "minmax")),
     ]
 
 

@@ -27,7 +27,8 @@ def describe(trial: RetrievalTrial) -> str:
     if trial.fusion == "rrf":
         name = f"RRF {trial.parameter:g}, depth {trial.depth}"
     elif trial.fusion == "weighted":
-        name = f"{trial.parameter:g} dense, {trial.normalisation}, depth {trial.depth}"
+        scores = "no normalisation" if trial.normalisation == "none" else trial.normalisation
+        name = f"{trial.parameter:g} dense, {scores}, depth {trial.depth}"
     else:
         name, words = ("dense only", "") if trial.fusion == "dense" else ("BM25 only", words)
     return f"{name}{words}" + (f", {trial.reranker_depth} reranked" if trial.reranker else "")

@@ -58,8 +58,14 @@ class Args(OverwriteArgs, AnalyserArgs, EngineArgs):
     weights: list[float] = flag(
         "weighted: of dense; BM25 has the rest", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], least=0, most=1
     )
+    raw_weights: list[float] = flag(
+        "weighted without normalisation: of dense, whose scores are some thirty times smaller than BM25's",
+        [0.9, 0.95, 0.97, 0.98, 0.99],
+        least=0,
+        most=1,
+    )
     normalisation: list[str] = flag(
-        "weighted: of scores; arctan is Milvus' own, minmax is for an application that fuses two searches itself",
+        "weighted: of scores; Milvus has arctan and none, minmax is for an application that fuses two searches itself",
         list(NORMALISATIONS),
         choices=NORMALISATIONS,
     )
