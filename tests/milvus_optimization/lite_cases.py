@@ -265,6 +265,7 @@ def others(folder):
     for name in after:
         client.load_collection(name)
         rows.append(len(client.query(name, filter="id >= 0", output_fields=["id"])))
+    server_manager_instance.release_all()
     return {
         "killed": child.returncode,
         "before": before,
@@ -272,11 +273,11 @@ def others(folder):
         "after": after,
         "rows": rows,
         "twice": twice,
+        "locked": _locked(folder),
     }
 
 
-def locked(folder):
-    """Open a database that another process has open."""
+def _locked(folder):
     holder = subprocess.Popen(
         [
             sys.executable,
