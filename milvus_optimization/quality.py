@@ -12,7 +12,7 @@ from milvus_optimization.halves import is_tune_query
 from milvus_optimization.records import ByQuery, Difference
 from rag_core.base.records import Qrels
 from rag_core.metrics.ranking import RunMetricName, measure_run
-from rag_core.metrics.significance import count_wins, paired_change
+from rag_core.metrics.significance import count_wins, mean_interval
 
 Places = npt.NDArray[np.int64]
 
@@ -50,9 +50,12 @@ def difference(old: Mapping[str, float], new: Mapping[str, float], query_ids: Se
     Raises:
         ValueError: fewer than 2 queries.
     """
+    if len(query_ids) < FEWEST_TO_COMPARE:
+        raise ValueError(f"a paired comparison needs {FEWEST_TO_COMPARE} queries, got {len(query_ids)}")
     before, after = (np.array([side[query_id] for query_id in query_ids]) for side in (old, new))
-    change, wins = paired_change(before, after, seed), count_wins(before, after)
-    return Difference(change.difference, change.low, change.high, wins.better, wins.worse)
+    low, high = mean_interval(after - before, seed)
+    wins = count_wins(before, after)
+    return Difference(float((after - before).mean()), low, high, wins.better, wins.worse)
 
 
 def measure_places(

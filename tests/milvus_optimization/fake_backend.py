@@ -24,7 +24,7 @@ class FakeBackend:
 
     Attributes:
         lost: how many of the ten results of a query are wrong ones at a width.
-        faults: what goes wrong, by what is done: "build GRAPH" or "search 40" -> the errors of the next calls, by turns.
+        faults: what goes wrong, by what is done: "build GRAPH" or "search 40" -> errors of the next calls, by turns.
         done: all that was done.
     """
 
