@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.backends.protocol import Backend, Client
+from milvus_optimization.backends.protocol import Backend
 from milvus_optimization.records import Setting
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +74,7 @@ def queries_per_second(backend: Backend, queries: Floats, k: int, parameters: Se
     for row in range(len(queries)):
         waiting.put(row)
 
-    def work(client: Client) -> None:
+    def work(client: Backend) -> None:
         while True:
             try:
                 row = waiting.get_nowait()

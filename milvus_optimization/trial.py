@@ -2,7 +2,7 @@
 
 | figure | of which queries | search |
 |---|---|---|
-| time, recall, first kept | `--queries`, judged ones first | one query at a time for k results, two passes, random order |
+| time, recall, first kept | `--queries`, judged ones first | single queries for k results, two passes in random order |
 | nDCG@10, MRR@10, loss | all judged ones | the first of the two passes: what is timed is what is judged |
 | recall@100 | judged ones of the report half | for 100 results, where the setting allows them (`ef` of 100 or more) |
 | filtered | the first 200 of `--queries` | under filters that keep 50, 10 and 1 % of the documents |
