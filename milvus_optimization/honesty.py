@@ -18,6 +18,9 @@ MOST_EXACT_ROWS = 1000  # up to which an index may well find everything
 # What recall may fall by from one search setting to the next wider one. A graph is not searched in nested sets, so a
 # few queries lose a neighbour that they had.
 _SLACK = 0.005
+# Codes of a few bits order documents wrongly: those of further lists push true neighbours out. IVF_RABITQ fell from .50
+# at nprobe 8 to .44 at 32 on 3,000 vectors of 64 dimensions, and is an index all the same.
+_COARSE = ("IVF_RABITQ", "IVF_PQ", "HNSW_PQ", "SCANN", "DISKANN")
 _WIDER = 4  # times: from there on, a setting that is read has some effect
 
 
@@ -60,7 +63,7 @@ def fault_of(trials: Sequence[IndexTrial]) -> str:
         return f"recall is 1.000 at {named(first.search)} already: this is a search through all vectors"
     for chain in (chain for key in ("ef", "nprobe", "search_list") for chain in _chains(trials, key)):
         for narrow, wide in pairwise(chain):
-            if wide.recall < narrow.recall - _SLACK:
+            if first.index not in _COARSE and wide.recall < narrow.recall - _SLACK:
                 return f"recall falls from {narrow} to {wide}"
         narrowest, widest = chain[0], chain[-1]
         if narrowest.recall == widest.recall and widest.width >= _WIDER * narrowest.width:

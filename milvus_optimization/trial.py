@@ -162,7 +162,9 @@ def _quality(measured: Measured, workload: Workload) -> Mapping[RunMetricName, B
     if not workload.judged_ids:
         return {"NDCG@10": {}}
     places = measured.passes[0].places[workload.judged]
-    return measure_places(workload.qrels, workload.judged_ids, workload.document_ids, places)
+    return measure_places(
+        workload.qrels, workload.judged_ids, workload.document_ids, places, ("NDCG@10", "MRR@10")
+    )
 
 
 def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str, Any]:
@@ -175,6 +177,6 @@ def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str
     if len(report) >= FEWEST_TO_COMPARE:
         found["loss"] = difference(exact.by_query, by_query, report, workload.seed)
     if measured.deep is not None:
-        deep = measure_places(workload.qrels, report, workload.document_ids, measured.deep)
+        deep = measure_places(workload.qrels, report, workload.document_ids, measured.deep, ("Recall@100",))
         found["recall_100"] = mean(deep["Recall@100"], report)
     return found

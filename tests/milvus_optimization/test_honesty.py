@@ -35,6 +35,10 @@ def test_what_cannot_be_of_an_index_has_no_figures(recalls, reason):
     }
 
 
+def test_coarse_codes_may_lose_to_what_is_searched_further():
+    assert fault_of(build({8: 0.50, 16: 0.47}, index="IVF_RABITQ", key="nprobe")) == ""
+
+
 def test_few_documents_may_all_be_found():
     assert fault_of(build({16: 1.0, 32: 1.0}, rows=1000)) == ""
 
