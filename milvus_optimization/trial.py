@@ -162,9 +162,7 @@ def _quality(measured: Measured, workload: Workload) -> Mapping[RunMetricName, B
     if not workload.judged_ids:
         return {"NDCG@10": {}}
     places = measured.passes[0].places[workload.judged]
-    return measure_places(
-        workload.qrels, workload.judged_ids, workload.document_ids, places, ("NDCG@10", "MRR@10")
-    )
+    return measure_places(workload.qrels, workload.judged_ids, workload.document_ids, places, ("NDCG@10", "MRR@10"))
 
 
 def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_flat_is_what_all_are_held_against(trials):
 def test_recall_and_quality_rise_with_the_width(trials):
     lists = [one for one in measured(trials, "IVF_FLAT") if one.build["nlist"] == 55]
     recalls = [one.recall for one in lists]
-    assert recalls == sorted(recalls) and recalls[0] < 0.5 < 0.95 < recalls[-1]
+    assert recalls == sorted(recalls) and recalls[0] < 0.5 and recalls[-1] > 0.95
     assert lists[0].loss.high < 0 and lists[0].loss.difference < lists[-1].loss.difference
     graphs = [one for one in measured(trials, "HNSW") if one.build == {"M": 16, "efConstruction": 100}]
     recalls = {one.search["ef"]: one.recall for one in graphs}
@@ -62,4 +62,3 @@ def test_a_hundred_results_are_asked_for_where_they_may_be(trials):
         if one.status == "ok" and one.index == "HNSW":
             assert (one.recall_100 is None) == (one.search["ef"] < 100)
     assert measured(trials, "FLAT")[0].recall_100 >= measured(trials, "IVF_FLAT")[0].recall_100 > 0
-
