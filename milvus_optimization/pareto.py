@@ -1,4 +1,4 @@
-"""What is worth having of a table of trials: the Pareto front, its hypervolume, and the pair that recall cannot tell apart.
+"""What is worth having of a table of trials: its Pareto front and hypervolume, and a pair that recall takes for equal.
 
 Quality is to be high, cost low. Costs may be anything that is below when it is better: milliseconds, bytes.
 """
@@ -20,7 +20,7 @@ WITHIN, LOWEST, HIGHEST = 0.02, 0.5, 0.98  # recalls that count as equal, and th
 
 
 def milliseconds(trial: IndexTrial) -> float | None:
-    """Return the median time of a query: of this process's CPU, or on a server of the clock; None where neither tells."""
+    """Return the median time of a query: of this process's CPU, on a server of the clock; None where neither tells."""
     return trial.wall_ms_p50 if trial.cpu_ms_p50 is None else trial.cpu_ms_p50
 
 
@@ -47,7 +47,7 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
 
 def recall_and_latency(trials: Iterable[IndexTrial]) -> list[Point]:
-    """Return recall and the logarithm of the milliseconds of the trials that have both: ten times faster is one step."""
+    """Return recall and the logarithm of the milliseconds of trials that have both: ten times faster is one step."""
     found = [(trial.recall, milliseconds(trial)) for trial in trials if trial.status == "ok"]
     return [(recall, math.log10(ms)) for recall, ms in found if recall is not None and ms]
 
@@ -69,7 +69,7 @@ class EqualRecallPair:
 def equal_recall_pair(
     trials: Iterable[IndexTrial], *, within: float = WITHIN, tune_fraction: float = 0.5, seed: int = 42
 ) -> EqualRecallPair | None:
-    """Return the two trials of about the same recall that differ most in nDCG on the tune half, `None` for no such pair.
+    """Return the two trials of about equal recall that differ most in nDCG on the tune half, `None` for no such pair.
 
     They are of two index types, and of recall between .5 and .98: above, nothing differs; below, nothing is of use.
 

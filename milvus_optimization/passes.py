@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
+import queue
 import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,39 +69,23 @@ def search_together(
 
 
 def queries_per_second(backend: Backend, queries: Floats, k: int, parameters: Setting, clients: int) -> float:
-    """Let clients with connections of their own share queries, each asking for its next one as it has an answer.
-
-    Raises:
-        Exception: what the first search that failed raised.
-    """
-    waiting = iter(range(len(queries)))
-    lock = threading.Lock()
-    errors: list[BaseException] = []
+    """Let clients with connections of their own share queries, each asking for its next one as it has an answer."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for row in range(len(queries)):
+        waiting.put(row)
 
     def work(client: Backend) -> None:
-        try:
-            while not errors:
-                with lock:
-                    row = next(waiting, None)
-                if row is None:
-                    return
-                client.search(queries[row : row + 1], k, parameters)
-        except BaseException as error:  # for the thread that waits
-            errors.append(error)
+        while True:
+            try:
+                row = waiting.get_nowait()
+            except queue.Empty:
+                return
+            client.search(queries[row : row + 1], k, parameters)
 
     with contextlib.ExitStack() as stack:
-        threads = [
-            threading.Thread(
-                target=work, args=(stack.enter_context(contextlib.closing(backend.client())),), daemon=True
-            )
-            for _ in range(clients)
-        ]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        seconds = time.perf_counter() - began
-    if errors:
-        raise errors[0]
-    return len(queries) / seconds
+        connected = [stack.enter_context(contextlib.closing(backend.connect())) for _ in range(clients)]
+        with ThreadPoolExecutor(clients) as threads:
+            began = time.perf_counter()
+            for done in [threads.submit(work, client) for client in connected]:
+                done.result()
+            return len(queries) / (time.perf_counter() - began)

@@ -1,7 +1,7 @@
 """Screening: half of the builds are left out by what they do on a part of the documents; figures are of the whole.
 
-On 6,000 of 24,000 documents, the recall of HNSW settings ranks as on all (Spearman .98) but is .016 too high. So what is
-measured on a part decides which builds are measured on the whole, and is reported for none of these.
+On 6,000 of 24,000 documents, the recall of HNSW settings ranks as on all (Spearman .98) but is .016 too high. So
+what is measured on a part decides which builds are measured on the whole, and is reported for none of these.
 """
 
 from __future__ import annotations

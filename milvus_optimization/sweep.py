@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.backends.readback import built_as_asked
 from milvus_optimization.backends.protocol import Built, UnsupportedIndexError
+from milvus_optimization.backends.readback import built_as_asked
 from milvus_optimization.builds import Builds, build_name
+from milvus_optimization.choice import FEW_TO_TUNE
 from milvus_optimization.honesty import honest
 from milvus_optimization.index_space import BuildSetting, check_setting
 from milvus_optimization.records import BackendName, IndexTrial, Setting
@@ -32,7 +33,6 @@ Floats = npt.NDArray[np.float32]
 
 ENOUGH_RECALL = 0.999
 NO_LOSS, TIMES = 0.0005, 2  # of nDCG@10 on the tune half, and how often in a row
-FEWEST_FOR_LOSS = 50  # judged tune queries: with fewer, a loss of 0 says little
 
 _FAILURES = 3  # in a row, after which the backend is taken for gone
 _ROUNDS = 2  # what has failed is tried once more at the end
@@ -130,7 +130,7 @@ class Sweep:
         measured = [trial for trial in trials if trial.status == "ok"]
         if measured and (measured[-1].recall or 0) >= ENOUGH_RECALL:
             return f"recall is {ENOUGH_RECALL} or more before it"
-        if self._exact is None or len(tune := self._workload.halves.tune) < FEWEST_FOR_LOSS or len(measured) < TIMES:
+        if self._exact is None or len(tune := self._workload.halves.tune) < FEW_TO_TUNE or len(measured) < TIMES:
             return ""
         exact = float(np.mean([self._exact.by_query[query_id] for query_id in tune]))
         last = [trial.ndcg_tune for trial in measured[-TIMES:]]

@@ -19,20 +19,32 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES, choose_model, read_corpus, read_vectors
+from milvus_optimization.choice import FEW_TO_TUNE
+from milvus_optimization.corpus import (
+    ARRAYS,
+    DOCUMENTS,
+    QRELS,
+    QUERIES,
+    check_judged,
+    choose_model,
+    judge_of,
+    read_corpus,
+    read_vectors,
+)
 from milvus_optimization.index_space import default_grid
-from milvus_optimization.records import BackendName
+from milvus_optimization.quality import FEWEST_TO_COMPARE
+from milvus_optimization.records import BackendName, IndexTrial
 from milvus_optimization.strategy import SearchName, Strategy, run_strategy
-from milvus_optimization.sweep import FEWEST_FOR_LOSS, Subject
+from milvus_optimization.sweep import Subject
 from milvus_optimization.trial_table import format_trials
 from milvus_optimization.workload import Workload
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import peak_bytes
-from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
-from rag_core.files.jsonl import write_records
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show
+from rag_core.files.bad_rows import BadRows
+from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
-from rag_core.files.qrels import read_qrels
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 STAGE = "milvus_optimization.sweep_indexes"
@@ -44,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, SeedArgs):
+class Args(OverwriteArgs, BadRowsArgs, SeedArgs):
     """Flags of the stage."""
 
     vectors: Path = flag("folder that embed_corpus made", decides=False)
@@ -75,29 +87,29 @@ def run(args: Args) -> Path:
     _check(args)
     model = choose_model(args.vectors, args.model)
     judged = args.qrels or args.vectors / QRELS
-    files = [args.vectors / name for name in (DOCUMENTS, QUERIES, f"{model}/documents.npy", f"{model}/queries.npy")]
-    if args.qrels or judged.exists():
-        files.append(judged)
+    arrays = [args.vectors / model / name for name in ARRAYS]
+    files = [args.vectors / DOCUMENTS, args.vectors / QUERIES, *arrays]
+    files += [judged] if args.qrels or judged.exists() else []
     hashes = check_inputs(files)
     recipe = Recipe(STAGE, decisive(args) | {"model": model}, hashes)
     if not args.overwrite and is_finished(args.output_file, recipe):
+        show(format_trials(list(read_records(args.output_file, IndexTrial))))
         return args.output_file
-    corpus = read_corpus(args.vectors)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    corpus = read_corpus(args.vectors, args.qrels, bad_rows=bad_rows)
+    check_judged(corpus, args.vectors)
     vectors = read_vectors(args.vectors, model, corpus)
-    qrels = corpus.qrels
-    if args.qrels:
-        qrels = read_qrels(args.qrels, queries=corpus.queries, documents=corpus.documents)
     rows, dimensions = vectors.documents.shape
     if args.k > rows:
         raise DataError(f"has {rows} documents, fewer than --k {args.k}", "Pass more documents", path=files[0])
     workload = Workload.of(
-        corpus, vectors, qrels, timed=args.queries, k=args.k, tune_fraction=args.tune_fraction, seed=args.seed
+        corpus, vectors, timed=args.queries, k=args.k, tune_fraction=args.tune_fraction, seed=args.seed
     )
-    _warn(workload)
+    _check_halves(workload, judged)
     indexes = None if args.indexes is None else ["FLAT", *(name for name in args.indexes if name != "FLAT")]
     settings = default_grid(args.backend, rows, dimensions, args.k, indexes)
     subject = Subject(
-        args.backend, model, [hashes[str(file)] for file in files[2:4]], rows, dimensions, args.k, len(workload.timed)
+        args.backend, model, [hashes[str(array)] for array in arrays], rows, dimensions, args.k, len(workload.timed)
     )
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite, ignoring=_CHOOSE_TRIALS) as work:
         if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
@@ -112,11 +124,13 @@ def run(args: Args) -> Path:
             recipe,
             rows=len(trials),
             statuses=dict(Counter(trial.status for trial in trials)),
+            judged_by=judge_of(judged),
             tune_queries=len(workload.halves.tune),
             report_queries=len(workload.halves.report),
             cpu_seconds=round(time.process_time(), 1),
             peak_rss=peak_bytes(),
             load=os.getloadavg(),
+            skipped={"bad_rows": len(bad_rows)},
         )
         work.remove()
     show(format_trials(trials))
@@ -136,16 +150,21 @@ def _check(args: Args) -> None:
         )
 
 
-def _warn(workload: Workload) -> None:
-    halves = workload.halves
-    if not workload.judged_ids:
-        logger.warning("WARNING: there are no qrels: recall is measured, and quality is not")
-    elif len(halves.tune) < FEWEST_FOR_LOSS:
-        logger.warning(
-            "WARNING: %d judged queries to choose by, fewer than %d: they tell little",
-            len(halves.tune),
-            FEWEST_FOR_LOSS,
+def _check_halves(workload: Workload, judged: Path) -> None:
+    """Check that there are queries to report on, and say where there are few to choose by.
+
+    Raises:
+        DataError: there are too few for an interval.
+    """
+    tune, report = len(workload.halves.tune), len(workload.halves.report)
+    if report < FEWEST_TO_COMPARE:
+        raise DataError(
+            f"has {report} judged queries in the half that is reported, and an interval needs {FEWEST_TO_COMPARE}",
+            "Judge more queries, or pass a smaller --tune_fraction",
+            path=judged,
         )
+    if tune < FEW_TO_TUNE:
+        logger.warning("WARNING: %d judged queries to choose by, fewer than %d: they tell little", tune, FEW_TO_TUNE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,9 @@
 
 | figure | of which queries | search |
 |---|---|---|
-| time, recall, first kept | `--queries`, judged ones first | one query at a time for k results, two passes in random order |
+| time, recall, first kept | `--queries`, judged ones first | single queries for k results, two passes in random order |
 | nDCG@10, MRR@10, loss | all judged ones | the first of the two passes: what is timed is what is judged |
-| recall@100 | judged ones of the report half | for 100 results, where the setting allows so many (`ef` of 100 or more) |
+| recall@100 | judged ones of the report half | for 100 results, where the setting allows them (`ef` of 100 or more) |
 | filtered | the first 200 of `--queries` | under filters that keep 50, 10 and 1 % of the documents |
 """
 
@@ -25,6 +25,7 @@ from milvus_optimization.quality import FEWEST_TO_COMPARE, difference, mean, mea
 from milvus_optimization.records import ByQuery, Setting
 from milvus_optimization.workload import Workload
 from rag_core.base.processes import peak_bytes
+from rag_core.metrics.ranking import RunMetricName
 
 Floats = npt.NDArray[np.float32]
 
@@ -157,11 +158,11 @@ def _percentiles(clock: str, milliseconds: npt.NDArray[np.float64], *wanted: int
     return {f"{clock}_ms_p{one}": float(value) for one, value in zip(wanted, values, strict=True)}
 
 
-def _quality(measured: Measured, workload: Workload) -> dict[str, ByQuery]:
+def _quality(measured: Measured, workload: Workload) -> Mapping[RunMetricName, ByQuery]:
     if not workload.judged_ids:
         return {"NDCG@10": {}}
     places = measured.passes[0].places[workload.judged]
-    return dict(measure_places(workload.qrels, workload.judged_ids, workload.document_ids, places))
+    return measure_places(workload.qrels, workload.judged_ids, workload.document_ids, places, ("NDCG@10", "MRR@10"))
 
 
 def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str, Any]:
@@ -174,6 +175,6 @@ def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str
     if len(report) >= FEWEST_TO_COMPARE:
         found["loss"] = difference(exact.by_query, by_query, report, workload.seed)
     if measured.deep is not None:
-        deep = measure_places(workload.qrels, report, workload.document_ids, measured.deep)
+        deep = measure_places(workload.qrels, report, workload.document_ids, measured.deep, ("Recall@100",))
         found["recall_100"] = mean(deep["Recall@100"], report)
     return found

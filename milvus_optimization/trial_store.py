@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ class TrialStore:
                 return dict(stored)
         except FileNotFoundError:
             return None
-        except Exception as error:  # of a damaged file NumPy raises whatever its parsers do
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             logger.warning("WARNING: %s is damaged (%s): it is measured again", path, error)
             return None
 

@@ -10,7 +10,8 @@ from milvus_optimization.records import IndexTrial, Setting
 from rag_core.base.tables import format_difference, format_rows
 
 _HEAD = (
-    "index", "build", "search", "recall", "first kept", "nDCG@10", "loss [95 %]", "{clock} ms", "MB", "build s", "status",
+    "index", "build", "search", "recall", "first kept", "nDCG@10", "loss [95 %]", "{clock} ms", "MB", "build s",
+    "status",
 )  # fmt: skip
 
 

@@ -41,16 +41,14 @@ class Workload:
     seed: int
 
     @classmethod
-    def of(
-        cls, corpus: Corpus, vectors: Vectors, qrels: Qrels, *, timed: int, k: int, tune_fraction: float, seed: int
-    ) -> Self:
+    def of(cls, corpus: Corpus, vectors: Vectors, *, timed: int, k: int, tune_fraction: float, seed: int) -> Self:
         """Draw the queries that are timed, judged ones first; judged ones that are not timed are searched for, too.
 
         Args:
             timed: how many.
         """
         query_ids = list(corpus.queries)
-        judged = judged_queries(qrels, query_ids)
+        judged = judged_queries(corpus.qrels, query_ids)
         is_judged = np.zeros(len(query_ids), dtype=bool)
         is_judged[judged] = True
         drawn = np.random.default_rng(seed).permutation(len(query_ids))
@@ -63,7 +61,7 @@ class Workload:
             judged=np.searchsorted(searched, judged),
             judged_ids=judged_ids,
             document_ids=list(corpus.documents),
-            qrels=qrels,
+            qrels=corpus.qrels,
             halves=Halves.of(judged_ids, tune_fraction),
             k=k,
             seed=seed,

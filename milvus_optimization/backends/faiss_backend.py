@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -72,6 +73,9 @@ class FaissBackend:
             scores, places = self._index.search(np.ascontiguousarray(queries), k, params=ready[3])
         scores[places < 0] = -np.inf
         return places, scores
+
+    def connect(self) -> Self:
+        return copy.copy(self)
 
     def close(self) -> None:
         self._vectors = self._numbers = self._index = self._ready = None

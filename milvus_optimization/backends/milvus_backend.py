@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -64,8 +65,6 @@ class MilvusBackend:
             path: of the milvus-lite database; None of a server.
             timeout: seconds that a request to a server may take.
         """
-        from pymilvus import MilvusClient
-
         for library in ("pymilvus", "milvus_lite"):  # both log a traceback of what is said in a sentence here
             logging.getLogger(library).setLevel(logging.CRITICAL)
         self.name: BackendName = name
@@ -79,10 +78,12 @@ class MilvusBackend:
         self._build: Setting = {}
         self._ready: tuple[Setting, int] | None = None
         self._client: Any = None
-        address = place if path is None else lite_store.start(path)
+        self._is_guest = False  # of a backend whose collection it is
+        self._token = token
+        self._address = place if path is None else lite_store.start(path)
         try:
             with self._failing("cannot be reached"):
-                self._client = MilvusClient(address, token=token, timeout=timeout, dedicated=True)
+                self._client = self._connected()
                 self.version = str(self._client.get_server_version(timeout=timeout))
                 self._drop_left_behind()
         except BaseException:
@@ -216,7 +217,23 @@ class MilvusBackend:
                     scores[place, : len(hits)] = [hit["distance"] for hit in hits]
         return places, scores
 
+    def connect(self) -> Self:
+        other = copy.copy(self)
+        other._is_guest = True
+        other._client = None
+        with self._failing("takes no further connection"):
+            other._client = self._connected()
+        return other
+
+    def _connected(self) -> Any:
+        from pymilvus import MilvusClient
+
+        return MilvusClient(self._address, token=self._token, timeout=self._timeout, dedicated=True)
+
     def close(self) -> None:
+        if self._is_guest:
+            self._client.close()
+            return
         with contextlib.suppress(EngineError):  # who is gone has nothing of ours to drop now; the next run does
             if self._client is not None:
                 with self._failing("cannot be tidied"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,13 @@ class Backend(Protocol):
             UsageError: the parameters are out of bounds; nothing was tried.
             BackendGoneError: the backend does not answer.
             EngineError: the search fails.
+        """
+
+    def connect(self) -> Self:
+        """Return another connection to the index that stands, for a thread of its own; to close it drops nothing.
+
+        Raises:
+            BackendGoneError, EngineError: the backend does not take one more.
         """
 
     def close(self) -> None:

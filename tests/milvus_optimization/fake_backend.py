@@ -7,6 +7,9 @@ from milvus_optimization.index_space import BuildSetting
 from rag_core.base.errors import EngineError
 
 
+MICROSECOND = 2**-20  # near enough, and sums of it are exact
+
+
 class Clock:
     """Stands for `time` in the module that times searches: seconds pass where a search says so."""
 
@@ -24,7 +27,7 @@ class FakeBackend:
 
     Attributes:
         lost: how many of the ten results of a query are wrong ones at a width.
-        faults: what goes wrong, by what is done: "build GRAPH" or "search 40" -> the errors of the next calls, by turns.
+        faults: what goes wrong, by what is done: "build GRAPH" or "search 40" -> errors of the next calls, by turns.
         done: all that was done.
     """
 
@@ -56,7 +59,7 @@ class FakeBackend:
         if below is None:
             self.done.append(f"search {self.index} {parameters.get('ef', '')}".strip())
         self._fail(f"search {parameters.get('ef')}")
-        self.clock.seconds += len(queries) * parameters.get("ef", 1000) / 1e6
+        self.clock.seconds += len(queries) * parameters.get("ef", 1000) * MICROSECOND
         scores = queries @ self.vectors.T
         if below is not None:
             scores[:, self.numbers >= below] = -np.inf

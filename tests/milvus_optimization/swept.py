@@ -8,6 +8,7 @@ import pytest
 
 from milvus_optimization import passes, strategy, sweep_indexes
 from milvus_optimization.records import IndexTrial
+from rag_core.files import manifest
 from rag_core.files.jsonl import read_records
 from rag_core.metrics import significance
 from tests.milvus_optimization.fake_backend import FLAT, Clock, FakeBackend, graph
@@ -18,12 +19,12 @@ def unit(random, *shape):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def write_vectors(folder, rows=300, queries=150, dimensions=8, model="model", seed=0):
+def write_vectors(folder, rows=200, queries=120, dimensions=8, model="model", seed=0, noise=0.2):
     """Write a corpus; each query lies near one document, which is the relevant one."""
     random = np.random.default_rng(seed)
     documents = unit(random, rows, dimensions)
     relevant = random.integers(rows, size=queries)
-    asked = documents[relevant] + 0.2 * unit(random, queries, dimensions)
+    asked = documents[relevant] + noise * unit(random, queries, dimensions)
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     (folder / model).mkdir(parents=True)
     np.save(folder / model / "documents.npy", documents)
@@ -81,6 +82,7 @@ def swept(tmp_path, monkeypatch, swept_vectors):
     swept.lost = None
     monkeypatch.setattr(passes, "time", clock)
     monkeypatch.setattr(significance, "_RESAMPLES", 99)
+    monkeypatch.setattr(manifest, "provenance", lambda: {"command": ""})  # it asks git
     monkeypatch.setattr(
         strategy, "open_backend", lambda *_, **__: FakeBackend(clock, swept.done, swept.faults, swept.lost)
     )

@@ -1,16 +1,12 @@
 """The stage over a backend whose curves are known: what is tried, left out, ignored, failed, and gone on with."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 
-from milvus_optimization import passes, strategy, sweep_indexes
-from milvus_optimization.records import IndexTrial
-from rag_core.files.jsonl import read_records
-from rag_core.metrics import significance
-from tests.milvus_optimization.fake_backend import FLAT, Clock, FakeBackend, graph
+from milvus_optimization import passes, strategy
+from tests.milvus_optimization.fake_backend import FLAT, MICROSECOND, FakeBackend, graph
 from tests.milvus_optimization.swept import write_vectors
 
 
@@ -27,7 +23,7 @@ def test_a_table_is_measured_build_by_build(swept, capsys):
     ]  # fmt: skip
     assert swept.builds() == ["build FLAT", "build GRAPH 8", "build GRAPH 16"]
     assert [one.recall for one in swept.trials()] == pytest.approx([1, 0.3, 0.6, 0.4, 0.8])
-    assert swept.done[0] == "insert 300" and swept.done.count("insert 300") == 1 and swept.done[-1] == "close"
+    assert swept.done[0] == "insert 200" and swept.done.count("insert 200") == 1 and swept.done[-1] == "close"
     output = capsys.readouterr().out
     assert output.splitlines()[0].startswith("| index | build | search | recall")
     assert "| GRAPH | M 8   | ef 40  | 0.600  |" in output
@@ -38,18 +34,13 @@ def test_a_trial_says_what_it_found(swept):
     swept.grid = [FLAT, graph(40)]
     assert swept.run() == 0
     flat, one = swept.trials()
-    # ef 40 takes 40 microseconds by the backend's clock.
-    assert (one.cpu_ms_p50, one.cpu_ms_p95, one.wall_ms_p50, one.qps) == (
-        pytest.approx(0.04),
-        pytest.approx(0.04),
-        None,
-        None,
-    )
-    assert (one.rows, one.dimensions, one.k, one.queries, one.noisy) == (300, 8, 10, 150, False)
+    assert (one.cpu_ms_p50, one.cpu_ms_p95) == (40 * 1000 * MICROSECOND, 40 * 1000 * MICROSECOND)
+    assert (one.wall_ms_p50, one.qps) == (None, None)
+    assert (one.rows, one.dimensions, one.k, one.queries, one.noisy) == (200, 8, 10, 120, False)
     assert (one.build_seen, one.build_cpu_s, one.index_bytes, one.backend_version) == ({"M": 8}, 1.5, 4000, "fake 1")
     assert set(one.filtered) == {"50 %", "10 %", "1 %"} and one.peak_rss > 10**7
     # The relevant document is the nearest, as a rule: four lost of ten at the end of the list lose no quality.
-    assert one.top1_kept == 1 and flat.ndcg > 0.8 and set(one.by_query) == {f"q{row}" for row in range(150)}
+    assert one.top1_kept == 1 and flat.ndcg > 0.8 and set(one.by_query) == {f"q{row}" for row in range(120)}
     assert (flat.loss.difference, flat.loss.low, flat.loss.high) == (0, 0, 0)
     assert one.recall_100 is None and flat.recall_100 >= flat.ndcg  # ef 40 has no 100 results
 
@@ -59,7 +50,7 @@ def test_a_loss_is_of_the_report_half(swept):
     assert swept.run() == 0
     flat, pruned = swept.trials()
     report = json.loads(swept.output.with_name("trials.jsonl.manifest.json").read_text())["report_queries"]
-    assert pruned.top1_kept == 0 and pruned.loss.high < 0 and pruned.loss.worse <= report < 150
+    assert pruned.top1_kept == 0 and pruned.loss.high < 0 and pruned.loss.worse <= report < 120
     assert pruned.loss.difference == pytest.approx(pruned.ndcg - flat.ndcg, abs=1e-6)
 
 
@@ -114,7 +105,7 @@ def test_a_width_that_is_not_read_is_told(swept, larger_vectors):
     swept.folder, swept.lost = larger_vectors, lambda index, *_: 7 if index == "GRAPH" else 0
     swept.grid = [FLAT, graph(10, 40)]
     assert swept.run() == 0
-    assert {one.reason for one in swept.trials()[1:]} == {"recall is 0.300 at ef 10 and at ef 40 alike: ef is not read"}
+    assert {one.reason for one in swept.trials()[1:]} == {"recall is 0.300 at ef 10 and at ef 40 alike"}
 
 
 def test_a_failure_is_tried_once_more_at_the_end(swept):
@@ -137,8 +128,8 @@ def test_a_server_that_is_gone_stops_the_run_which_goes_on_when_it_is_back(swept
     assert swept.run() == 1
     error = capsys.readouterr().err
     assert error.splitlines()[-1] == (
-        "Error: 3 trials in a row have failed, the last one (PRUNED) with: refused. Start it. Run the same command again "
-        "to go on, where need be with --indexes without those that fail."
+        "Error: 3 trials in a row have failed, the last one (PRUNED) with: refused. Start it. Run the same command "
+        "again to go on, where need be with --indexes without those that fail."
     )
     assert not swept.output.exists()
     assert swept.run() == 0
@@ -196,17 +187,19 @@ def test_judged_queries_are_timed_first_and_all_of_them_judge(swept, tmp_path, s
     assert swept.facts()["tune_queries"] + swept.facts()["report_queries"] == 80
 
 
-def test_without_qrels_recall_alone_is_told(swept, tmp_path, capsys):
-    folder = write_vectors(tmp_path / "unjudged", rows=60, queries=30)
-    (folder / "qrels.tsv").unlink()
-    swept.folder, swept.grid = folder, [FLAT, graph(10)]
-    assert swept.run() == 0
-    assert "there are no qrels: recall is measured, and quality is not" in capsys.readouterr().err
-    assert [(one.recall, one.ndcg, one.loss, one.by_query) for one in swept.trials()][1] == (
-        pytest.approx(0.3),
-        None,
-        None,
-        None,
+def test_without_qrels_it_says_where_they_may_come_from(swept, tmp_path, capsys):
+    swept.folder = write_vectors(tmp_path / "unjudged", rows=60, queries=30)
+    (swept.folder / "qrels.tsv").unlink()
+    assert swept.run() == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"Error: {swept.folder}: has no qrels, and quality is measured by them. Pass --qrels FILE")
+
+
+def test_without_queries_to_report_on_there_is_nothing_to_say(swept, capsys):
+    assert swept.run("--tune_fraction", "1") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"Error: {swept.folder / 'qrels.tsv'}: has 0 judged queries in the half that is reported, and an interval "
+        "needs 2. Judge more queries, or pass a smaller --tune_fraction."
     )
 
 
@@ -230,8 +223,11 @@ def test_builds_are_screened_on_a_part_and_told_on_the_whole(swept, tmp_path):
         (["--backend", "server"], 2, "--backend server has no address. Pass --uri, such as http://localhost:19530."),
         (["--uri", "http://x"], 2, "--uri is of a server, and --backend is faiss. Pass --backend server."),
         (["--evaluations", "9"], 2, "--evaluations is for --search optuna. Pass both, or neither."),
-        (["--screen_fraction", "0.2", "--backend", "lite"], 2, "--screen_fraction weighs recall against time, and milvus-lite's time means nothing. Leave it out."),
-        (["--screen_fraction", "0.2"], 2, "--screen_fraction 0.2 of 300 documents is 60, fewer than 1000. Leave it out: so few are measured in seconds."),
+        (["--screen_fraction", "0.2", "--backend", "lite"], 2,
+         "--screen_fraction weighs recall against time, and milvus-lite's time means nothing. Leave it out."),
+        (["--screen_fraction", "0.2"], 2,
+         "--screen_fraction 0.2 of 200 documents is 40, fewer than 1000. "
+         "Leave it out: so few are measured in seconds."),
         (["--k", "9"], 2, "--k is 9. Pass a number from 10 to 100."),
         (["--model", "other"], 1, "{folder}: has no vectors of 'other'. Pass --model with one of: model."),
     ],
@@ -251,14 +247,16 @@ def test_two_passes_that_differ_are_noisy(swept, monkeypatch):
             found = super().search(queries, k, parameters, below=below)
             if parameters and len(queries) == 1:
                 asked.append(1)
-                self.clock.seconds += 5e-6 * (len(asked) > 170)  # the second pass, after 20 to warm up and 150
+                self.clock.seconds += (
+                    5 * MICROSECOND * (len(asked) > 140)
+                )  # the second pass, after 20 to warm up and 120
             return found
 
     clock = passes.time
     monkeypatch.setattr(strategy, "open_backend", lambda *_, **__: Slower(clock, swept.done))
     assert swept.run() == 0
     assert [one.noisy for one in swept.trials()] == [False, True]
-    assert len(asked) == 320
+    assert len(asked) == 260
 
 
 def test_a_damaged_trial_is_measured_again(swept, capsys):
