@@ -58,8 +58,8 @@ def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
         )
     note = (
         f"{len(own)} ways to rank were measured over exact search. A figure of the tune half is inflated, since it is "
-        "the best of many. Of weighted sums, Milvus makes those of arctan scores; minmax ones an application has to "
-        "make itself, and a weight of one kind is wrong with the other."
+        "the best of many. Milvus makes weighted sums of arctan scores and of scores as they are (none); minmax sums an "
+        "application has to make itself. A weight of one kind is wrong with another."
     )
     return Section("Ways to rank", [note], rows, shown.index(outcome.retrieval) + 1)
 

@@ -54,7 +54,6 @@ _CHATTY = (
     "bm25s",
     "onnxscript",
     "onnx_ir",
-    "faiss",
 )
 
 
