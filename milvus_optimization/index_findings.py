@@ -52,7 +52,7 @@ def _pair_in_words(pair: EqualRecallPair | None) -> str:
         return "No two kinds of index in this sweep have about the same recall below .98."
     better, worse, found = pair.better, pair.worse, pair.difference
     told = (
-        f"{index_name(better)} and {index_name(worse)} have the same recall@{better.k}, {better.recall:.3f} and "
+        f"{index_name(better)} and {index_name(worse)} have about the same recall@{better.k}, {better.recall:.3f} and "
         f"{worse.recall:.3f}. In nDCG@10 the first is {difference_text(found)} above the second: better on "
         f"{found.better} queries, worse on {found.worse}."
     )
@@ -80,9 +80,10 @@ def quality_and_cost(trials: Sequence[IndexTrial], outcome: Outcome) -> Section:
         )
     given = ", ".join(f"{name} {value:g}" for name, value in outcome.recommendation.constraints.items())
     notes = [
-        f"{outcome.index.kept} of {outcome.index.measured} measured settings keep the constraints ({given}) on the "
-        "tune half; the cheapest is taken, and FLAT where it is within them and answers within a millisecond. Shown "
-        "are the choice, FLAT, and what no other setting beats in quality and time.",
+        f"Of {len(trials)} measured settings, {outcome.index.measured} are of indexes that the target has, and "
+        f"{outcome.index.kept} of these keep the constraints ({given}) on the tune half. The cheapest is taken; FLAT, "
+        "where it is within them and answers within a millisecond. The table has the choice, FLAT, and what no other "
+        "setting beats in quality and time.",
         f"Measured in {chosen.backend} {chosen.backend_version} on {chosen.queries} queries, one thread. "
         + (
             "faiss runs in this process: a Milvus adds its own time to each query."
@@ -102,7 +103,8 @@ def _worth_having(trials: Sequence[IndexTrial], outcome: Outcome) -> list[IndexT
     points = [(trial.ndcg or 0.0, milliseconds(trial) or megabytes(trial) or 0.0) for trial in trials]
     front = [trials[place] for place in pareto_front(points)]
     ids = {trial.trial_id for trial in [outcome.index.flat, outcome.index.trial, outcome.index.cheapest, *front]}
-    return [trial for trial in trials if trial.trial_id in ids]
+    shown = [trial for trial in trials if trial.trial_id in ids]
+    return sorted(shown, key=lambda trial: (milliseconds(trial) or 0.0, megabytes(trial) or 0.0))
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -58,8 +58,8 @@ def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
         )
     note = (
         f"{len(own)} ways to rank were measured over exact search. A figure of the tune half is inflated, since it is "
-        "the best of many. Milvus makes weighted sums of arctan scores and of scores as they are (none); minmax sums an "
-        "application has to make itself. A weight of one kind is wrong with another."
+        "the best of many. Milvus makes weighted sums of arctan scores and of scores as they are (none); minmax sums "
+        "an application has to make itself. A weight of one kind is wrong with another."
     )
     return Section("Ways to rank", [note], rows, shown.index(outcome.retrieval) + 1)
 
@@ -158,15 +158,11 @@ def changed_queries(evidence: Evidence, outcome: Outcome) -> Section | None:
         return sorted((one for one in found if key(one) > 0), key=key, reverse=True)[:_MOST_QUERIES]
 
     lists = {
-        f"won against {name}": changes(lambda one: one.new - one.old),
-        f"lost against {name}": changes(lambda one: one.old - one.new),
+        f"that gained most against {name}": changes(lambda one: one.new - one.old),
+        f"that lost most against {name}": changes(lambda one: one.old - one.new),
     }
     shown = {title: found for title, found in lists.items() if found}
-    return (
-        Section("Query by query", ["The largest changes of nDCG@10 on the report half."], queries=shown)
-        if shown
-        else None
-    )
+    return Section("Query by query", ["Changes of nDCG@10 on the report half."], queries=shown) if shown else None
 
 
 def judged_by_in_words(evidence: Evidence) -> str:

@@ -60,8 +60,10 @@ def dense_trials(trials: Sequence[RetrievalTrial]) -> dict[str, RetrievalTrial]:
 
 
 def _index_steps(evidence: Evidence, trial: IndexTrial, flat: IndexTrial, change: _Change) -> list[Step]:
-    if trial.by_query is None or flat.by_query is None or trial.index == "FLAT":
+    if trial.by_query is None or flat.by_query is None:
         return []
+    if trial.index == "FLAT":
+        return [Step("index: FLAT", 0.0)]
     held = _held(evidence.variants, trial)
     if held is None:
         return [change("representation and index", flat.by_query, trial.by_query)]
