@@ -79,7 +79,7 @@ class ModelRun:
                 for path, recipe in todo.items()
             ]
             if left := self._left(todo):  # another run may have made some in the meantime
-                # The last folder is that of the documents: what it keeps is not removed before they are done.
+                # The first folder takes the chunks. That of the queries goes as soon as they are found finished.
                 self._embed(corpus, left, [work.directory for work in reversed(works)])
             for work in works:
                 work.remove()

@@ -63,6 +63,16 @@ def test_losses_by_hand(tmp_path, capsys):
     assert (manifest["judged_by"], manifest["tune_queries"], manifest["report_queries"]) == ("labels", 1, 2)
 
 
+def test_rescored_ties_go_by_place_as_exact_ones_do(tmp_path):
+    # The first query is as near to d1 as to d2; by their signs d2 is nearer.
+    documents = {"d1": (0.6, 0.8), "d2": (0.6, -0.8), "d3": (-1, 0)}
+    qrels = {key: {"d2": 1} for key in QUERIES}
+    folder = write_vectors(tmp_path / "v", documents, QUERIES | {REPORT[0]: (1, 0)}, qrels)
+    assert compare(folder, "--variants", "binary", "--rescore", "0", "1") == 0
+    values = {key: one.by_query[REPORT[0]] for key, one in found(folder).items()}
+    assert values == {("m", "float32", 0): SECOND, ("m", "binary", 0): 1, ("m", "binary", 1): SECOND}
+
+
 @pytest.fixture
 def random_folder(tmp_path):
     """60 documents and 40 queries of 16 dimensions; the one relevant document is the nearest of half of them."""
@@ -78,12 +88,12 @@ def random_folder(tmp_path):
 
 def test_overlap_is_the_share_of_the_exact_ten(random_folder):
     folder, documents, queries = random_folder
-    assert compare(folder, "--variants", "first12", "float16", "--rescore", "0", "2") == 0
+    assert compare(folder, "--variants", "first12", "float16", "--rescore", "0", "2", "4") == 0
     variants = found(folder)
     assert ("m", "float16", 2) not in variants
     cut = queries[:, :12] @ (documents[:, :12] / np.linalg.norm(documents[:, :12], axis=1, keepdims=True)).T
     exact = queries @ documents.T
-    for rescore in (0, 2):
+    for rescore in (0, 2, 4):
         kept = []
         for row in range(40):
             candidates = np.argsort(-cut[row])[: 10 * max(rescore, 1)]
