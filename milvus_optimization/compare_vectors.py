@@ -107,11 +107,11 @@ def _halves(corpus: Corpus, args: Args) -> Halves:
     check_judged(corpus, args.vectors)
     ids = list(corpus.queries)
     halves = Halves.of([ids[place] for place in judged_queries(corpus.qrels, ids)], args.tune_fraction)
-    if len(halves.report) < FEWEST_TO_COMPARE:
+    if len(halves.report) < FEWEST_TO_COMPARE or not halves.tune:
         raise DataError(
-            f"has {len(halves.report)} judged queries in the half that is reported, and an interval needs "
-            f"{FEWEST_TO_COMPARE}",
-            "Judge more queries, or pass a smaller --tune_fraction",
+            f"has {len(halves.tune)} judged queries to choose by and {len(halves.report)} to report, "
+            f"and at least 1 and {FEWEST_TO_COMPARE} are needed",
+            "Judge more queries, or pass another --tune_fraction",
             path=args.qrels or args.vectors / QRELS,
         )
     if len(halves.tune) < FEW_TO_TUNE:

@@ -15,6 +15,7 @@ from rag_core.files.manifest import (
     is_made,
     manifest_path,
     read_manifest,
+    task_instruction,
     unfinished_differences,
     write_manifest,
 )
@@ -71,6 +72,7 @@ class CorpusFolder:
                 rows=rows,
                 queries=len(corpus.queries),
                 judged=len(corpus.qrels),
+                instruction=task_instruction([Path(path) for path in self.recipe.inputs]),
                 skipped={"bad_rows": bad_rows},
             )
             work.remove()

@@ -57,7 +57,7 @@ class Baseline:
         """
         variant = make_variant(name, np.asarray(self.vectors.documents))
         numbers = [0] if name in _WITHOUT_LOSS else sorted(set(rescore))
-        found, _ = nearest(variant.queries(self.queries), variant.documents, COUNT * max(1, *numbers, 1))
+        found, _ = nearest(variant.queries(self.queries), variant.documents, COUNT * max(1, *numbers))
         for number in numbers:
             yield self._record(variant, number, self._rescored(found[:, : COUNT * number]) if number else found, seed)
 
