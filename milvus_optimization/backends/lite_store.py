@@ -15,6 +15,7 @@ from rag_core.base.outside_text import reason
 
 OLDEST = (3, 2, 2)  # the traps that are worked around here were measured in this version
 
+_open: set[Path] = set()  # by this process: a second backend would take the scratch of the first for left behind
 _MANAGER_LOG = "milvus_lite.server_manager"
 
 
@@ -40,10 +41,13 @@ def start(path: Path) -> str:
     from milvus_lite.exceptions import DataDirLockedError
     from milvus_lite.server_manager import server_manager_instance
 
+    if path in _open:
+        raise EngineError("this process has this milvus-lite database open", "Close the other backend", path=path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _caught() as errors:
         address = server_manager_instance.start_and_get_uri(str(path))
     if address:
+        _open.add(path)
         return str(address)
     cause = errors[0] if errors else EngineError("for a reason that it does not tell", "Look at its log")
     if isinstance(cause, DataDirLockedError):
@@ -59,7 +63,9 @@ def stop(path: Path) -> None:
     """Close the database and let go of its lock."""
     from milvus_lite.server_manager import server_manager_instance
 
-    server_manager_instance.release_server(str(path))
+    if path in _open:
+        _open.remove(path)
+        server_manager_instance.release_server(str(path))
 
 
 class _Catcher(logging.Handler):
