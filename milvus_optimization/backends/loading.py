@@ -43,7 +43,7 @@ def open_backend(
     from milvus_optimization.backends.milvus_backend import MilvusBackend
 
     if name == "server":
-        return MilvusBackend(name, place=_checked(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
+        return MilvusBackend(name, place=check_uri(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
     if folder is None:
         raise UsageError("--backend lite needs a folder", "Pass one")
     check_version()
@@ -51,7 +51,12 @@ def open_backend(
     return MilvusBackend(name, place=str(path), path=path, timeout=timeout)
 
 
-def _checked(uri: str | None) -> str:
+def check_uri(uri: str | None) -> str:
+    """Return the address of a server.
+
+    Raises:
+        UsageError: it is none, or tells a password.
+    """
     if uri is None:
         raise UsageError("--backend server needs --uri", "Pass --uri http://HOST:19530")
     parts = urlsplit(uri)
