@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float32]
 ENOUGH_RECALL = 0.999
 NO_LOSS, TIMES = 0.0005, 2  # of nDCG@10 on the tune half, and how often in a row
 
+_FAILS = (UnsupportedIndexError, EngineError, DataError)
 _FAILURES = 3  # in a row, after which the backend is taken for gone
 _ROUNDS = 2  # what has failed is tried once more at the end
 
@@ -180,12 +181,8 @@ class Sweep:
             return dataclasses.replace(asked, **self._unusable[name])
         try:
             backend, built = self._builds.get(setting)
-        except UnsupportedIndexError as error:
-            self._unusable[name] = {"status": "unsupported", "reason": one_line(str(error))}
-            return dataclasses.replace(asked, **self._unusable[name])
-        except (EngineError, DataError) as error:
-            self._failures += 1
-            self._unusable[name] = {"status": "failed", "reason": str(error)}
+        except _FAILS as error:
+            self._unusable[name] = self._failure(error)
             return dataclasses.replace(asked, **self._unusable[name])
         asked = dataclasses.replace(asked, **_told_by(built))
         if reason := built_as_asked(setting.build, built.seen):
@@ -194,11 +191,16 @@ class Sweep:
         try:
             deep = self._is_deep(setting, asked.search)
             found = measure(backend, self._documents, self._workload, asked.search, deep=deep)
-        except (EngineError, DataError) as error:
-            self._failures += 1
-            return dataclasses.replace(asked, status="failed", reason=str(error))
+        except _FAILS as error:
+            return dataclasses.replace(asked, **self._failure(error))
         self._failures = 0
         return dataclasses.replace(asked, status="ok", **figures(found, self._exact, self._workload, backend))
+
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        if isinstance(error, UnsupportedIndexError):
+            return {"status": "unsupported", "reason": one_line(str(error))}
+        self._failures += 1
+        return {"status": "failed", "reason": str(error)}
 
     def _is_deep(self, setting: BuildSetting, search: Setting) -> bool:
         try:

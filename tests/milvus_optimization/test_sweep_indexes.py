@@ -208,11 +208,19 @@ def test_builds_are_screened_on_a_part_and_told_on_the_whole(swept, tmp_path):
     swept.folder = write_vectors(tmp_path / "many", rows=2000)
     bad = graph(20, 40, index="PRUNED")
     swept.lost = lambda index, *_: 9 if index == "PRUNED" else 3
-    swept.grid = [FLAT, bad, graph(20)]
+    swept.grid = [FLAT, bad, graph(20), graph(20, index="NONE")]
     assert swept.run("--screen_fraction", "0.5") == 0
-    assert swept.builds() == ["build FLAT", "build PRUNED 8", "build GRAPH 8", "build FLAT", "build GRAPH 8"]
+    assert swept.builds() == [
+        "build FLAT",
+        "build PRUNED 8",
+        "build GRAPH 8",
+        "build NONE 8",
+        "build FLAT",
+        "build GRAPH 8",
+    ]
     assert [(one.index, one.status, one.screened_rows) for one in swept.trials()] == [
         ("FLAT", "ok", None), ("PRUNED", "skipped", 1000), ("PRUNED", "skipped", 1000), ("GRAPH", "ok", None),
+        ("NONE", "unsupported", 1000),
     ]  # fmt: skip
     assert swept.trials()[1].reason == "screened out: other builds are better on a part of the documents"
     assert swept.trials()[1].recall is None
