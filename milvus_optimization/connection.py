@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milvus_optimization.backends import lite_store
-from milvus_optimization.backends.loading import TOKEN, check_address, check_packages
+from milvus_optimization.backends.loading import TOKEN, check_packages
+from milvus_optimization.backends.loading import check_uri as check_address
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.outside_text import quoted
 

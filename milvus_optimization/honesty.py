@@ -56,7 +56,7 @@ def ignored(trial: IndexTrial, reason: str) -> IndexTrial:
 
 def fault_of(trials: Sequence[IndexTrial]) -> str:
     """Return why measured trials of one build are not of an index, empty where nothing speaks against it."""
-    if not trials or trials[0].index == "FLAT":
+    if not trials or not trials[0].search:  # of FLAT; and AUTOINDEX at its default width may well find everything
         return ""
     first = trials[0]
     if (first.screened_rows or first.rows) > MOST_EXACT_ROWS and all(trial.recall == 1 for trial in trials):

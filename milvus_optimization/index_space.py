@@ -196,12 +196,17 @@ def _all_settings(rows: int, dimensions: int, k: int) -> list[BuildSetting]:
             {"nlist": few},
             tuple(probes | {"reorder_k": times * k} for probes in _nprobes(few, 8) for times in (4, 20)),
         ),
+    ]
+    # Each family stands once before another build of it does: on scifact, 99 % of the hypervolume of all settings then
+    # takes 37 of them, where it took 46.
+    more_lists = [
         BuildSetting("IVF_FLAT", {"nlist": many}, _nprobes(many, 4)),
         BuildSetting("IVF_SQ8", {"nlist": many}, _nprobes(many, 8)),
     ]
     graphs = [
         BuildSetting("HNSW", small, efs),
         BuildSetting("HNSW_SQ", small | eight, efs),
+        *more_lists,
         BuildSetting("AUTOINDEX", {}, ({},)),
         BuildSetting("HNSW", {"M": 16, "efConstruction": 200}, efs),
         BuildSetting("HNSW", large, efs),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Point = tuple[int, int]  # place of a build setting, and of one of its searches
 
-_REPEATS = 10  # proposals in a row of what is measured, after which the next one that is not is taken
+_REPEATS = 3  # proposals in a row of what is measured, after which the next one that is not is taken
 
 
 def search_table(

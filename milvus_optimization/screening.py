@@ -14,6 +14,8 @@ from milvus_optimization.index_space import BuildSetting
 from milvus_optimization.pareto import WORST_RECALL, hypervolume, recall_and_latency
 from milvus_optimization.records import IndexTrial
 
+_REASON = "screened out: other builds are better on a part of the documents"
+
 
 def choose_builds(settings: Sequence[BuildSetting], screened: Sequence[Sequence[IndexTrial]]) -> list[int]:
     """Return the places of FLAT and of half of the other builds: each adds most to the hypervolume of those before it.
@@ -46,10 +48,8 @@ def left_out(
     """
     found = []
     for search, trial in zip(setting.searches, trials, strict=True):
-        reason = (
-            "screened out: other builds are better on a part of the documents" if trial.status == "ok" else trial.reason
-        )
-        status = trial.status if trial.status in ("unsupported", "ignored", "failed") else "skipped"
-        made = skipped(setting, search, reason)
+        usable = trial.status in ("ok", "skipped")
+        made = skipped(setting, search, _REASON if usable else trial.reason)
+        status = "skipped" if usable else trial.status
         found.append(dataclasses.replace(made, status=status, screened_rows=trial.screened_rows))
     return found

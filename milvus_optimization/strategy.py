@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from rag_core.base.errors import UsageError
 Floats = npt.NDArray[np.float32]
 SearchName = Literal["grid", "optuna"]
 
+_DATABASE = "database"
 _SMALLEST_PART = 1000  # documents
 _STANDING = 8  # indexes that Optuna may go back to without building them again
 
@@ -62,6 +64,13 @@ def run_strategy(
     Raises:
         EngineError, DataError: the backend cannot be used, or is gone; what is measured stays.
     """
+    with _tidied(strategy.folder):
+        return _run(strategy, settings, documents, workload, subject)
+
+
+def _run(
+    strategy: Strategy, settings: Sequence[BuildSetting], documents: Floats, workload: Workload, subject: Subject
+) -> list[IndexTrial]:
     until = None if strategy.seconds is None else time.monotonic() + strategy.seconds
     opened = _opener(strategy, subject)
     screened: list[list[IndexTrial]] = []
@@ -99,13 +108,27 @@ def _opener(strategy: Strategy, subject: Subject) -> Callable[[], Backend]:
     numbers = itertools.count()
 
     def opened() -> Backend:
-        folder = strategy.folder / f"backend-{next(numbers)}"
-        if folder.exists():  # of a run that was killed
-            shutil.rmtree(folder)
-        folder.mkdir()
+        folder = strategy.folder / f"{_DATABASE}-{next(numbers)}"
+        if subject.backend == "lite":
+            folder.mkdir()
         return open_backend(subject.backend, uri=strategy.uri, folder=folder)
 
     return opened
+
+
+@contextlib.contextmanager
+def _tidied(folder: Path) -> Iterator[None]:
+    """Remove the databases of milvus-lite before, where a run was killed, and after."""
+    try:
+        _remove_databases(folder)
+        yield
+    finally:
+        _remove_databases(folder)
+
+
+def _remove_databases(folder: Path) -> None:
+    for database in folder.glob(f"{_DATABASE}-*"):
+        shutil.rmtree(database)
 
 
 def _part(documents: Floats, fraction: float, seed: int) -> Floats:

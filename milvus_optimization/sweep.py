@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float32]
 ENOUGH_RECALL = 0.999
 NO_LOSS, TIMES = 0.0005, 2  # of nDCG@10 on the tune half, and how often in a row
 
+_FAILS = (UnsupportedIndexError, EngineError, DataError)
 _FAILURES = 3  # in a row, after which the backend is taken for gone
 _ROUNDS = 2  # what has failed is tried once more at the end
 
@@ -94,6 +95,7 @@ class Sweep:
         self._until = until
         self._told = told
         self._exact: Exact | None = None
+        self._goal: float | None = None
         self._failures = 0
         self._version = ""
         self._unusable: dict[str, dict[str, Any]] = {}  # builds of this round -> why there is nothing to search in
@@ -115,7 +117,7 @@ class Sweep:
     def _sweep(self, setting: BuildSetting) -> list[IndexTrial]:
         trials: list[IndexTrial] = []
         for search in setting.searches:
-            reason = self.enough(trials)
+            reason = enough(trials, self._goal)
             trials.append(self.skipped(setting, search, reason) if reason else self.trial(setting, search))
             self._told()
         return trials
@@ -124,19 +126,6 @@ class Sweep:
         """Return a trial that is not measured, for a reason."""
         trial = self._subject.trial(setting, search)
         return dataclasses.replace(trial, backend_version=self._version, reason=reason)
-
-    def enough(self, trials: Sequence[IndexTrial]) -> str:
-        """Return why wider settings than those of a build that are measured gain nothing, empty where they may."""
-        measured = [trial for trial in trials if trial.status == "ok"]
-        if measured and (measured[-1].recall or 0) >= ENOUGH_RECALL:
-            return f"recall is {ENOUGH_RECALL} or more before it"
-        if self._exact is None or len(tune := self._workload.halves.tune) < FEW_TO_TUNE or len(measured) < TIMES:
-            return ""
-        exact = float(np.mean([self._exact.by_query[query_id] for query_id in tune]))
-        last = [trial.ndcg_tune for trial in measured[-TIMES:]]
-        if all(ndcg is not None and abs(ndcg - exact) <= NO_LOSS for ndcg in last):
-            return f"nDCG is within {NO_LOSS} of FLAT's {TIMES} times before it"
-        return ""
 
     def trial(self, setting: BuildSetting, search: Setting) -> IndexTrial:
         """Return a trial, measured now or by an earlier run; `skipped` where there is no time left.
@@ -151,6 +140,7 @@ class Sweep:
             if stored is None or arrays is None:
                 return self._measured_exact(setting, asked)
             self._exact = Exact.from_arrays(arrays, self._workload)
+            self._aim_at(stored)
         if stored and stored.status != "failed":
             self._version = stored.backend_version
             return stored
@@ -176,7 +166,12 @@ class Sweep:
         known = figures(found, self._exact, self._workload, backend)
         trial = dataclasses.replace(asked, status="ok", backend_version=self._version, **_told_by(built), **known)
         self._store.put(trial)
+        self._aim_at(trial)
         return trial
+
+    def _aim_at(self, flat: IndexTrial) -> None:
+        """Take what the others can reach at best, where there are queries enough to tell when they do."""
+        self._goal = flat.ndcg_tune if len(self._workload.halves.tune) >= FEW_TO_TUNE else None
 
     def _tried(self, setting: BuildSetting, asked: IndexTrial) -> IndexTrial:
         """Return a trial with what became of it; what fails in a row is counted, a build once."""
@@ -186,12 +181,8 @@ class Sweep:
             return dataclasses.replace(asked, **self._unusable[name])
         try:
             backend, built = self._builds.get(setting)
-        except UnsupportedIndexError as error:
-            self._unusable[name] = {"status": "unsupported", "reason": one_line(str(error))}
-            return dataclasses.replace(asked, **self._unusable[name])
-        except (EngineError, DataError) as error:
-            self._failures += 1
-            self._unusable[name] = {"status": "failed", "reason": str(error)}
+        except _FAILS as error:
+            self._unusable[name] = self._failure(error)
             return dataclasses.replace(asked, **self._unusable[name])
         asked = dataclasses.replace(asked, **_told_by(built))
         if reason := built_as_asked(setting.build, built.seen):
@@ -200,11 +191,16 @@ class Sweep:
         try:
             deep = self._is_deep(setting, asked.search)
             found = measure(backend, self._documents, self._workload, asked.search, deep=deep)
-        except (EngineError, DataError) as error:
-            self._failures += 1
-            return dataclasses.replace(asked, status="failed", reason=str(error))
+        except _FAILS as error:
+            return dataclasses.replace(asked, **self._failure(error))
         self._failures = 0
         return dataclasses.replace(asked, status="ok", **figures(found, self._exact, self._workload, backend))
+
+    def _failure(self, error: Exception) -> dict[str, Any]:
+        if isinstance(error, UnsupportedIndexError):
+            return {"status": "unsupported", "reason": one_line(str(error))}
+        self._failures += 1
+        return {"status": "failed", "reason": str(error)}
 
     def _is_deep(self, setting: BuildSetting, search: Setting) -> bool:
         try:
@@ -219,6 +215,21 @@ class Sweep:
         except PipelineError:
             return False
         return True
+
+
+def enough(trials: Sequence[IndexTrial], goal: float | None) -> str:
+    """Return why wider settings than those that are measured of a build gain nothing, empty where they may.
+
+    Args:
+        goal: nDCG@10 of FLAT on the tune half; None to go by recall alone.
+    """
+    measured = [trial for trial in trials if trial.status == "ok"]
+    if measured and (measured[-1].recall or 0) >= ENOUGH_RECALL:
+        return f"recall is {ENOUGH_RECALL} or more before it"
+    last = [trial.ndcg_tune for trial in measured[-TIMES:]]
+    if len(last) == TIMES and goal is not None and all(ndcg and abs(ndcg - goal) <= NO_LOSS for ndcg in last):
+        return f"nDCG is within {NO_LOSS} of FLAT's {TIMES} times before it"
+    return ""
 
 
 def _told_by(built: Built) -> dict[str, Any]:

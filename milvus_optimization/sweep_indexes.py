@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from milvus_optimization.backends.loading import check_uri
 from milvus_optimization.choice import FEW_TO_TUNE
 from milvus_optimization.corpus import (
     ARRAYS,
@@ -138,8 +139,8 @@ def run(args: Args) -> Path:
 
 
 def _check(args: Args) -> None:
-    if args.backend == "server" and args.uri is None:
-        raise UsageError("--backend server has no address", "Pass --uri, such as http://localhost:19530")
+    if args.backend == "server":
+        check_uri(args.uri)
     if args.uri is not None and args.backend != "server":
         raise UsageError(f"--uri is of a server, and --backend is {args.backend}", "Pass --backend server")
     if args.evaluations is not None and args.search != "optuna":

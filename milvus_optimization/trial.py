@@ -35,6 +35,7 @@ _WARM_UP = 20  # queries that nobody times
 _CLIENTS = (1, 2, 4)
 _FILTERS = {"50 %": 0.5, "10 %": 0.1, "1 %": 0.01}  # share of the documents that is kept
 _FILTERED_QUERIES = 200  # a recall of .9 then has a standard error below .01
+_METRICS: tuple[RunMetricName, ...] = ("NDCG@10", "MRR@10")
 _ALL = "all"
 
 
@@ -159,10 +160,16 @@ def _percentiles(clock: str, milliseconds: npt.NDArray[np.float64], *wanted: int
 
 
 def _quality(measured: Measured, workload: Workload) -> Mapping[RunMetricName, ByQuery]:
-    if not workload.judged_ids:
-        return {"NDCG@10": {}}
+    """Return the metrics of each judged query; a ranking that another setting gave, too, is judged once."""
     places = measured.passes[0].places[workload.judged]
-    return measure_places(workload.qrels, workload.judged_ids, workload.document_ids, places, ("NDCG@10", "MRR@10"))
+    keys = [(query_id, row.tobytes()) for query_id, row in zip(workload.judged_ids, places, strict=True)]
+    new = [row for row, key in enumerate(keys) if key not in workload.known]
+    if new:
+        ids = [workload.judged_ids[row] for row in new]
+        found = measure_places(workload.qrels, ids, workload.document_ids, places[new], _METRICS)
+        for row in new:
+            workload.known[keys[row]] = [found[metric][keys[row][0]] for metric in _METRICS]
+    return {metric: {key[0]: workload.known[key][number] for key in keys} for number, metric in enumerate(_METRICS)}
 
 
 def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str, Any]:

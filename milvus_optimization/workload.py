@@ -28,6 +28,7 @@ class Workload:
         halves: of the judged queries.
         k: results of a query.
         seed: of the order of queries and of intervals.
+        known: query id and places found -> what they are worth; settings agree on most queries.
     """
 
     queries: Floats
@@ -39,6 +40,7 @@ class Workload:
     halves: Halves
     k: int
     seed: int
+    known: dict[tuple[str, bytes], list[float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, corpus: Corpus, vectors: Vectors, *, timed: int, k: int, tune_fraction: float, seed: int) -> Self:
@@ -83,4 +85,5 @@ class Workload:
             judged_ids=[],
             qrels={},
             halves=Halves([], []),
+            known={},
         )

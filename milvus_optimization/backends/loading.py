@@ -41,7 +41,7 @@ def open_backend(
     from milvus_optimization.backends.milvus_backend import MilvusBackend
 
     if name == "server":
-        return MilvusBackend(name, place=check_address(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
+        return MilvusBackend(name, place=check_uri(uri), token=os.environ.get(TOKEN, ""), timeout=timeout)
     if folder is None:
         raise UsageError("--backend lite needs a folder", "Pass one")
     check_version()
@@ -60,11 +60,11 @@ def check_packages(name: BackendName) -> None:
         raise EngineError(f"--backend {name} needs {missing[0]}", 'Run: pip install -e ".[milvus]"')
 
 
-def check_address(uri: str | None) -> str:
-    """Return the address of a server, once it is seen to be one.
+def check_uri(uri: str | None) -> str:
+    """Return the address of a server.
 
     Raises:
-        UsageError: it is missing, of another kind, or has a password in it, which would stand in manifests.
+        UsageError: it is none, or tells a password.
     """
     if uri is None:
         raise UsageError("--backend server needs --uri", "Pass --uri http://HOST:19530")

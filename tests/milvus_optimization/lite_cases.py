@@ -366,3 +366,21 @@ def _free_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]
+
+
+def sweep(folder):
+    """Sweep over a few hundred vectors in milvus-lite, and return what became of each trial."""
+    from milvus_optimization import sweep_indexes
+    from milvus_optimization.records import IndexTrial
+    from rag_core.files.jsonl import read_records
+    from tests.milvus_optimization.swept import write_vectors
+
+    vectors = write_vectors(Path(folder) / "vectors", rows=1200, queries=12, dimensions=32, noise=0.9)
+    output = Path(folder) / "trials.jsonl"
+    flags = ["--backend", "lite", "--indexes", "IVF_FLAT", "AUTOINDEX", "--queries", "8"]
+    code = sweep_indexes.main(["--vectors", str(vectors), "--output_file", str(output), *flags])
+    found = [
+        [one.index, one.build, one.build_seen, one.search, one.status, one.recall, one.cpu_ms_p50, one.wall_ms_p50]
+        for one in read_records(output, IndexTrial)
+    ]
+    return [code, found, sorted(path.name for path in Path(folder).iterdir())]

@@ -47,8 +47,9 @@ def test_of_a_part_of_the_documents_the_part_counts():
     assert fault_of([trial("HNSW", 1.0, 0, 0, search={"ef": 16}, rows=5000, screened_rows=1000)]) == ""
 
 
-def test_flat_finds_all():
-    assert fault_of(build({0: 1.0}, index="FLAT")) == ""
+@pytest.mark.parametrize("index", ["FLAT", "AUTOINDEX"])
+def test_what_has_no_width_may_find_all(index):
+    assert fault_of([trial(index, 1.0, 0.5, 0.5, rows=5000)]) == ""
 
 
 def test_settings_of_another_refinement_are_not_compared():

@@ -148,7 +148,8 @@ def test_without_flat_there_is_nothing_to_hold_against(swept, capsys):
     swept.faults["build FLAT"] = ["refused"]
     assert swept.run() == 1
     assert capsys.readouterr().err.splitlines()[-1] == "Error: refused. Start it."
-    assert swept.run() == 0
+    assert list(swept.output.parent.iterdir()) == []  # so that nothing stands in the way of other settings
+    assert swept.run("--k", "11") == 0
 
 
 def test_a_finished_output_is_left_alone(swept):
@@ -207,11 +208,19 @@ def test_builds_are_screened_on_a_part_and_told_on_the_whole(swept, tmp_path):
     swept.folder = write_vectors(tmp_path / "many", rows=2000)
     bad = graph(20, 40, index="PRUNED")
     swept.lost = lambda index, *_: 9 if index == "PRUNED" else 3
-    swept.grid = [FLAT, bad, graph(20)]
+    swept.grid = [FLAT, bad, graph(20), graph(20, index="NONE")]
     assert swept.run("--screen_fraction", "0.5") == 0
-    assert swept.builds() == ["build FLAT", "build PRUNED 8", "build GRAPH 8", "build FLAT", "build GRAPH 8"]
+    assert swept.builds() == [
+        "build FLAT",
+        "build PRUNED 8",
+        "build GRAPH 8",
+        "build NONE 8",
+        "build FLAT",
+        "build GRAPH 8",
+    ]
     assert [(one.index, one.status, one.screened_rows) for one in swept.trials()] == [
         ("FLAT", "ok", None), ("PRUNED", "skipped", 1000), ("PRUNED", "skipped", 1000), ("GRAPH", "ok", None),
+        ("NONE", "unsupported", 1000),
     ]  # fmt: skip
     assert swept.trials()[1].reason == "screened out: other builds are better on a part of the documents"
     assert swept.trials()[1].recall is None
@@ -220,7 +229,9 @@ def test_builds_are_screened_on_a_part_and_told_on_the_whole(swept, tmp_path):
 @pytest.mark.parametrize(
     "flags, code, message",
     [
-        (["--backend", "server"], 2, "--backend server has no address. Pass --uri, such as http://localhost:19530."),
+        (["--backend", "server", "--uri", "http://me:secret@x"], 2, "--uri has a user or password in it. "
+         "Set RAG_MILVUS_TOKEN=user:password, and leave it out of --uri."),
+        (["--backend", "server"], 2, "--backend server needs --uri. Pass --uri http://HOST:19530."),
         (["--uri", "http://x"], 2, "--uri is of a server, and --backend is faiss. Pass --backend server."),
         (["--evaluations", "9"], 2, "--evaluations is for --search optuna. Pass both, or neither."),
         (["--screen_fraction", "0.2", "--backend", "lite"], 2,
@@ -236,6 +247,29 @@ def test_errors_are_one_sentence(swept, capsys, flags, code, message):
     assert swept.run(*flags) == code
     assert capsys.readouterr().err.splitlines()[-1] == f"Error: {message.format(folder=swept.folder)}"
     assert swept.done == [] and not swept.output.exists()
+
+
+def test_of_a_server_the_clock_and_further_clients_tell(swept, monkeypatch):
+    connected = []
+
+    class Server(FakeBackend):
+        tells_cpu_time, tells_wall_time = False, True
+
+        def connect(self):
+            connected.append(Server(self.clock, []))
+            connected[-1].__dict__.update(vars(self) | {"done": connected[-1].done})
+            return connected[-1]
+
+    clock = passes.time
+    monkeypatch.setattr(strategy, "open_backend", lambda *_, **__: Server(clock, swept.done))
+    swept.grid = [FLAT, graph(10)]
+    assert swept.run("--backend", "server", "--uri", "http://localhost:19530") == 0
+    _, one = swept.trials()
+    assert one.cpu_ms_p50 is None
+    assert (one.wall_ms_p50, one.wall_ms_p95, one.wall_ms_p99) == (10 * 1000 * MICROSECOND,) * 3
+    # The clock of the fake stands still while others search, so that all clients together are as fast as one.
+    assert one.qps == pytest.approx(dict.fromkeys("124", 1 / (10 * MICROSECOND)))
+    assert len(connected) == 2 * (1 + 2 + 4) and all(client.done[-1] == "close" for client in connected)
 
 
 def test_two_passes_that_differ_are_noisy(swept, monkeypatch):
