@@ -194,7 +194,7 @@ def not_of_milvus(content):
     [
         (wrong_dimension, 1, "was made for 8 dimensions, and the folder of --vectors has 16"),
         (other_documents, 1, "was made for 499 documents, and the folder of --vectors has 500"),
-        (other_queries, 1, "was made for 12 queries to report on, and the folder of --vectors has 49"),
+        (other_queries, 1, "was made for 12 queries to report on, and the folder of --vectors has 41"),
         (out_of_bounds, 2, "M of HNSW is -3. Pass a whole number from 2 to 128"),
         (not_in_lite, 1, "recommends DISKANN, which milvus-lite does not have"),
         (not_of_milvus, 1, "Milvus has no weighted fusion of scores normalised by 'minmax'"),

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -22,15 +23,23 @@ from tests.milvus_optimization.measured import (
     write_measured,
 )
 
-DRAW = plots.svg
 HOSTILE = '"""\nimport os\n<script>alert(1)</script> & $x_{1}$ `${y}` \x1b[2J\u202e |'
 
 
+@pytest.fixture
+def drawn():
+    """Ask for real figures."""
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Draw no figures and few samples: both take most of the time, and neither is the subject."""
-    monkeypatch.setattr(plots, "svg", lambda figure, description: "<svg></svg>")
+def quick(request, monkeypatch):
+    """Draw no figures, but for who asks for them, and few samples: both take most of the time."""
     monkeypatch.setattr(significance, "_RESAMPLES", 199)
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(plots, "new_figure", lambda: (None, MagicMock()))
+        monkeypatch.setattr(plots, "_wide_figure", lambda height: (None, MagicMock()))
+        monkeypatch.setattr(plots, "_logarithmic", lambda axes: None)
+        monkeypatch.setattr(plots, "svg", lambda figure, description: "<svg></svg>")
 
 
 def recommendation(folder):
@@ -208,8 +217,7 @@ class _Tags(HTMLParser):
         self.text.append(data)
 
 
-def test_hostile_text_is_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "svg", DRAW)
+def test_hostile_text_is_text(tmp_path, drawn):
     ids = [f'q{number}"><b>{number}' for number in range(160)]
     ways = [*defaults(ids=ids), retrieval("weighted", 0.68, 0.67, ids=ids, parameter=0.4)]
     ways = [dataclasses.replace(trial, model=HOSTILE) for trial in ways]
@@ -236,8 +244,7 @@ def test_hostile_text_is_text(tmp_path, monkeypatch):
     assert model.value.value == HOSTILE
 
 
-def test_the_page_needs_nothing_from_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "svg", DRAW)
+def test_the_page_needs_nothing_from_elsewhere(tmp_path, drawn):
     assert run(tmp_path) == 0
     text = page(tmp_path)
     assert not re.search(r"(src|href)=[\"'](?!#)", text)
