@@ -17,6 +17,7 @@ ID, TEXT, WORDS, DENSE, SPARSE = "id", "text", "words", "dense", "sparse"
 """The fields: `words` is what BM25 counts, `sparse` what Milvus makes of it."""
 
 SCRATCH = "mo_"
+_LEAST_ID = 512  # bytes; documents that come later may have longer ids than those there are
 LONGEST = 65_535  # bytes of a VARCHAR
 
 
@@ -25,7 +26,7 @@ class CollectionPlan:
     """How a collection is made and searched.
 
     Attributes:
-        id_bytes: of the longest id.
+        id_bytes: room for an id.
         index_type, index_parameters: of the vectors.
         search_parameters: as they were measured, for as few results as then.
         deep_parameters: for `depth` results; "ef" is at least that: Milvus refuses less, milvus-lite finds fewer.
@@ -142,7 +143,7 @@ def check_lengths(texts: dict[str, str]) -> None:
 
 
 def _longest_id(corpus: Corpus) -> int:
-    return max(len(key.encode()) for key in corpus.documents)
+    return max(_LEAST_ID, *(len(key.encode()) for key in corpus.documents))
 
 
 def _analyser(bm25: Setting) -> Analyser:

@@ -78,7 +78,8 @@ def recall_against_loss(
         axes.scatter(*places, s=90, facecolors="none", edgecolors=WORSE, linewidths=1.4, zorder=3)
         middle = sum(places[0]) / 2, sum(places[1]) / 2
         text = f"equal recall,\n{pair.difference.difference:.3f} apart"
-        axes.annotate(text, middle, (9, 0), textcoords="offset points", va="center", fontsize=8, color=WORSE)
+        place, white = {"textcoords": "offset points", "va": "center"}, {"color": "white", "alpha": 0.8, "pad": 1}
+        axes.annotate(text, middle, (11, 0), fontsize=8, color=WORSE, bbox=white, zorder=5, **place)
     axes.set_xlabel(f"recall@{chosen.k}")
     axes.set_ylabel("change of nDCG@10 [95 % interval]")
     _legend(axes)
