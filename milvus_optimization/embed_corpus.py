@@ -1,8 +1,8 @@
 """Embed a corpus and its queries, once per model: the teacher, the student before and after, side by side.
 
-corpus, queries, qrels -> documents.jsonl, queries.jsonl, qrels.tsv, <model>/*.npy
+corpus, queries, qrels -> documents.jsonl, queries.jsonl, qrels.tsv, <model>/documents.npy, <model>/queries.npy
 
-python -m milvus_optimization.embed_corpus --input data/scifact --model all-MiniLM-L6-v2 --output_dir runs/milvus/vectors
+python -m milvus_optimization.embed_corpus --input data/scifact --model BAAI/bge-m3 --output_dir runs/milvus/vectors
 
 A run that was stopped goes on. Another model given later is added to the folder.
 """
@@ -16,20 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milvus_optimization.corpus import DOCUMENTS, QRELS, QUERIES, Corpus
-from milvus_optimization.corpus_input import open_input
-from rag_core.base.errors import UsageError
-from rag_core.base.flags import decisive, flag
+from milvus_optimization.corpus import read_corpus
+from milvus_optimization.corpus_folder import CorpusFolder
+from milvus_optimization.corpus_input import open_corpus
+from rag_core.base.errors import EngineError, UsageError
+from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, check_inputs, sha256, write_manifest
-from rag_core.files.qrels import write_qrels
-from rag_core.files.unfinished import UnfinishedWork, is_finished
+from rag_core.files.manifest import Recipe, check_inputs
 from rag_core.scoring.engine_args import EngineArgs, check_engine, engine_options
 
 if TYPE_CHECKING:
-    from rag_core.engines.options import EngineOptions
+    from milvus_optimization.corpus_vectors import ModelRun
 
 STAGE = "milvus_optimization.embed_corpus"
 
@@ -44,45 +42,72 @@ class Args(OverwriteArgs, BadRowsArgs, EngineArgs):
         "a folder in the BEIR layout, or a file of RankingSample records, whose passages are the corpus", decides=False
     )
     splits: list[str] | None = flag("BEIR: the qrels/<split>.tsv that are read (default: all)", None)
-    filter_field: str | None = flag(
-        "BEIR: a field of the corpus, such as a year, by which searches are filtered later", None
-    )
     model: list[str] = flag("embedders; each gets a folder by the last part of its name", decides=False)
-    output_dir: Path = flag("folder of the outputs", decides=False)
+    output_dir: Path = flag("folder of the corpus and its vectors", decides=False)
     score_store: Path | None = flag("folder that keeps vectors for other runs with the same model", None, decides=False)
 
 
 def run(args: Args) -> Path:
     """Write the corpus, then the vectors of each model; return the folder."""
     check_engine(args)
-    names = {Path(model).name: model for model in args.model}
-    if len(names) < len(args.model):
-        raise UsageError("two models have the same folder name", "Rename one: it names the folder of its vectors")
-    _write_corpus(args)
-    for name, model in names.items():
-        _embed(args, name, model)
+    names = _folder_names(args)
+    source = open_corpus(args.input, args.splits)
+    # Of the other flags, those of the engines decide the vectors, and stand in their recipes.
+    flags = {"splits": args.splits, "skip_bad_rows": args.skip_bad_rows}
+    target = CorpusFolder(args.output_dir, Recipe(STAGE, flags, check_inputs(source.files)))
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    corpus = source.read(bad_rows) if args.overwrite or not target.is_finished() else None
+    runs = _model_runs(args, names, source.files)  # a wrong model is told before anything is written
+    if corpus:
+        target.write(corpus, overwrite=args.overwrite, bad_rows=len(bad_rows))
+    corpus = read_corpus(args.output_dir)
+    for run in runs:
+        run.embed(corpus)
     return args.output_dir
 
 
-def _write_corpus(args: Args) -> None:
-    source = open_input(args.input, args.splits, args.filter_field)
-    recipe = Recipe(
-        STAGE,
-        {name: getattr(args, name) for name in ("splits", "filter_field", "skip_bad_rows")},
-        check_inputs(source.files),
-    )
-    output = args.output_dir / DOCUMENTS
-    if not args.overwrite and is_finished(output, recipe):
-        return
-    bad_rows = BadRows(skip=args.skip_bad_rows)
-    corpus = source.read(bad_rows)
-    with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
-        write_records(args.output_dir / QUERIES, corpus.query_records())
-        if corpus.qrels:
-            write_qrels(args.output_dir / QRELS, corpus.qrels)
-        else:
-            (args.output_dir / QRELS).unlink(missing_ok=True)
-        rows = write_records(output, corpus.documents.values())
-        write_manifest(output, recipe, rows=rows, queries=len(corpus.queries), skipped={"bad_rows": len(bad_rows)})
-        work.remove()
-    logger.info("%s: %d documents, %d queries, %d judged", args.output_dir, rows, len(corpus.queries), len(corpus.qrels))
+def _folder_names(args: Args) -> dict[str, str]:
+    """Return folder name -> model.
+
+    Raises:
+        UsageError: two models have one, or a server is to run several.
+    """
+    names = {
+        (Path(model) if Path(model).name.strip(".") else Path(model).resolve()).name: model for model in args.model
+    }
+    if len(names) < len(args.model):
+        raise UsageError("two models have the same last part of their names", "Rename one: it names a folder")
+    if args.engine == "server" and len(names) > 1:
+        raise UsageError("a server runs one model", "Run the stage once per model, with the same --output_dir")
+    return names
+
+
+def _model_runs(args: Args, names: dict[str, str], files: Sequence[Path]) -> list[ModelRun]:
+    """Settle engine, precision and instruction of each model, without loading any."""
+    from milvus_optimization.corpus_vectors import ModelRun
+    from rag_core.engines.identity import describe_models
+    from rag_core.scoring.room import check_room
+    from rag_core.scoring.settings import settle
+
+    models = describe_models(list(names.values()), args.prompt_names())
+    someone_takes_it = any(model.takes_instruction for model in models)
+    runs = []
+    for name, model in zip(names, models, strict=True):
+        if model.kind != "bi-encoder":
+            raise EngineError(f"{model.name} gives no vectors ({model.why}: a {model.kind})", "Pass an embedder")
+        options = engine_options(args, model)
+        if someone_takes_it and not model.takes_instruction:
+            options = dataclasses.replace(options, instruction=None)
+        engine, options = settle("auto" if args.engine == "ray" else args.engine, options, list(files))
+        check_room([], options)
+        runs.append(ModelRun(name, engine, options, args.output_dir, STAGE, args.score_store, args.overwrite))
+    return runs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

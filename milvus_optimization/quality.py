@@ -11,8 +11,8 @@ import numpy.typing as npt
 from milvus_optimization.halves import is_tune_query
 from milvus_optimization.records import ByQuery, Difference
 from rag_core.base.records import Qrels
-from rag_core.metrics.ranking import RunMetricName, measure_run
-from rag_core.metrics.significance import count_wins, paired_change
+from rag_core.metrics.ranking import RUN_METRICS, RunMetricName, measure_run
+from rag_core.metrics.significance import count_wins, mean_interval
 
 Places = npt.NDArray[np.int64]
 
@@ -50,26 +50,34 @@ def difference(old: Mapping[str, float], new: Mapping[str, float], query_ids: Se
     Raises:
         ValueError: fewer than 2 queries.
     """
-    values = [np.array([side[query_id] for query_id in query_ids]) for side in (old, new)]
-    change, wins = paired_change(*values, seed), count_wins(*values)
-    return Difference(change.difference, change.low, change.high, wins.better, wins.worse)
+    if len(query_ids) < FEWEST_TO_COMPARE:
+        raise ValueError(f"a paired comparison needs {FEWEST_TO_COMPARE} queries, got {len(query_ids)}")
+    before, after = (np.array([side[query_id] for query_id in query_ids]) for side in (old, new))
+    low, high = mean_interval(after - before, seed)
+    wins = count_wins(before, after)
+    return Difference(float((after - before).mean()), low, high, wins.better, wins.worse)
 
 
 def measure_places(
-    qrels: Qrels, query_ids: Sequence[str], document_ids: Sequence[str], places: Places
+    qrels: Qrels,
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    places: Places,
+    metrics: Sequence[RunMetricName] = RUN_METRICS,
 ) -> dict[RunMetricName, ByQuery]:
     """Return metric -> query id -> value of rankings given as places of documents.
 
     Args:
         query_ids: judged queries, one per row of `places`.
         places: best first, -1 where nothing was found; shape (queries, results).
+        metrics: those that are wanted: each takes its time.
     """
     run = {
         query_id: {document_ids[place]: -float(rank) for rank, place in enumerate(row) if place >= 0}
         for query_id, row in zip(query_ids, places, strict=True)
     }
     judged = {query_id: qrels[query_id] for query_id in query_ids}
-    found = measure_run(judged, run)
+    found = measure_run(judged, run, metrics)
     return {
         metric: dict(zip(query_ids, (round(float(value), 6) for value in values), strict=True))
         for metric, values in found.items()

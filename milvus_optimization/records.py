@@ -1,7 +1,8 @@
 """The records that pass between the stages of this pipeline, one JSON object per line.
 
 Quality is nDCG@10 by the qrels. Choices are made on the tune half of the judged queries, figures are of the report half
-(`halves.py`). A loss is a difference of two means (negative: worse), with its 95 % paired bootstrap interval over queries. Times are milliseconds, sizes bytes.
+(`halves.py`). A loss is a difference of two means (negative: worse), with its 95 % paired bootstrap interval over
+queries. Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -119,18 +120,19 @@ class IndexTrial:
     by_query: ByQuery | None = None
 
 
-@dataclass(frozen=True, config=_CONFIG)
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class RetrievalTrial:
     """One way to rank: dense, BM25, or both fused; then, where one is named, reranked.
 
     Attributes:
         trial_id: hash of what is asked for: model, fusion, parameters, depth, BM25, reranker; not of the qrels, so that
             one configuration is found again under other judgements.
-        normalisation: of the scores before weights: "minmax" is milvus-lite's, "arctan" a server's; "none" for dense
-            and BM25 alone, "rank" for RRF.
+        normalisation: of the scores before weights: "arctan" and "none" are WeightedRanker's with and without
+            norm_score, on Lite as on a server; "minmax" is that of an application which fuses two searches itself;
+            "rank" for RRF, "none" for dense and BM25 alone.
         parameter: RRF's k, or the weight of dense; None where there is none.
-        depth: candidates of each ranking that are fused.
-        bm25: "k1", "b" and "analyser"; empty where BM25 has no part.
+        depth: candidates of each ranking that are fused; 0 where nothing is.
+        bm25: "k1", "b", "analyser", and "stemmer" and "stop_words" where there are any; empty where BM25 has no part.
         reranker, reranker_depth: a model, and how many of the first results it orders; None and 0 without.
         bm25_ms, rerank_ms: mean CPU time of a query in BM25 and in the reranker, in this process.
         ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
@@ -141,11 +143,11 @@ class RetrievalTrial:
     model: str
     fusion: Fusion
     normalisation: Normalisation
-    parameter: FiniteFloat | None
+    parameter: FiniteFloat | None = None
     depth: int
     bm25: Setting
-    reranker: str | None
-    reranker_depth: int
+    reranker: str | None = None
+    reranker_depth: int = 0
     bm25_ms: FiniteFloat
     rerank_ms: FiniteFloat
     ndcg: FiniteFloat
@@ -160,7 +162,10 @@ class Recommendation:
     Attributes:
         constraints: flag -> value, of those that were given.
         target: "lite" or "server": what the choice can be applied to.
+        variant: the form of vectors that the index holds, as `VectorVariant` names it; "" where it names none.
         index, retrieval: the chosen trials, without their values by query.
+        first_stage: `retrieval` without its reranker, which is what Milvus does; the same where it has none.
+        tune_fraction: of the judged queries; which half one is in follows from it.
         against: "dense only", "RRF 60", "equal weights" -> the choice minus that, on the report half.
         verdict: "better" where the interval against the best default (chosen on the tune half) is above 0, "worse"
             where it is below, "equal" else; "too few queries" where the tune half has too few to choose by.
@@ -173,9 +178,42 @@ class Recommendation:
     variant: str
     index: IndexTrial
     retrieval: RetrievalTrial
+    first_stage: RetrievalTrial
+    tune_fraction: FiniteFloat
     tune_queries: int
     report_queries: int
     against: dict[str, Difference]
     verdict: Verdict
     sentence: str
     judged_by: str
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Promise:
+    """A figure that a recommendation promised, and what the collection was measured at."""
+
+    promised: FiniteFloat
+    measured: FiniteFloat
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Applied:
+    """A collection that was made to a recommendation, and measured.
+
+    Attributes:
+        collection: its name; where it is not `kept`, that under which it was built.
+        version: of Milvus.
+        index_seen: parameters as Milvus tells them.
+        figures: "recall@10" (of the index, all judged queries) and "nDCG@10" (of all that Milvus does, the report
+            half); the former only where vectors are searched.
+        kept: whether each figure is within the `tolerance` of what was promised.
+    """
+
+    collection: str
+    version: str
+    rows: int
+    index_seen: Setting
+    figures: dict[str, Promise]
+    tolerance: FiniteFloat
+    kept: bool
+    sentence: str

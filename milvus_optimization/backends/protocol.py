@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from milvus_optimization.records import BackendName, Setting
+from rag_core.base.errors import EngineError
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 
 class UnsupportedIndexError(Exception):
     """The backend has no such index; the trial says so and the sweep goes on."""
+
+
+class BackendGoneError(EngineError):
+    """The backend does not answer any more: the sweep stops, and goes on when it is started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Backend(Protocol):
     """A place that holds the vectors of one corpus, and one index over them at a time.
 
     Attributes:
-        tells_cpu_time: whether a search runs in this process, so that its CPU time is its cost.
+        tells_cpu_time: whether a search runs in this process, so that its CPU time is its cost. Take that of the
+            process: milvus-lite searches in another thread.
         tells_wall_time: whether the wall time of a search means anything (a server's does, milvus-lite's does not).
     """
 
@@ -47,22 +53,49 @@ class Backend(Protocol):
     tells_cpu_time: bool
     tells_wall_time: bool
 
-    def insert(self, vectors: Floats, fields: Mapping[str, Sequence[Any]] | None = None) -> None:
-        """Take the vectors; a document's id is its row. All rows are there, and counted, when this returns."""
+    def insert(self, vectors: Floats, numbers: Numbers | None = None) -> None:
+        """Take the vectors; a document's id is its row. All rows are there, and counted, when this returns.
+
+        Args:
+            numbers: one per document, by which a search can be limited: drawn at random, or a field of the corpus.
+
+        Raises:
+            DataError: a vector is not finite or not of length 1.
+            EngineError: the backend fails.
+        """
 
     def build(self, index: str, parameters: Setting) -> Built:
         """Build an index in the place of the one before.
 
         Raises:
             UnsupportedIndexError: there is no such index here.
-            DataError, EngineError: the parameters are out of bounds, or the backend fails.
+            UsageError: the parameters are out of bounds; nothing was tried.
+            BackendGoneError: the backend does not answer.
+            EngineError: the build fails.
         """
 
-    def search(self, queries: Floats, k: int, parameters: Setting, *, filter: str = "") -> tuple[Places, Floats]:
+    def search(
+        self, queries: Floats, k: int, parameters: Setting, *, below: int | None = None
+    ) -> tuple[Places, Floats]:
         """Return the rows and scores (cosines) of the `k` nearest documents of each query; shape (queries, k) each.
 
         Where fewer are found, the rest has row -1 and score -inf.
+
+        Args:
+            below: only documents with a smaller number are looked for.
+
+        Raises:
+            UsageError: the parameters are out of bounds; nothing was tried.
+            BackendGoneError: the backend does not answer.
+            EngineError: the search fails.
+        """
+
+    def connect(self) -> Self:
+        """Return another connection to the index that stands, for a thread of its own; to close it drops nothing.
+
+        Raises:
+            BackendGoneError, EngineError: the backend does not take one more.
         """
 
     def close(self) -> None:
-        """Drop what was made here, and only that."""
+        """Drop what was made here, and only that. Closing twice, or when the backend is gone, is no error."""

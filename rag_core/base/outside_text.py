@@ -6,7 +6,12 @@ import os
 import re
 import unicodedata
 
-SECRETS = ("RAG_SERVER_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # environment variables that hold a key
+SECRETS = (
+    "RAG_SERVER_API_KEY",
+    "RAG_MILVUS_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+)  # environment variables that hold a key
 _HALF = re.compile("[\ud800-\udfff]")  # of a character; Python makes one of each byte that is not UTF-8
 _UNSEEN = {"Cc", "Cf", "Cs"}  # control and format characters, and halves of a character that cannot be written
 _MOST_LINE = 2_000  # characters; a line of ours has a few hundred

@@ -47,6 +47,7 @@ _CHATTY = (
     "httpcore",
     "httpcore2",
     "filelock",
+    "faiss",
     "matplotlib",
     "fsspec",
     "sentence_transformers",

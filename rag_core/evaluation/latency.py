@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rag_core.base.processes import peak_bytes
 from rag_core.base.records import RankingSample
 from rag_core.engines.loading import choose_engine, load_model
 from rag_core.engines.options import EngineName, EngineOptions
@@ -159,7 +159,7 @@ def measure_latency(options: EngineOptions, requests: Requests) -> Latency:
         embeds=speed is not None,
         threads=_threads(engine),
         disk_bytes=_disk_bytes(options.model.name),
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes(),
         passages_per_second=speed,
         reranking=reranking,
     )
@@ -225,16 +225,6 @@ def _disk_bytes(model: str) -> int:
 
         folder = Path(snapshot_download(model, local_files_only=True))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _peak_bytes() -> int:
-    """Return the peak of this process's own memory; `ru_maxrss` would begin with that of the process it came from."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text(encoding="utf-8"))[0])
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS gives bytes
 
 
 def report_latency(

@@ -22,6 +22,8 @@ from rag_core.files.table_rows import read_table
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    from _typeshed import DataclassInstance
+
 R = TypeVar("R")
 D = TypeVar("D", Document, Query)
 G = TypeVar("G", ScoredPair, Triplet, SoftLabels)
@@ -292,8 +294,12 @@ def _made_by(record_type: type[object]) -> str:
     return next((stage for known, stage in MADE_BY.items() if known is record_type), "your own export")
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records atomically, one per line; return their number. What is `None` is left out, but for a label."""
+def write_records(path: Path, records: Iterable[DataclassInstance]) -> int:
+    """Write records atomically, one per line; return their number. What is `None` is left out, but for a label.
+
+    Args:
+        records: pydantic dataclasses, of `base.records` or a pipeline's own.
+    """
     rows = 0
     with atomic_write(path) as file:
         for record in records:

@@ -56,13 +56,15 @@ def measure(samples: Sequence[RankingSample], scores: Sequence[npt.ArrayLike]) -
     return _measure(METRICS, qrels, run)
 
 
-def measure_run(qrels: Qrels, run: Run) -> dict[RunMetricName, Values]:
+def measure_run(
+    qrels: Qrels, run: Run, metrics: Sequence[RunMetricName] = RUN_METRICS
+) -> dict[RunMetricName, Values]:
     """Return each metric's value for each query of the qrels, in their order; shape (queries,).
 
     A query of the qrels that the run lacks has found nothing: 0. A query that the qrels lack is left out. Recall is
     the share of all relevant documents among the first 10 or 100, so it cannot reach 1 where there are more of them.
     """
-    return _measure(RUN_METRICS, qrels, run)
+    return _measure(metrics, qrels, run)
 
 
 def _measure(metrics: Sequence[M], qrels: Qrels, run: Run) -> dict[M, Values]:

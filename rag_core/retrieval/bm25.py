@@ -14,21 +14,36 @@ from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.retrieval.dense import best_places
 
 # The values of Anserini's MS MARCO baseline are tuned to passages; these are the Lucene defaults.
-_K1, _B = 1.2, 0.75
+K1, B = 1.2, 0.75
 
 
 class BM25:
-    """Okapi BM25 (Lucene's variant) over the terms of an analyser."""
+    """Okapi BM25 (Lucene's variant, without the factor k1 + 1) over the terms of an analyser."""
 
-    def __init__(self, passages: Sequence[str], analyser: Analyser = PLAIN) -> None:
+    def __init__(
+        self,
+        passages: Sequence[str],
+        analyser: Analyser = PLAIN,
+        *,
+        k1: float = K1,
+        b: float = B,
+        terms: list[list[str]] | None = None,
+    ) -> None:
+        """Index the passages.
+
+        Args:
+            k1: how much a word counts that comes again: 0 for nothing.
+            b: how much the length of a passage is held against it: from 0, not at all, to 1.
+            terms: of the passages by the analyser, where they are at hand.
+        """
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets it to DEBUG
         self._analyser = analyser
         self._size = len(passages)
-        self._index = bm25s.BM25(k1=_K1, b=_B, method="lucene")
+        self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
         self._vocabulary: dict[str, int] = {}
-        terms = analyser.terms(passages)
+        terms = analyser.terms(passages) if terms is None else terms
         if any(terms):  # bm25s takes no passages without any word
             self._index.index(terms, show_progress=False)
             self._vocabulary = self._index.vocab_dict

@@ -8,8 +8,8 @@ from itertools import chain, zip_longest
 import numpy as np
 import numpy.typing as npt
 
-# How much the first places count in rank fusion, beside the others; the value of the paper.
-_RANK_CONSTANT = 60
+# How little more the first places count in rank fusion than the others; the value of the paper.
+RANK_CONSTANT = 60
 
 
 def take_turns(rankings: Sequence[Sequence[int]], count: int) -> list[int]:
@@ -21,15 +21,20 @@ def take_turns(rankings: Sequence[Sequence[int]], count: int) -> list[int]:
     return list(merged)[:count]
 
 
-def reciprocal_ranks(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return 1 / (60 + rank) of each score, ranks from 1 for the highest, ties sharing their mean rank.
+def reciprocal_ranks(scores: npt.ArrayLike, k: float = RANK_CONSTANT) -> npt.NDArray[np.float64]:
+    """Return the `rank_shares` of scores: the highest has rank 1, ties share their mean rank."""
+    from scipy.stats import rankdata
+
+    return rank_shares(rankdata(-np.asarray(scores, dtype=np.float64)), k)
+
+
+def rank_shares(ranks: npt.ArrayLike, k: float = RANK_CONSTANT) -> npt.NDArray[np.float64]:
+    """Return 1 / (k + rank) of ranks from 1.
 
     Their sum over rankings is reciprocal rank fusion. Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion
     outperforms Condorcet and individual Rank Learning Methods".
     """
-    from scipy.stats import rankdata
-
-    shares: npt.NDArray[np.float64] = 1 / (_RANK_CONSTANT + rankdata(-np.asarray(scores, dtype=np.float64)))
+    shares: npt.NDArray[np.float64] = 1 / (k + np.asarray(ranks, dtype=np.float64))
     return shares
 
 

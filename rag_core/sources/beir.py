@@ -32,8 +32,8 @@ class BeirFolder:
     instruction = None
 
     def __init__(self, folder: Path, num_candidates: int, *, seed: int = 0, analyser: Analyser = PLAIN) -> None:
-        self._corpus, self._queries = _find(folder, "corpus"), _find(folder, "queries")
-        self._qrels = {path.stem: path for path in sorted((folder / "qrels").glob("*.tsv"))}
+        self._corpus, self._queries = find_part(folder, "corpus"), find_part(folder, "queries")
+        self._qrels = find_qrels(folder)
         self._num_candidates, self._seed, self._analyser = num_candidates, seed, analyser
         self.flags = {"num_candidates": num_candidates, **analyser.recipe}
         if not self._qrels:
@@ -96,7 +96,17 @@ def _sample(key: str, query: str, positive: list[str], ranked: list[str], folder
     )
 
 
-def _find(folder: Path, name: str) -> Path:
+def find_qrels(folder: Path) -> dict[str, Path]:
+    """Return split -> its file of judgements, by name."""
+    return {path.stem: path for path in sorted((folder / "qrels").glob("*.tsv"))}
+
+
+def find_part(folder: Path, name: str) -> Path:
+    """Return where the corpus or the queries of a folder stand, packed or not.
+
+    Raises:
+        DataError: nowhere.
+    """
     for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
         if os.path.lexists(path):
             return path

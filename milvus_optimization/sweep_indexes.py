@@ -1,0 +1,177 @@
+"""Measure indexes and their search settings by the user's own qrels: quality lost, milliseconds and bytes.
+
+vectors, qrels -> IndexTrial
+
+python -m milvus_optimization.sweep_indexes --vectors runs/milvus/vectors --output_file runs/milvus/trials.jsonl
+
+FLAT of the same backend is measured first, and all others are held against it. A run that was stopped goes on, and
+tries again what has failed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from milvus_optimization.backends.loading import check_uri
+from milvus_optimization.choice import FEW_TO_TUNE
+from milvus_optimization.corpus import (
+    ARRAYS,
+    DOCUMENTS,
+    QRELS,
+    QUERIES,
+    check_judged,
+    choose_model,
+    judge_of,
+    read_corpus,
+    read_vectors,
+)
+from milvus_optimization.index_space import default_grid
+from milvus_optimization.quality import FEWEST_TO_COMPARE
+from milvus_optimization.records import BackendName, IndexTrial
+from milvus_optimization.strategy import SearchName, Strategy, run_strategy
+from milvus_optimization.sweep import Subject
+from milvus_optimization.trial_table import format_trials
+from milvus_optimization.workload import Workload
+from rag_core.base.errors import DataError, UsageError
+from rag_core.base.flags import decisive, flag
+from rag_core.base.processes import peak_bytes
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show
+from rag_core.files.bad_rows import BadRows
+from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.manifest import Recipe, check_inputs, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
+
+STAGE = "milvus_optimization.sweep_indexes"
+
+# They decide which trials there are, and none of what a trial is: those that are measured stay.
+_CHOOSE_TRIALS = ("indexes", "search", "evaluations", "screen_fraction", "budget_seconds")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Args(OverwriteArgs, BadRowsArgs, SeedArgs):
+    """Flags of the stage."""
+
+    vectors: Path = flag("folder that embed_corpus made", decides=False)
+    model: str | None = flag("whose vectors, where the folder has those of several", None, decides=False)
+    qrels: Path | None = flag("judgements to use instead of the folder's, such as a teacher's", None, decides=False)
+    output_file: Path = flag("the IndexTrial records", decides=False)
+    backend: BackendName = flag("faiss in this process, milvus-lite, or a Milvus server", "faiss")
+    uri: str | None = flag("--backend server: its address, such as http://localhost:19530", None)
+    indexes: list[str] | None = flag("index types, such as HNSW IVF_FLAT (default: all of the backend)", None)
+    search: SearchName = flag("go through the grid, or let Optuna propose settings of it", "grid")
+    evaluations: int | None = flag("--search optuna: settings it may try (default: half of the grid)", None, least=1)
+    k: int = flag("results of a query; nDCG@10 needs 10", 10, least=10, most=100)
+    queries: int = flag("queries that are timed, judged ones first; quality is of all judged ones", 1000, least=2)
+    tune_fraction: float = flag(
+        "share of the judged queries to choose by; figures are of the others", 0.5, least=0, most=1
+    )
+    screen_fraction: float | None = flag(
+        "try all builds on this share of the documents first, and leave the worse half of them out (default: do not)",
+        None,
+        least=0.01,
+        most=0.9,
+    )
+    budget_seconds: float | None = flag("begin nothing more after so many seconds (default: no end)", None, least=0)
+
+
+def run(args: Args) -> Path:
+    """Measure, print the table, write the trials; return the output."""
+    _check(args)
+    model = choose_model(args.vectors, args.model)
+    judged = args.qrels or args.vectors / QRELS
+    arrays = [args.vectors / model / name for name in ARRAYS]
+    files = [args.vectors / DOCUMENTS, args.vectors / QUERIES, *arrays]
+    files += [judged] if args.qrels or judged.exists() else []
+    hashes = check_inputs(files)
+    recipe = Recipe(STAGE, decisive(args) | {"model": model}, hashes)
+    if not args.overwrite and is_finished(args.output_file, recipe):
+        show(format_trials(list(read_records(args.output_file, IndexTrial))))
+        return args.output_file
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    corpus = read_corpus(args.vectors, args.qrels, bad_rows=bad_rows)
+    check_judged(corpus, args.vectors)
+    vectors = read_vectors(args.vectors, model, corpus)
+    rows, dimensions = vectors.documents.shape
+    if args.k > rows:
+        raise DataError(f"has {rows} documents, fewer than --k {args.k}", "Pass more documents", path=files[0])
+    workload = Workload.of(
+        corpus, vectors, timed=args.queries, k=args.k, tune_fraction=args.tune_fraction, seed=args.seed
+    )
+    _check_halves(workload, judged)
+    indexes = None if args.indexes is None else ["FLAT", *(name for name in args.indexes if name != "FLAT")]
+    settings = default_grid(args.backend, rows, dimensions, args.k, indexes)
+    subject = Subject(
+        args.backend, model, [hashes[str(array)] for array in arrays], rows, dimensions, args.k, len(workload.timed)
+    )
+    with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite, ignoring=_CHOOSE_TRIALS) as work:
+        if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
+            return args.output_file
+        strategy = Strategy(
+            args.search, args.evaluations, args.screen_fraction, args.budget_seconds, args.uri, work.directory
+        )
+        trials = run_strategy(strategy, settings, vectors.documents, workload, subject)
+        write_records(args.output_file, trials)
+        write_manifest(
+            args.output_file,
+            recipe,
+            rows=len(trials),
+            statuses=dict(Counter(trial.status for trial in trials)),
+            judged_by=judge_of(judged),
+            tune_queries=len(workload.halves.tune),
+            report_queries=len(workload.halves.report),
+            cpu_seconds=round(time.process_time(), 1),
+            peak_rss=peak_bytes(),
+            load=os.getloadavg(),
+            skipped={"bad_rows": len(bad_rows)},
+        )
+        work.remove()
+    show(format_trials(trials))
+    return args.output_file
+
+
+def _check(args: Args) -> None:
+    if args.backend == "server":
+        check_uri(args.uri)
+    if args.uri is not None and args.backend != "server":
+        raise UsageError(f"--uri is of a server, and --backend is {args.backend}", "Pass --backend server")
+    if args.evaluations is not None and args.search != "optuna":
+        raise UsageError("--evaluations is for --search optuna", "Pass both, or neither")
+    if args.screen_fraction is not None and args.backend == "lite":
+        raise UsageError(
+            "--screen_fraction weighs recall against time, and milvus-lite's time means nothing", "Leave it out"
+        )
+
+
+def _check_halves(workload: Workload, judged: Path) -> None:
+    """Check that there are queries to report on, and say where there are few to choose by.
+
+    Raises:
+        DataError: there are too few for an interval.
+    """
+    tune, report = len(workload.halves.tune), len(workload.halves.report)
+    if report < FEWEST_TO_COMPARE:
+        raise DataError(
+            f"has {report} judged queries in the half that is reported, and an interval needs {FEWEST_TO_COMPARE}",
+            "Judge more queries, or pass a smaller --tune_fraction",
+            path=judged,
+        )
+    if tune < FEW_TO_TUNE:
+        logger.warning("WARNING: %d judged queries to choose by, fewer than %d: they tell little", tune, FEW_TO_TUNE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line."""
+    return run_stage(Args, run, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
