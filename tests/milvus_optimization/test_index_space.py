@@ -60,7 +60,12 @@ def test_an_index_that_the_backend_does_not_have_is_named():
         ("HNSW", HNSW | {"M": -3}, {"ef": 10}, "M of HNSW is -3. Pass a whole number from 2 to 128."),
         ("HNSW", HNSW | {"M": 16.0}, {"ef": 10}, "M of HNSW is 16.0. Pass a whole number from 2 to 128."),
         ("HNSW", HNSW | {"M": "16"}, {"ef": 10}, "M of HNSW is 16. Pass a whole number from 2 to 128."),
-        ("HNSW", HNSW | {"M": True}, {"ef": 10}, "M of HNSW is True. Pass a whole number from 2 to 128."),
+        (
+            "IVF_FLAT",
+            {"nlist": 16},
+            {"nprobe": True},
+            "nprobe of IVF_FLAT is True. Pass a whole number from 1 to 65536.",
+        ),
         ("HNSW", {"M": 16}, {"ef": 10}, "HNSW lacks efConstruction. Give efConstruction."),
         ("HNSW", HNSW, {}, "HNSW lacks ef. Give ef."),
         (
