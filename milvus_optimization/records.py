@@ -69,15 +69,18 @@ class IndexTrial:
         build, build_seen: parameters as asked, and as the backend tells them after the build.
         search: "ef" or "nprobe", and "refine_k" (rescored candidates per result).
         status: "ok"; "unsupported" where the backend has no such index; "ignored" where what was built is not what was
-            asked; "failed" with the `reason`; "skipped" where nothing more was to be gained. Figures are None but for
-            "ok".
-        rows: of the corpus; `screened_rows` of the part that it was measured on, where it was not the whole.
+            asked, or no index at all; "failed"; "skipped" where nothing more was to be gained, or no time was left. The
+            `reason` says more. Figures are None but for "ok".
+        rows: of the corpus; `screened_rows` of the part of it on which the build was left out, so that there are no
+            figures: those are always of the whole.
         recall: tie-aware recall@k: the share of results whose exact score reaches the exact k-th score - 1e-5.
         top1_kept: the share of queries whose first result is an exact first one (ties count).
         ndcg, ndcg_tune: mean nDCG@10 of the report and of the tune half.
         loss: against FLAT on the report half.
         cpu_ms_*: CPU time of a query in this process; None on a server. wall_ms_*: on a server; None for Lite, whose
             latency means nothing.
+        recall_100: share of the relevant documents among the first 100, on the report half; None where the search
+            setting allows fewer results.
         qps: number of clients -> queries per second; on a server.
         filtered: "50 %", "10 %", "1 %" -> recall@k under a filter that keeps so many documents.
         noisy: whether two passes differ in recall, or by 20 % in the median time.

@@ -182,6 +182,9 @@ def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str
     if len(report) >= FEWEST_TO_COMPARE:
         found["loss"] = difference(exact.by_query, by_query, report, workload.seed)
     if measured.deep is not None:
-        deep = measure_places(workload.qrels, report, workload.document_ids, measured.deep, ("Recall@100",))
+        # What is not relevant has no say in it, and is most of what there would be to go through.
+        rows = zip(report, measured.deep, strict=True)
+        relevant = np.array([np.where(np.isin(row, workload.relevant[query_id]), row, -1) for query_id, row in rows])
+        deep = measure_places(workload.qrels, report, workload.document_ids, relevant, ("Recall@100",))
         found["recall_100"] = mean(deep["Recall@100"], report)
     return found

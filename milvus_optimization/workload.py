@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -25,6 +25,7 @@ class Workload:
         queries: of those that are searched for; shape (queries, dimensions).
         timed: which rows of `queries` are timed, and recall is taken of.
         judged: which rows have qrels, and `judged_ids` their ids.
+        relevant: judged query id -> places of the documents that are relevant.
         halves: of the judged queries.
         k: results of a query.
         seed: of the order of queries and of intervals.
@@ -37,6 +38,7 @@ class Workload:
     judged_ids: Sequence[str]
     document_ids: Sequence[str]
     qrels: Qrels
+    relevant: Mapping[str, Places]
     halves: Halves
     k: int
     seed: int
@@ -64,6 +66,7 @@ class Workload:
             judged_ids=judged_ids,
             document_ids=list(corpus.documents),
             qrels=corpus.qrels,
+            relevant=_relevant_places(corpus, judged_ids),
             halves=Halves.of(judged_ids, tune_fraction),
             k=k,
             seed=seed,
@@ -84,6 +87,17 @@ class Workload:
             judged=np.array([], dtype=np.int64),
             judged_ids=[],
             qrels={},
+            relevant={},
             halves=Halves([], []),
             known={},
         )
+
+
+def _relevant_places(corpus: Corpus, query_ids: Sequence[str]) -> dict[str, Places]:
+    place_of = {document_id: place for place, document_id in enumerate(corpus.documents)}
+    return {
+        query_id: np.array(
+            [place_of[key] for key, grade in corpus.qrels[query_id].items() if grade > 0], dtype=np.int64
+        )
+        for query_id in query_ids
+    }

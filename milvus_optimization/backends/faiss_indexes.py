@@ -6,7 +6,7 @@ from typing import Any
 
 from milvus_optimization.records import Setting
 
-# A query of 4 bits finds what one in full finds (recall .547 and .559, nprobe 32), in .05 ms instead of .93.
+# A query of 4 bits finds what one in full finds (scifact, nprobe 32: recall .711 and .714), in .12 ms instead of 6.1.
 _QUERY_BITS = 4
 _QUANTIZERS = {"SQ4U": "QT_4bit_uniform", "SQ6": "QT_6bit", "SQ8": "QT_8bit", "BF16": "QT_bf16", "FP16": "QT_fp16"}
 
@@ -26,7 +26,7 @@ def make_index(name: str, build: Setting, dimensions: int, seed: int) -> Any:
     if name == "IVF_PQ":
         base.pq.cp.seed = seed
         base.pq.cp.min_points_per_centroid = 1
-    if name == "IVF_RABITQ":  # as Milvus does: without a rotation, the sign of a dimension says too little
+    if name == "IVF_RABITQ":  # as Milvus does; on scifact it is worth .002 of recall
         rotation = faiss.RandomRotationMatrix(dimensions, dimensions)
         rotation.init(seed)
         base = faiss.IndexPreTransform(rotation, base)
