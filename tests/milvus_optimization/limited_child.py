@@ -10,12 +10,13 @@ MOST_MEMORY = 12 << 30  # bytes; a bad parameter had milvus-lite ask for 21 GB
 
 
 def run_child(case, *arguments, timeout=100, prefix=()):
-    """Call a function of `lite_cases` in a process of bounded memory, and return what it returns."""
+    """Call a function of a module beside this in a process of bounded memory; return its result and what it logged."""
     code = (
-        "import json, resource, sys\n"
+        "import importlib, json, resource, sys\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({MOST_MEMORY}, {MOST_MEMORY}))\n"
-        "from tests.milvus_optimization import lite_cases\n"
-        "print('RESULT', json.dumps(getattr(lite_cases, sys.argv[1])(*sys.argv[2:])))\n"
+        "module, name = sys.argv[1].split('.')\n"
+        "case = getattr(importlib.import_module(f'tests.milvus_optimization.{module}'), name)\n"
+        "print('RESULT', json.dumps(case(*sys.argv[2:])))\n"
     )
     done = subprocess.run(
         [*prefix, sys.executable, "-c", code, case, *map(str, arguments)],

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    return run_child("backend", tmp_path_factory.mktemp("backend"))
+    return run_child("lite_cases.backend", tmp_path_factory.mktemp("backend"))
 
 
 def test_every_index_is_built_as_asked(told):
@@ -69,7 +69,7 @@ def test_nothing_is_logged(told):
 @pytest.fixture(scope="module")
 def beside_others(tmp_path_factory):
     folder = tmp_path_factory.mktemp("others")
-    return *run_child("others", folder), folder
+    return *run_child("lite_cases.others", folder), folder
 
 
 def test_only_scratch_that_was_left_behind_is_dropped(beside_others):
@@ -100,7 +100,7 @@ def test_no_space_left(tmp_path):
     rooms = ("unshare", "-rm")
     if subprocess.run([*rooms, "true"], check=False).returncode:
         pytest.skip("needs a mount namespace")
-    (kind, sentence, _), log = run_child("full", tmp_path, prefix=rooms)
+    (kind, sentence, _), log = run_child("lite_cases.full", tmp_path, prefix=rooms)
     assert kind == "EngineError"
     assert sentence == f"{tmp_path}/milvus_lite.db: no space is left. Make room, then run the same command again."
     assert "Traceback" not in log
@@ -108,7 +108,7 @@ def test_no_space_left(tmp_path):
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_server_that_goes_is_missed_in_seconds(tmp_path, how):
-    found, log = run_child("gone", tmp_path, how)
+    found, log = run_child("lite_cases.gone", tmp_path, how)
     assert found["before"]
     assert found["times"] == [False, True]
     for action in ("search", "build", "insert", "open") if how == "killed" else ("search",):

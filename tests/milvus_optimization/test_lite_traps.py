@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    return run_child("traps", tmp_path_factory.mktemp("traps"))[0]
+    return run_child("trap_cases.traps", tmp_path_factory.mktemp("traps"))[0]
 
 
 def test_build_parameters_in_the_documented_form_are_ignored(told):
