@@ -65,6 +65,8 @@ class MilvusBackend:
             path: of the milvus-lite database; None of a server.
             timeout: seconds that a request to a server may take.
         """
+        import pymilvus  # noqa: F401  # here, since its import sets the level of its logger
+
         for library in ("pymilvus", "milvus_lite"):  # both log a traceback of what is said in a sentence here
             logging.getLogger(library).setLevel(logging.CRITICAL)
         self.name: BackendName = name

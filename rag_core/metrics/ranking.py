@@ -56,9 +56,7 @@ def measure(samples: Sequence[RankingSample], scores: Sequence[npt.ArrayLike]) -
     return _measure(METRICS, qrels, run)
 
 
-def measure_run(
-    qrels: Qrels, run: Run, metrics: Sequence[RunMetricName] = RUN_METRICS
-) -> dict[RunMetricName, Values]:
+def measure_run(qrels: Qrels, run: Run, metrics: Sequence[RunMetricName] = RUN_METRICS) -> dict[RunMetricName, Values]:
     """Return each metric's value for each query of the qrels, in their order; shape (queries,).
 
     A query of the qrels that the run lacks has found nothing: 0. A query that the qrels lack is left out. Recall is

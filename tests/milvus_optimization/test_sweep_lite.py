@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_milvus_lite_is_swept_honestly(tmp_path):
-    (code, trials, left), _ = run_child("sweep", tmp_path)
+    (code, trials, left), _ = run_child("lite_cases.sweep", tmp_path)
     assert code == 0
     assert left == ["trials.jsonl", "trials.jsonl.manifest.json", "vectors"]
     assert {status for *_, status, _, _, _ in trials} <= {"ok", "skipped"}
