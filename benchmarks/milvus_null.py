@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from milvus_optimization.choice import against, choose, defaults, verdict
-from milvus_optimization.quality import Halves
+from milvus_optimization.quality.measures import Halves
 from milvus_optimization.records import RetrievalTrial
+from milvus_optimization.retrieval.choice import against, choose, defaults, verdict
 from rag_core.base.stage import show
 from rag_core.base.tables import format_rows
 from rag_core.files.jsonl import read_records

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from tables import RESULTS
 
-from milvus_optimization.builds import build_name
-from milvus_optimization.index_space import BuildSetting
-from milvus_optimization.optuna_search import search_table
-from milvus_optimization.pareto import WORST_RECALL, hypervolume, milliseconds, recall_and_latency
+from milvus_optimization.backends.space import BuildSetting
+from milvus_optimization.indexes.builds import build_name
+from milvus_optimization.indexes.optuna_search import search_table
+from milvus_optimization.indexes.pareto import WORST_RECALL, hypervolume, milliseconds, recall_and_latency
+from milvus_optimization.indexes.sweep import enough
 from milvus_optimization.records import IndexTrial, Setting
-from milvus_optimization.sweep import enough
 from rag_core.files.jsonl import read_records
 
 SHARE = 0.99

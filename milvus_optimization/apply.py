@@ -18,13 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milvus_optimization.collection import Collection, check_free, has, settle, stands, take_name
-from milvus_optimization.collection_plan import SCRATCH, scratch_name
-from milvus_optimization.connection import check_uri, connected, lite_path, said
-from milvus_optimization.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, choose_model
-from milvus_optimization.index_space import BACKEND_INDEXES
-from milvus_optimization.records import Applied, Recommendation
-from milvus_optimization.remeasurement import (
+from milvus_optimization.backends.space import BACKEND_INDEXES
+from milvus_optimization.collection.collection import Collection, check_free, has, settle, stands, take_name
+from milvus_optimization.collection.connection import check_uri, connected, lite_path, said
+from milvus_optimization.collection.plan import SCRATCH, scratch_name
+from milvus_optimization.collection.remeasurement import (
     Material,
     format_figures,
     measure,
@@ -32,6 +30,8 @@ from milvus_optimization.remeasurement import (
     read_material,
     read_recommendation,
 )
+from milvus_optimization.corpus.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, choose_model
+from milvus_optimization.records import Applied, Recommendation
 from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.outside_text import quoted

@@ -13,8 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.choice import FEW_TO_TUNE
-from milvus_optimization.corpus import (
+from milvus_optimization.corpus.corpus import (
     ARRAYS,
     DOCUMENTS,
     QRELS,
@@ -27,10 +26,11 @@ from milvus_optimization.corpus import (
     read_corpus,
     read_vectors,
 )
-from milvus_optimization.quality import FEWEST_TO_COMPARE, Halves
+from milvus_optimization.quality.halves import FEW_TO_TUNE
+from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves
 from milvus_optimization.records import VectorVariant
-from milvus_optimization.variant_losses import Baseline, format_variants
-from milvus_optimization.variants import check_variant, default_variants
+from milvus_optimization.vectors.losses import Baseline, format_variants
+from milvus_optimization.vectors.variants import check_variant, default_variants
 from rag_core.base.errors import DataError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from milvus_optimization.corpus import read_corpus
-from milvus_optimization.corpus_folder import CorpusFolder
-from milvus_optimization.corpus_input import open_corpus
+from milvus_optimization.corpus.corpus import read_corpus
+from milvus_optimization.corpus.folder import CorpusFolder
+from milvus_optimization.corpus.sources import open_corpus
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
@@ -27,7 +27,7 @@ from rag_core.files.manifest import Recipe, check_inputs
 from rag_core.scoring.engine_args import EngineArgs, check_engine, engine_options
 
 if TYPE_CHECKING:
-    from milvus_optimization.corpus_vectors import ModelRun
+    from milvus_optimization.corpus.embedding import ModelRun
 
 STAGE = "milvus_optimization.embed_corpus"
 
@@ -84,7 +84,7 @@ def _folder_names(args: Args) -> dict[str, str]:
 
 def _model_runs(args: Args, names: dict[str, str], files: Sequence[Path]) -> list[ModelRun]:
     """Settle engine, precision and instruction of each model, without loading any."""
-    from milvus_optimization.corpus_vectors import ModelRun
+    from milvus_optimization.corpus.embedding import ModelRun
     from rag_core.engines.identity import describe_models
     from rag_core.scoring.room import check_room
     from rag_core.scoring.settings import settle

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus import DOCUMENTS, QUERIES, read_corpus
-from milvus_optimization.pool import judge
+from milvus_optimization.corpus.corpus import DOCUMENTS, QUERIES, read_corpus
+from milvus_optimization.corpus.pool import judge
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import ScoredPair

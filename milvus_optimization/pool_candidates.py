@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus import ARRAYS, DOCUMENTS, QUERIES, choose_models, read_corpus, read_vectors
+from milvus_optimization.corpus.corpus import ARRAYS, DOCUMENTS, QUERIES, choose_models, read_corpus, read_vectors
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import OverwriteArgs, run_stage
@@ -54,7 +54,7 @@ def run(args: Args) -> Path:
     recipe = Recipe(STAGE, decisive(args) | {"model": models} | analyser.recipe, check_inputs([*texts, *arrays]))
     if not args.overwrite and is_finished(args.output_file, recipe):
         return args.output_file
-    from milvus_optimization.pool import pool
+    from milvus_optimization.corpus.pool import pool
 
     corpus = read_corpus(args.vectors)
     vectors = [read_vectors(args.vectors, model, corpus) for model in models]

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.choice import Target
-from milvus_optimization.evidence import Sources, read_evidence
-from milvus_optimization.index_choice import Constraints
-from milvus_optimization.index_space import BACKEND_INDEXES
-from milvus_optimization.recommendation import recommend
+from milvus_optimization.backends.space import BACKEND_INDEXES
+from milvus_optimization.report.evidence import Sources, read_evidence
+from milvus_optimization.report.index_choice import Constraints
+from milvus_optimization.report.recommendation import recommend
+from milvus_optimization.retrieval.choice import Target
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
 from rag_core.files.manifest import Recipe, write_manifest
@@ -77,7 +77,7 @@ def run(args: Args) -> Path:
         tune_fraction=args.tune_fraction,
         seed=args.seed,
     )
-    from milvus_optimization.report import APPLIED, FILES, RECOMMENDATION, write_report
+    from milvus_optimization.report.page import APPLIED, FILES, RECOMMENDATION, write_report
 
     output = args.output_dir / RECOMMENDATION
     recipe = Recipe(STAGE, decisive(args), evidence.inputs)

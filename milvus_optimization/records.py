@@ -1,8 +1,8 @@
 """The records that pass between the stages of this pipeline, one JSON object per line.
 
 Quality is nDCG@10 by the qrels. Choices are made on the tune half of the judged queries, figures are of the report half
-(`halves.py`). A loss is a difference of two means (negative: worse), with its 95 % paired bootstrap interval over
-queries. Times are milliseconds, sizes bytes.
+(`quality/halves.py`). A loss is a difference of two means (negative: worse), with its 95 % paired bootstrap interval
+over queries. Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations

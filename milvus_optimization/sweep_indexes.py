@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milvus_optimization.backends.loading import check_uri
-from milvus_optimization.choice import FEW_TO_TUNE
-from milvus_optimization.corpus import (
+from milvus_optimization.backends.space import default_grid
+from milvus_optimization.corpus.corpus import (
     ARRAYS,
     DOCUMENTS,
     QRELS,
@@ -32,13 +32,13 @@ from milvus_optimization.corpus import (
     read_corpus,
     read_vectors,
 )
-from milvus_optimization.index_space import default_grid
-from milvus_optimization.quality import FEWEST_TO_COMPARE
+from milvus_optimization.indexes.strategy import SearchName, Strategy, run_strategy
+from milvus_optimization.indexes.sweep import Subject
+from milvus_optimization.indexes.table import format_trials
+from milvus_optimization.indexes.workload import Workload
+from milvus_optimization.quality.halves import FEW_TO_TUNE
+from milvus_optimization.quality.measures import FEWEST_TO_COMPARE
 from milvus_optimization.records import BackendName, IndexTrial
-from milvus_optimization.strategy import SearchName, Strategy, run_strategy
-from milvus_optimization.sweep import Subject
-from milvus_optimization.trial_table import format_trials
-from milvus_optimization.workload import Workload
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import peak_bytes

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus import (
+from milvus_optimization.corpus.corpus import (
     DOCUMENTS,
     QRELS,
     QUERIES,
@@ -26,13 +26,13 @@ from milvus_optimization.corpus import (
     read_corpus,
     read_vectors,
 )
-from milvus_optimization.judged import Judged
-from milvus_optimization.kept_times import KeptTimes
+from milvus_optimization.quality.judged import Judged
 from milvus_optimization.records import RetrievalTrial
-from milvus_optimization.reranking import Reranker, check_no_reranker_flags, settle_reranker
-from milvus_optimization.retrieval_grid import NORMALISATIONS, Grid
-from milvus_optimization.retrieval_table import format_trials
-from milvus_optimization.tuning import Tuning
+from milvus_optimization.retrieval.grid import NORMALISATIONS, Grid
+from milvus_optimization.retrieval.kept_times import KeptTimes
+from milvus_optimization.retrieval.reranking import Reranker, check_no_reranker_flags, settle_reranker
+from milvus_optimization.retrieval.table import format_trials
+from milvus_optimization.retrieval.tuning import Tuning
 from rag_core.base.flags import decisive, flag, flags_of
 from rag_core.base.stage import OverwriteArgs, run_stage, show
 from rag_core.files.jsonl import read_records, write_records

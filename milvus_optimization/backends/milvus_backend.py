@@ -24,8 +24,8 @@ from milvus_optimization.backends.protocol import (
     UnsupportedIndexError,
 )
 from milvus_optimization.backends.readback import plain_setting
-from milvus_optimization.corpus import check_vectors
-from milvus_optimization.index_space import BACKEND_INDEXES, check_build, check_setting
+from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting
+from milvus_optimization.corpus.corpus import check_vectors
 from milvus_optimization.records import BackendName, Setting
 from rag_core.base.errors import EngineError
 from rag_core.base.outside_text import quoted

@@ -3,7 +3,7 @@
 import numpy as np
 
 from milvus_optimization.backends.protocol import Built, UnsupportedIndexError
-from milvus_optimization.index_space import BuildSetting
+from milvus_optimization.backends.space import BuildSetting
 from rag_core.base.errors import EngineError
 
 MICROSECOND = 2**-20  # near enough, and sums of it are exact

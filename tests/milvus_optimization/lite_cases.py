@@ -12,7 +12,7 @@ import numpy as np
 from milvus_optimization.backends.loading import _DATABASE, open_backend
 from milvus_optimization.backends.protocol import UnsupportedIndexError
 from milvus_optimization.backends.readback import built_as_asked
-from milvus_optimization.index_space import default_grid
+from milvus_optimization.backends.space import default_grid
 from rag_core.base.errors import PipelineError
 from tests.milvus_optimization.known_vectors import make_clustered, overlap
 

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 
-from milvus_optimization.halves import is_tune_query
-from milvus_optimization.quality import Halves
+from milvus_optimization.quality.halves import is_tune_query
+from milvus_optimization.quality.measures import Halves
 from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.files.jsonl import write_records
 

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from milvus_optimization import passes, strategy, sweep_indexes
+from milvus_optimization import sweep_indexes
+from milvus_optimization.indexes import passes, strategy
 from milvus_optimization.records import IndexTrial
 from rag_core.files import manifest
 from rag_core.files.jsonl import read_records

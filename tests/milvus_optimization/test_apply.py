@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from milvus_optimization import apply
-from milvus_optimization.collection_plan import scratch_name
-from milvus_optimization.connection import connected
+from milvus_optimization.collection.connection import connected
+from milvus_optimization.collection.plan import scratch_name
 
 pytest.importorskip("milvus_lite")
 
@@ -116,7 +116,8 @@ def test_an_alias_is_no_collection(served, tmp_path, capsys):
 
 KILLED = """
 import os, signal, sys
-from milvus_optimization import apply, collection
+from milvus_optimization import apply
+from milvus_optimization.collection import collection
 place, number = sys.argv[1], int(sys.argv[2])
 kind = collection.MilvusClient if hasattr(collection, "MilvusClient") else __import__("pymilvus").MilvusClient
 usual, calls = getattr(kind, place), [0]
@@ -154,7 +155,7 @@ def test_killed_after_the_name_was_taken_it_is_not_taken_for_someone_elses(serve
 
 
 def test_another_process_has_the_file(served, tmp_path, capsys):
-    code = "import time\nfrom milvus_optimization.connection import connected\n"
+    code = "import time\nfrom milvus_optimization.collection.connection import connected\n"
     code += f"with connected({str(tmp_path / 'milvus.db')!r}):\n    print('open', flush=True)\n    time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"open\n"
@@ -246,8 +247,8 @@ def test_the_code_that_is_written_runs(served, tmp_path):
 
 
 def _ours(client, served):
-    from milvus_optimization.collection import Collection
-    from milvus_optimization.remeasurement import read_material, read_recommendation
+    from milvus_optimization.collection.collection import Collection
+    from milvus_optimization.collection.remeasurement import read_material, read_recommendation
 
     path = served / "recommendation" / "recommendation.json"
     material = read_material(read_recommendation(path), served / "vectors", None, path)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from milvus_optimization.choice import against, best_default, choose, defaults, verdict
-from milvus_optimization.quality import Halves
+from milvus_optimization.quality.measures import Halves
+from milvus_optimization.retrieval.choice import against, best_default, choose, defaults, verdict
 from rag_core.base.errors import DataError
 from tests.milvus_optimization.retrieval_corpus import RRF, WEIGHTED, WORDS, trial
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from milvus_optimization import compare_vectors, pool_candidates
-from milvus_optimization.halves import is_tune_query
+from milvus_optimization.quality.halves import is_tune_query
 from milvus_optimization.records import VectorVariant
 from rag_core.files.jsonl import read_records
 from rag_core.files.manifest import read_manifest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from milvus_optimization import embed_corpus
-from milvus_optimization.corpus import model_names, read_corpus, read_vectors
+from milvus_optimization.corpus.corpus import model_names, read_corpus, read_vectors
 from rag_core.base.errors import StaleError
 from rag_core.files.manifest import read_manifest
 from rag_core.scoring.settings import CHUNK_ROWS
@@ -261,7 +261,8 @@ def test_what_others_put_there_is_not_replaced(tmp_path, encoders, capsys):
 KILLED = """
 import collections, json, os, random, shutil, signal, sys
 from pathlib import Path
-from milvus_optimization import corpus_vectors, embed_corpus
+from milvus_optimization import embed_corpus
+from milvus_optimization.corpus import embedding as corpus_vectors
 from rag_core.engines import identity
 from rag_core.engines.loading import LOADERS
 from rag_core.files import provenance

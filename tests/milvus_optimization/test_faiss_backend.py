@@ -7,7 +7,7 @@ from milvus_optimization.backends import lite_store
 from milvus_optimization.backends.loading import open_backend
 from milvus_optimization.backends.protocol import UnsupportedIndexError
 from milvus_optimization.backends.readback import built_as_asked
-from milvus_optimization.index_space import default_grid
+from milvus_optimization.backends.space import default_grid
 from rag_core.base.errors import DataError, EngineError, UsageError
 from tests.milvus_optimization.known_vectors import make_clustered, overlap
 

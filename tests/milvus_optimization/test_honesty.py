@@ -2,7 +2,7 @@
 
 import pytest
 
-from milvus_optimization.honesty import fault_of, honest
+from milvus_optimization.indexes.honesty import fault_of, honest
 from tests.milvus_optimization.test_pareto import trial
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from milvus_optimization.backends.readback import built_as_asked, plain_setting
-from milvus_optimization.index_space import BACKEND_INDEXES, INDEXES, check_setting, default_grid
+from milvus_optimization.backends.space import BACKEND_INDEXES, INDEXES, check_setting, default_grid
 from rag_core.base.errors import UsageError
 
 HNSW = {"M": 16, "efConstruction": 100}

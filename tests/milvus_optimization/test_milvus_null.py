@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.milvus_null import false_alarms, learning_curve
-from milvus_optimization.quality import Halves
+from milvus_optimization.quality.measures import Halves
 from tests.milvus_optimization.retrieval_corpus import RRF, WEIGHTED, trial
 
 QUERIES = 60

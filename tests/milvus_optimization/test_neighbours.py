@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from milvus_optimization.neighbours import Neighbours, true_scores
+from milvus_optimization.indexes.neighbours import Neighbours, true_scores
 
 # Three documents on an axis, of which two are one text, and one across it.
 DOCUMENTS = np.array([[1, 0], [0.6, 0.8], [0.6, 0.8], [0, 1]], dtype=np.float32)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from milvus_optimization.halves import is_tune_query
-from milvus_optimization.pareto import equal_recall_pair, hypervolume, pareto_front, recall_and_latency
+from milvus_optimization.indexes.pareto import equal_recall_pair, hypervolume, pareto_front, recall_and_latency
+from milvus_optimization.quality.halves import is_tune_query
 from milvus_optimization.records import IndexTrial
 
 

@@ -8,8 +8,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from milvus_optimization import plots
 from milvus_optimization.recommend import main
+from milvus_optimization.report import plots
 from rag_core.metrics import significance
 from tests.milvus_optimization.measured import (
     MODEL,
@@ -177,7 +177,7 @@ def _noisy(ways, best, verdict):
         return {}
     shift = {key: ways[2].by_query[key] + (best - 0.63) for key in query_ids()}
     chosen = {key: ways[3].by_query[key] for key in query_ids()}
-    from milvus_optimization.halves import is_tune_query
+    from milvus_optimization.quality.halves import is_tune_query
 
     by_query = {key: chosen[key] if is_tune_query(key, 0.5) else shift[key] for key in query_ids()}
     return {"by_query": by_query}

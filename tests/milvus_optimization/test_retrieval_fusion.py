@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milvus_optimization.rankings import Ranking, WordSearch
-from milvus_optimization.retrieval_fusion import RankingPair, normalised
+from milvus_optimization.retrieval.fusion import RankingPair, normalised
+from milvus_optimization.retrieval.rankings import Ranking, WordSearch
 from rag_core.retrieval.analyser import PLAIN
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from milvus_optimization import passes, strategy
+from milvus_optimization.indexes import passes, strategy
 from tests.milvus_optimization.fake_backend import FLAT, MICROSECOND, FakeBackend, graph
 from tests.milvus_optimization.swept import write_vectors
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from milvus_optimization.variants import check_variant, default_variants, make_variant
+from milvus_optimization.vectors.variants import check_variant, default_variants, make_variant
 from rag_core.base.errors import UsageError
 
 

@@ -1,0 +1,1 @@
+"""The recommended collection in a real Milvus, made and measured again."""

@@ -1,0 +1,1 @@
+"""The corpus, its queries and judgements, and the vectors that models give them."""

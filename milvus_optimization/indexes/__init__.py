@@ -1,0 +1,1 @@
+"""Which indexes there are, and what each loses and costs: the sweep."""

@@ -1,0 +1,1 @@
+"""The recommendation, and the page that explains it."""

@@ -1,0 +1,1 @@
+"""Exact search, and what fewer bits and dimensions lose in it."""

@@ -1,0 +1,106 @@
+"""What other forms of a model's vectors lose: each is searched exactly, as it is and with its best results rescored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+
+from milvus_optimization.corpus.corpus import Corpus, Vectors, judged_queries
+from milvus_optimization.quality.measures import Halves, difference, measure_places
+from milvus_optimization.quality.recall import share_kept
+from milvus_optimization.records import ByQuery, VectorVariant
+from milvus_optimization.vectors.variants import Variant, make_variant
+from rag_core.base.tables import format_difference, format_rows
+from rag_core.retrieval.dense import Floats, Places, nearest, scores_at
+
+COUNT = 10  # results of a query, as many as nDCG@10 reads
+_WITHOUT_LOSS = ("float32", "float16")  # of these, rescoring finds nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """Exact search over the vectors of a model as they are, for the judged queries.
+
+    Attributes:
+        queries: vectors of the judged queries; shape (queries, dimensions).
+        query_ids: of these.
+        exact: scores of the results, best first; shape (queries, results).
+        by_query: query id -> nDCG@10.
+    """
+
+    corpus: Corpus
+    vectors: Vectors
+    halves: Halves
+    queries: Floats
+    query_ids: Sequence[str]
+    exact: Floats
+    by_query: ByQuery
+
+    @classmethod
+    def of(cls, corpus: Corpus, vectors: Vectors, halves: Halves) -> Self:
+        """Search for all judged queries."""
+        ids = list(corpus.queries)
+        judged = judged_queries(corpus.qrels, ids)
+        queries, query_ids = np.asarray(vectors.queries[judged]), [ids[place] for place in judged]
+        places, exact = nearest(queries, vectors.documents, COUNT)
+        ndcg = measure_places(corpus.qrels, query_ids, list(corpus.documents), places)["NDCG@10"]
+        return cls(corpus, vectors, halves, queries, query_ids, exact, ndcg)
+
+    def measure(self, name: str, rescore: Sequence[int], seed: int) -> Iterator[VectorVariant]:
+        """Make a variant, search it once, and yield a record for each number of candidates per result.
+
+        Args:
+            rescore: how many candidates per result the full vectors order; 0 for none. A variant without loss has 0.
+            seed: of the intervals.
+        """
+        variant = make_variant(name, np.asarray(self.vectors.documents))
+        numbers = [0] if name in _WITHOUT_LOSS else sorted(set(rescore))
+        found, _ = nearest(variant.queries(self.queries), variant.documents, COUNT * max(1, *numbers))
+        for number in numbers:
+            yield self._record(variant, number, self._rescored(found[:, : COUNT * number]) if number else found, seed)
+
+    def _rescored(self, candidates: Places) -> Places:
+        candidates = np.sort(candidates, axis=1)  # so that ties go by place
+        order = np.argsort(-scores_at(self.queries, self.vectors.documents, candidates), axis=1, kind="stable")
+        return np.take_along_axis(candidates, order, axis=1)
+
+    def _record(self, variant: Variant, number: int, found: Places, seed: int) -> VectorVariant:
+        places = found[:, :COUNT]
+        kept = share_kept(self.exact, scores_at(self.queries, self.vectors.documents, places))
+        ndcg = measure_places(self.corpus.qrels, self.query_ids, list(self.corpus.documents), places)["NDCG@10"]
+        report, tune = self.halves.means(ndcg)
+        return VectorVariant(
+            model=self.vectors.model,
+            variant=variant.name,
+            rescore=number,
+            dimensions=variant.dimensions,
+            bytes_per_vector=variant.bytes_per_vector,
+            overlap=float(kept.mean()),
+            ndcg=report,
+            ndcg_tune=tune,
+            loss=difference(self.by_query, ndcg, self.halves.report, seed),
+            by_query=ndcg,
+        )
+
+
+def format_variants(found: Sequence[VectorVariant]) -> str:
+    """Return a table of variants; losses are of the report half."""
+    head = ["model", "variant", "rescored", "bytes", "overlap@10", "nDCG@10", "loss [95 %]", "better", "worse"]
+    rows = [
+        [
+            one.model,
+            one.variant,
+            str(COUNT * one.rescore) if one.rescore else "-",
+            str(one.bytes_per_vector),
+            f"{one.overlap:.3f}",
+            f"{one.ndcg:.4f}",
+            "-" if one.variant == "float32" else format_difference(one.loss.difference, one.loss.low, one.loss.high),
+            str(one.loss.better),
+            str(one.loss.worse),
+        ]
+        for one in found
+    ]
+    return format_rows([head, *rows])
