@@ -20,7 +20,7 @@ import httpx2
 import tenacity
 
 from rag_core.base.errors import EngineError, UsageError
-from rag_core.base.outside_text import quoted
+from rag_core.base.outside_text import quoted, reason
 from rag_core.engines.http_client import HttpClient, RefusalError, TooLongError
 from rag_core.engines.options import ServerOptions
 from rag_core.engines.protocols import Pair
@@ -220,7 +220,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, RefusalError):
         return str(error)
     system_error = _system_error(error) if isinstance(error, httpx2.ConnectError) else None
-    return system_error or quoted(str(error) or type(error).__name__, 200)
+    return system_error or reason(error)
 
 
 def _system_error(error: BaseException | None) -> str | None:
