@@ -22,6 +22,7 @@ from milvus_optimization.corpus.corpus import (
     QUERIES,
     Vectors,
     choose_model,
+    judge_of,
     model_names,
     read_corpus,
     read_vectors,
@@ -34,7 +35,8 @@ from milvus_optimization.retrieval.reranking import Reranker, check_no_reranker_
 from milvus_optimization.retrieval.table import format_trials
 from milvus_optimization.retrieval.tuning import Tuning
 from rag_core.base.flags import decisive, flag, flags_of
-from rag_core.base.stage import OverwriteArgs, run_stage, show
+from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage, show
+from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
@@ -47,10 +49,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, AnalyserArgs, EngineArgs):
+class Args(OverwriteArgs, BadRowsArgs, AnalyserArgs, EngineArgs):
     """Flags of the stage."""
 
     vectors: Path = flag("folder that embed_corpus made", decides=False)
+    qrels: Path | None = flag("judgements to use instead of the folder's, such as a teacher's", None, decides=False)
     output_file: Path = flag("the RetrievalTrial records", decides=False)
     model: list[str] | None = flag("whose vectors are used, one or several of the folder (default: all)", None)
     fusion: list[str] = flag("how both rankings are fused", ["rrf", "weighted"], choices=("rrf", "weighted"))
@@ -89,6 +92,11 @@ class Args(OverwriteArgs, AnalyserArgs, EngineArgs):
     seed: int = flag("seed of the intervals in the table", 42, decides=False, least=0, most=2**32 - 1)
 
     @property
+    def judgements(self) -> Path:
+        """The qrels that are used."""
+        return self.qrels or self.vectors / QRELS
+
+    @property
     def grid(self) -> Grid:
         """The ways to rank that the flags span."""
         return Grid(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Grid)})
@@ -99,14 +107,15 @@ def run(args: Args) -> Path:
     if not args.reranker:
         check_no_reranker_flags(args)
     check_engine(args)
-    corpus = read_corpus(args.vectors)
+    bad_rows = BadRows(skip=args.skip_bad_rows)
+    corpus = read_corpus(args.vectors, args.qrels, bad_rows=bad_rows)
     names = [choose_model(args.vectors, name) for name in args.model] if args.model else model_names(args.vectors)
     vectors = [read_vectors(args.vectors, name, corpus) for name in dict.fromkeys(names)]
-    judged = Judged.of(corpus, args.vectors, args.tune_fraction)
+    judged = Judged.of(corpus, args.judgements, args.tune_fraction)
     reranker = settle_reranker(args.reranker, args) if args.reranker else None
     recipe = _recipe(args, vectors, reranker)
     if args.overwrite or not is_finished(args.output_file, recipe):
-        _make(args, judged, vectors, reranker, recipe)
+        _make(args, judged, vectors, reranker, recipe, bad_rows)
     show(format_trials(list(read_records(args.output_file, RetrievalTrial)), judged.halves, args.seed))
     return args.output_file
 
@@ -117,6 +126,7 @@ def _make(
     vectors: Sequence[Vectors],
     reranker: Reranker | None,
     recipe: Recipe,
+    bad_rows: BadRows,
 ) -> None:
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
         if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
@@ -130,7 +140,13 @@ def _make(
         count = write_records(args.output_file, trials)
         halves = judged.halves
         write_manifest(
-            args.output_file, recipe, rows=count, tune_queries=len(halves.tune), report_queries=len(halves.report)
+            args.output_file,
+            recipe,
+            rows=count,
+            judged_by=judge_of(args.judgements),
+            tune_queries=len(halves.tune),
+            report_queries=len(halves.report),
+            skipped={"bad_rows": len(bad_rows)},
         )
         work.remove()
     logger.info("%s: %d ways to rank", args.output_file, count)
@@ -138,7 +154,7 @@ def _make(
 
 def _recipe(args: Args, vectors: Sequence[Vectors], reranker: Reranker | None) -> Recipe:
     """Return what decides the output; flags of the reranker stand in it where there is one."""
-    texts = [args.vectors / name for name in (DOCUMENTS, QUERIES, QRELS)]
+    texts = [args.vectors / DOCUMENTS, args.vectors / QUERIES, args.judgements]
     arrays = [args.vectors / one.model / f"{name}.npy" for one in vectors for name in ("documents", "queries")]
     flags = decisive(args) | {"model": [one.model for one in vectors]} | args.analyser.recipe
     for field in flags_of(EngineArgs):

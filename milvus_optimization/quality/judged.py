@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Self
 
-from milvus_optimization.corpus.corpus import QRELS, Corpus, judged_queries
+from milvus_optimization.corpus.corpus import Corpus, judged_queries
 from milvus_optimization.quality.halves import FEW_TO_TUNE, FEWEST_TO_TUNE
 from milvus_optimization.quality.measures import Halves
 from rag_core.base.errors import DataError
@@ -30,11 +30,11 @@ class Judged:
     halves: Halves
 
     @classmethod
-    def of(cls, corpus: Corpus, folder: Path, tune_fraction: float) -> Self:
+    def of(cls, corpus: Corpus, qrels: Path, tune_fraction: float) -> Self:
         """Find them, and say where there are few to choose by.
 
         Args:
-            folder: of the corpus, for errors.
+            qrels: where the judgements stand, for errors.
 
         Raises:
             DataError: there are no qrels, or a half has no query.
@@ -43,14 +43,14 @@ class Judged:
         rows = judged_queries(corpus.qrels, queries)
         ids = [queries[row] for row in rows]
         if not rows:
-            raise DataError("no such file", "Give embed_corpus a corpus with qrels", path=folder / QRELS)
+            raise DataError("no such file", "Give embed_corpus a corpus with qrels", path=qrels)
         halves = Halves.of(ids, tune_fraction)
         tune = len(halves.tune)
         if not (tune and halves.report):
             raise DataError(
                 f"judges {len(rows)} queries: {tune} to choose by, {len(halves.report)} to report on",
                 "Judge more queries, or pass another --tune_fraction",
-                path=folder / QRELS,
+                path=qrels,
             )
         if tune < FEWEST_TO_TUNE:
             logger.warning(

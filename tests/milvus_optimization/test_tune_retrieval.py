@@ -13,7 +13,8 @@ from milvus_optimization.retrieval.kept_times import KeptTimes
 from milvus_optimization.tune_retrieval import main
 from rag_core.engines import identity
 from rag_core.files.jsonl import read_records
-from rag_core.files.manifest import read_manifest
+from rag_core.files.manifest import Recipe, read_manifest, write_manifest
+from rag_core.files.qrels import read_qrels, write_qrels
 from tests.conftest import TINY
 from tests.milvus_optimization.retrieval_corpus import write_corpus
 
@@ -154,6 +155,28 @@ def test_without_qrels_nothing_can_be_chosen(tune, tmp_path):
     code, error, _ = tune(vectors=write_corpus(tmp_path / "unjudged", qrels=False))
     assert code == 1
     assert "unjudged/qrels.tsv: no such file. Give embed_corpus a corpus with qrels." in error
+
+
+def test_a_teacher_judges_instead_of_the_labels(tune, corpus, tmp_path):
+    labels = read_qrels(corpus / "qrels.tsv")
+    other = {query: {next(iter(labels[key])): 1} for query, key in zip(labels, reversed(labels), strict=True)}
+    write_qrels(tmp_path / "teacher.tsv", other)
+    write_manifest(tmp_path / "teacher.tsv", Recipe("milvus_optimization.judge_pool", {}, {}), teacher={"name": "a teacher"})
+    _, by_labels, _ = tune("--model", "after", output="labels.jsonl")
+    _, by_teacher, _ = tune("--model", "after", "--qrels", tmp_path / "teacher.tsv")
+    assert [t.trial_id for t in by_labels] == [t.trial_id for t in by_teacher]
+    assert by_labels[0].ndcg > by_teacher[0].ndcg + 0.1
+    assert read_manifest(tmp_path / "out.jsonl").facts["judged_by"] == "a teacher"
+
+
+def test_bad_judgements_are_left_out_and_counted_where_that_is_asked_for(tune, corpus, tmp_path):
+    (tmp_path / "qrels.tsv").write_text((corpus / "qrels.tsv").read_text() + "nobody\tnothing\t1\n")
+    code, error, _ = tune("--qrels", tmp_path / "qrels.tsv")
+    assert code == 1
+    assert "qrels.tsv:" in error
+    code, _, _ = tune("--model", "after", "--qrels", tmp_path / "qrels.tsv", "--skip_bad_rows")
+    assert code == 0
+    assert read_manifest(tmp_path / "out.jsonl").skipped == {"bad_rows": 1}
 
 
 def test_an_embedder_is_no_reranker(tune, monkeypatch):
