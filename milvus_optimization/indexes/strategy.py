@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,11 @@ from rag_core.base.errors import UsageError
 Floats = npt.NDArray[np.float32]
 SearchName = Literal["grid", "optuna"]
 
+logger = logging.getLogger(__name__)
+
 _DATABASE = "database"
 _SMALLEST_PART = 1000  # documents
+_SECONDS_A_LINE = 30
 _STANDING = 8  # indexes that Optuna may go back to without building them again
 
 
@@ -78,18 +82,18 @@ def _run(
     if strategy.screen_fraction is not None:
         part = _part(documents, strategy.screen_fraction, workload.seed)
         subject_of_part = dataclasses.replace(subject, screened_rows=len(part))
-        with _bar(settings, "screen") as bar, Builds(opened, part, most=1, seed=workload.seed) as builds:
+        with _progress(settings, "screen") as told, Builds(opened, part, most=1, seed=workload.seed) as builds:
             store = TrialStore(strategy.folder / "screened")
             bare = workload.without_judgements()
-            screened = Sweep(builds, part, bare, subject_of_part, store, until=until, told=bar.update).run(settings)
+            screened = Sweep(builds, part, bare, subject_of_part, store, until=until, told=told).run(settings)
         kept = choose_builds(settings, screened)
     chosen = [settings[place] for place in kept]
     most = _STANDING if strategy.search == "optuna" else 1
-    with _bar(chosen, "trials") as bar, Builds(opened, documents, most=most, seed=workload.seed) as builds:
+    with _progress(chosen, "trials") as told, Builds(opened, documents, most=most, seed=workload.seed) as builds:
         store = TrialStore(strategy.folder / "trials")
-        sweep = Sweep(builds, documents, workload, subject, store, until=until, told=bar.update)
+        sweep = Sweep(builds, documents, workload, subject, store, until=until, told=told)
         grid = strategy.search == "grid"
-        made = sweep.run(chosen) if grid else _by_optuna(strategy, chosen, sweep, workload.seed, bar.update)
+        made = sweep.run(chosen) if grid else _by_optuna(strategy, chosen, sweep, workload.seed, told)
         of_place = dict(zip(kept, made, strict=True))
         return [
             trial
@@ -98,10 +102,24 @@ def _run(
         ]
 
 
-def _bar(settings: Sequence[BuildSetting], what: str) -> Any:
+@contextlib.contextmanager
+def _progress(settings: Sequence[BuildSetting], what: str) -> Iterator[Callable[[], None]]:
+    """Show a bar, or a line every half minute where there is no terminal; yield what is called for each trial."""
     from tqdm import tqdm
 
-    return tqdm(total=sum(len(setting.searches) for setting in settings), unit="trial", desc=what, disable=None)
+    total = sum(len(setting.searches) for setting in settings)
+    done, latest = 0, time.monotonic()
+    with tqdm(total=total, unit="trial", desc=what, disable=None) as bar:
+
+        def told() -> None:
+            nonlocal done, latest
+            done += 1
+            bar.update()
+            if bar.disable and (done == total or time.monotonic() - latest > _SECONDS_A_LINE):
+                logger.info("%s: %d of %d", what, done, total)
+                latest = time.monotonic()
+
+        yield told
 
 
 def _opener(strategy: Strategy, subject: Subject) -> Callable[[], Backend]:
