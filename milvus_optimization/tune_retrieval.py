@@ -115,7 +115,7 @@ def run(args: Args) -> Path:
     reranker = settle_reranker(args.reranker, args) if args.reranker else None
     recipe = _recipe(args, vectors, reranker)
     if args.overwrite or not is_finished(args.output_file, recipe):
-        _make(args, judged, vectors, reranker, recipe, bad_rows)
+        _make(args, judged, vectors, reranker, recipe, bad_rows=bad_rows)
     show(format_trials(list(read_records(args.output_file, RetrievalTrial)), judged.halves, args.seed))
     return args.output_file
 
@@ -126,6 +126,7 @@ def _make(
     vectors: Sequence[Vectors],
     reranker: Reranker | None,
     recipe: Recipe,
+    *,
     bad_rows: BadRows,
 ) -> None:
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
