@@ -161,7 +161,8 @@ def test_a_teacher_judges_instead_of_the_labels(tune, corpus, tmp_path):
     labels = read_qrels(corpus / "qrels.tsv")
     other = {query: {next(iter(labels[key])): 1} for query, key in zip(labels, reversed(labels), strict=True)}
     write_qrels(tmp_path / "teacher.tsv", other)
-    write_manifest(tmp_path / "teacher.tsv", Recipe("milvus_optimization.judge_pool", {}, {}), teacher={"name": "a teacher"})
+    recipe = Recipe("milvus_optimization.judge_pool", {}, {})
+    write_manifest(tmp_path / "teacher.tsv", recipe, teacher={"name": "a teacher"})
     _, by_labels, _ = tune("--model", "after", output="labels.jsonl")
     _, by_teacher, _ = tune("--model", "after", "--qrels", tmp_path / "teacher.tsv")
     assert [t.trial_id for t in by_labels] == [t.trial_id for t in by_teacher]
