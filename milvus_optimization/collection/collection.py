@@ -71,7 +71,7 @@ class Collection:
             schema.add_function(
                 Function(name="bm25", function_type=kind, input_field_names=[WORDS], output_field_names=[SPARSE])
             )
-        self._client.create_collection(self.name, schema=schema, consistency_level="Strong")
+        self._client.create_collection(self.name, schema=schema, consistency_level="Bounded")  # Milvus' default
 
     def insert(self, ids: Sequence[str], texts: Sequence[str], vectors: Floats) -> None:
         """Insert all documents."""

@@ -81,7 +81,7 @@ class Measured:
     """What both passes and the searches beside them found.
 
     Attributes:
-        passes: the first over all queries, the second over those that are timed.
+        passes: over the queries that are timed; the first has the results of all others, too.
         scores: true scores of the results of the timed queries, in each pass.
         filtered: as `_FILTERS` -> true scores of the results.
         qps: number of clients -> queries per second; of a server.
@@ -104,10 +104,10 @@ def measure(backend: Backend, documents: Floats, workload: Workload, search: Set
     k, timed, queries = workload.k, workload.timed, workload.queries
     search_each(backend, queries, k, search, timed[:_WARM_UP])
     random = np.random.default_rng(workload.seed)
-    passes = (
-        search_each(backend, queries, k, search, random.permutation(len(queries))),
-        search_each(backend, queries, k, search, random.permutation(timed)),
-    )
+    first, second = (search_each(backend, queries, k, search, random.permutation(timed)) for _ in range(2))
+    rest = np.setdiff1d(np.arange(len(queries)), timed)
+    if rest.size:
+        first.places[rest] = search_together(backend, queries[rest], k, search)
     asked = queries[timed]
     filtered = {}
     for name, share in _FILTERS.items():
@@ -120,8 +120,8 @@ def measure(backend: Backend, documents: Floats, workload: Workload, search: Set
     found = None
     if deep and workload.halves.report:
         found = search_together(backend, queries[workload.reported], DEEP, search)
-    first, second = (true_scores(asked, documents, one.places[timed]) for one in passes)
-    return Measured(passes, (first, second), filtered, qps, found)
+    scores = true_scores(asked, documents, first.places[timed]), true_scores(asked, documents, second.places[timed])
+    return Measured((first, second), scores, filtered, qps, found)
 
 
 def exact_of(measured: Measured, workload: Workload) -> Exact:

@@ -79,6 +79,21 @@ def test_what_was_promised_is_measured_again(served, tmp_path, capsys):
     assert collections(tmp_path) == {"passages": 500}
 
 
+def test_a_search_need_not_wait_for_the_time_tick_of_a_server(served, tmp_path, monkeypatch):
+    from pymilvus import MilvusClient
+
+    asked = []
+    make = MilvusClient.create_collection
+
+    def spied(client, *arguments, **options):
+        asked.append(options.get("consistency_level", "Bounded"))  # milvus-lite tells no level
+        return make(client, *arguments, **options)
+
+    monkeypatch.setattr(MilvusClient, "create_collection", spied)
+    assert apply.main(flags(served, tmp_path)) == 0
+    assert asked == ["Bounded"]
+
+
 def test_a_collection_that_is_there_is_left_alone_without_replace(served, tmp_path, capsys):
     make_other(tmp_path)
     assert apply.main(flags(served, tmp_path)) == 1

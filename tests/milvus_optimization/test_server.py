@@ -64,6 +64,10 @@ def test_the_collection_of_another_stays_and_ours_goes(told):
     assert told[0]["left"] == ["mine"]
 
 
+def test_a_search_does_not_wait_for_the_time_tick(told):
+    assert told[0]["seconds"] < 0.1  # 0.2 with the consistency "Strong"
+
+
 def test_a_killed_server_is_missed_in_seconds(told):
     gone, sentence, seconds = told[0]["gone"]
     assert gone
