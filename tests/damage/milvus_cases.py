@@ -1,4 +1,4 @@
-"""The stages of Milvus optimisation, as `cases` has the others: a few texts and vectors, and a Milvus that is a file."""
+"""The stages of Milvus optimisation, as `cases` has the others: a few texts and vectors, and a Milvus of files."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-
 from pydantic import TypeAdapter
 
 from milvus_optimization.quality.measures import Halves
@@ -18,9 +17,7 @@ from tests.milvus_optimization import measured
 from tests.milvus_optimization.retrieval_corpus import write_corpus
 
 QUERIES, DOCUMENTS = 24, 20
-REPORT = tuple(
-    f"r/{name}" for name in ("recommendation.json", "recommendation.json.manifest.json", "report.html", "report.md")
-) + ("r/collection.py",)
+REPORT = ("recommendation.json", "recommendation.json.manifest.json", "report.html", "report.md", "collection.py")
 _VECTORS = ("documents.npy", "queries.npy")
 
 
@@ -64,6 +61,7 @@ def commands(encoder):
     name = Path(encoder).name
     trials = ["--index_trials", "measured/index_trials.jsonl", "--retrieval_trials", "measured/retrieval_trials.jsonl"]
     tuned = ["--fusion", "rrf", "--rrf_k", "1", "--depth", "10", "--bm25_k1", "0.9", "--bm25_b", "0.4"]
+    asked = ["--recommendation", "recommendation.json", "--tolerance", "1", "--uri", "http://milvus:1", "--replace"]
     made = {
         "embed_corpus": (
             ["--input", "samples.jsonl", "--model", encoder, "--output_dir", "out/v"],
@@ -87,21 +85,11 @@ def commands(encoder):
         ),
         "recommend": (
             ["--vectors", "measured/vectors", *trials, "--output_dir", "out/r"],
-            [REPORT, "r/applied"],
+            [tuple(f"r/{name}" for name in REPORT), "r/applied"],
             ["--max_loss", "0.05"],
         ),
         "apply": (
-            [
-                "--vectors",
-                "v",
-                "--recommendation",
-                "recommendation.json",
-                "--tolerance",
-                "1",
-                "--uri",
-                "http://milvus:1",
-            ]
-            + ["--collection", "passages", "--replace", "--output_file", "out/a.json"],
+            ["--vectors", "v", *asked, "--collection", "passages", "--output_file", "out/a.json"],
             ["a.json", "milvus/other", "milvus/mo_theirs"],
             ["--tolerance", "2"],
         ),
