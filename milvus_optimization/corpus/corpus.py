@@ -188,7 +188,8 @@ def check_vectors(vectors: Floats, path: Path, *, first_row: int = 0) -> None:
         DataError: one is not.
     """
     for start in range(0, len(vectors), _CHECKED_AT_ONCE):
-        lengths = np.linalg.norm(vectors[start : start + _CHECKED_AT_ONCE], axis=1)
+        with np.errstate(over="ignore"):  # an infinite length is none of 1
+            lengths = np.linalg.norm(vectors[start : start + _CHECKED_AT_ONCE], axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))  # also where it is NaN
         if len(wrong):
             raise DataError(
@@ -202,8 +203,10 @@ def _read_array(path: Path, rows: int) -> Floats:
     _check_made_of(path)
     try:
         array: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # of a damaged head NumPy raises whatever Python's own parser does
         raise DataError(f"is no NumPy array ({quoted(str(error))})", "Run embed_corpus again", path=path) from error
+    if not isinstance(array, np.memmap):
+        raise DataError("is an archive, not one array", "Run embed_corpus again", path=path)
     if array.ndim != 2 or array.dtype != np.float32 or len(array) != rows:
         what = f"has {array.dtype} values of shape {array.shape}, not float32 of ({rows}, dimensions)"
         raise DataError(what, "Run embed_corpus again", path=path)

@@ -68,7 +68,9 @@ def test_what_is_no_file_is_told_by_every_stage(kind, tmp_path, monkeypatch, cap
         if kind in NAMED:
             place, told = NAMED[kind]
             argv = [str(place(path)) if word == str(path) else word for word in argv]
-            if "beir" in name or (name == "rank" and "shell" in kind):  # one names a folder, one asks for .jsonl
+            if "FOLDER" in reader.argv or (
+                name == "rank" and "shell" in kind
+            ):  # one names a folder, one asks for .jsonl
                 continue
         else:
             put, told = PLANTED[kind]
