@@ -13,6 +13,7 @@ Each has its manifest, by which a file that was changed, or one that belongs to 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def read_corpus(folder: Path, qrels: Path | None = None, *, bad_rows: BadRows | 
         StaleError: a file has changed, or is of another run than the others.
     """
     judged = qrels or folder / QRELS
-    own = [folder / name for name in (DOCUMENTS, QUERIES, QRELS) if name != QRELS or (folder / QRELS).exists()]
-    if not own[0].exists():
+    # Where a link leads nowhere, something is there, and wrong.
+    own = [folder / name for name in (DOCUMENTS, QUERIES, QRELS) if name != QRELS or os.path.lexists(folder / QRELS)]
+    if not os.path.lexists(own[0]):
         raise DataError(f"holds no {DOCUMENTS}", "Run embed_corpus, or name its --output_dir", path=folder)
     check_inputs(own if qrels is None else [*own[:2], qrels])
     _check_one_run(own[:2] if qrels else own)

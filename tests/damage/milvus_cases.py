@@ -41,7 +41,7 @@ def write_inputs(folder):
 
 def _recommendation(ids):
     """Return one of HNSW and RRF 60 for the folder `v`."""
-    graph = {"build": {"M": 16, "efConstruction": 100}, "search": {"ef": 64}, "model": "m"}
+    graph = {"build": {"M": 16, "efConstruction": 100}, "search": {"ef": 10}, "model": "m"}
     index = dataclasses.replace(measured.index("HNSW", ids=ids, **graph), rows=DOCUMENTS, by_query=None)
     way = dataclasses.replace(measured.retrieval("rrf", ids=ids, model="m"), by_query={})
     halves = Halves.of(ids, 0.5)
@@ -123,6 +123,8 @@ class Milvus:
     What it does is done whole or not at all, since it is the client that is killed.
     """
 
+    metric = "COSINE"
+
     def __init__(self, folder):
         from pymilvus import MilvusClient
 
@@ -151,7 +153,7 @@ class Milvus:
 
     def describe_index(self, name, field):
         told = self._read(name)["index"]
-        return {"index_type": told["index_type"], "metric_type": "COSINE", **told["params"]}
+        return {"index_type": told["index_type"], "metric_type": self.metric, **told["params"]}
 
     def rename_collection(self, name, new):
         assert not self.has_collection(new)
@@ -172,6 +174,7 @@ class Milvus:
         return [[{"id": list(rows)[place]} for place in np.argsort(-row, kind="stable")[:limit]] for row in scores]
 
     def hybrid_search(self, name, requests, ranker, limit):
+        assert requests[0].param["params"]["ef"] >= requests[0].limit == DOCUMENTS  # as a server asks for
         return self.search(name, requests[0].data, limit)
 
     def get_server_version(self):
