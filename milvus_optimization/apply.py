@@ -102,20 +102,32 @@ def _make(args: Args, client: MilvusClient, material: Material, recipe: Recipe) 
     scratch, rows = scratch_name(args.collection), len(material.texts)
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite, afresh=args.overwrite) as work:
         measured = work.directory / "measured.json"
+        applied = _read_measured(measured)
         # The scratch is gone where it has taken its name already.
-        renamed = measured.exists() and not has(client, scratch) and stands(client, args.collection, rows)
+        renamed = applied is not None and not has(client, scratch) and stands(client, args.collection, rows)
         if not renamed:
             check_free(client, args.collection, replace=args.replace)
-        if not (renamed or (measured.exists() and stands(client, scratch, rows))):
+        if applied is None or not (renamed or stands(client, scratch, rows)):
             measured.unlink(missing_ok=True)
             settle(client, scratch, args.collection)
-            write_records(measured, [_build(args, client, scratch, material)])
-        (applied,) = read_records(measured, Applied)
+            applied = _build(args, client, scratch, material)
+            write_records(measured, [applied])
         if applied.kept:
             take_name(client, scratch, args.collection)
         write_records(args.output_file, [applied])
         write_manifest(args.output_file, recipe, rows=rows)
         work.remove()
+
+
+def _read_measured(path: Path) -> Applied | None:
+    """Return what a run that was killed has measured; `None` where that is not there whole."""
+    if not path.exists():
+        return None
+    try:
+        (applied,) = read_records(path, Applied)
+    except (DataError, ValueError):
+        return None
+    return applied
 
 
 def _build(args: Args, client: MilvusClient, scratch: str, material: Material) -> Applied:

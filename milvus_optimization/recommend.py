@@ -25,7 +25,7 @@ from milvus_optimization.retrieval.choice import Target
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
 from rag_core.files.manifest import Recipe, write_manifest
-from rag_core.files.unfinished import UnfinishedWork, is_finished, save_together
+from rag_core.files.unfinished import UnfinishedWork, is_finished, remove_left_behind, save_together
 
 STAGE = "milvus_optimization.recommend"
 
@@ -81,7 +81,9 @@ def run(args: Args) -> Path:
 
     output = args.output_dir / RECOMMENDATION
     recipe = Recipe(STAGE, decisive(args), evidence.inputs)
-    if args.overwrite or not is_finished(output, recipe):
+    if not args.overwrite and is_finished(output, recipe):
+        remove_left_behind(args.output_dir.resolve(), recipe)
+    else:
         with UnfinishedWork(args.output_dir.resolve(), recipe, overwrite=args.overwrite) as work:
 
             def write(folder: Path) -> None:

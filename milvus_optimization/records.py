@@ -7,6 +7,7 @@ over queries. Times are milliseconds, sizes bytes.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import ConfigDict, FiniteFloat
@@ -156,6 +157,11 @@ class RetrievalTrial:
     ndcg: FiniteFloat
     ndcg_tune: FiniteFloat
     by_query: ByQuery
+
+    def __post_init__(self) -> None:
+        numbers = [self.bm25.get(name) for name in ("k1", "b")] if self.bm25 else []
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError("has a 'bm25' without the numbers 'k1' and 'b'")
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -13,6 +13,7 @@ Each has its manifest, by which a file that was changed, or one that belongs to 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def read_corpus(folder: Path, qrels: Path | None = None, *, bad_rows: BadRows | 
         StaleError: a file has changed, or is of another run than the others.
     """
     judged = qrels or folder / QRELS
-    own = [folder / name for name in (DOCUMENTS, QUERIES, QRELS) if name != QRELS or (folder / QRELS).exists()]
-    if not own[0].exists():
+    # Where a link leads nowhere, something is there, and wrong.
+    own = [folder / name for name in (DOCUMENTS, QUERIES, QRELS) if name != QRELS or os.path.lexists(folder / QRELS)]
+    if not os.path.lexists(own[0]):
         raise DataError(f"holds no {DOCUMENTS}", "Run embed_corpus, or name its --output_dir", path=folder)
     check_inputs(own if qrels is None else [*own[:2], qrels])
     _check_one_run(own[:2] if qrels else own)
@@ -188,7 +190,8 @@ def check_vectors(vectors: Floats, path: Path, *, first_row: int = 0) -> None:
         DataError: one is not.
     """
     for start in range(0, len(vectors), _CHECKED_AT_ONCE):
-        lengths = np.linalg.norm(vectors[start : start + _CHECKED_AT_ONCE], axis=1)
+        with np.errstate(over="ignore"):  # an infinite length is none of 1
+            lengths = np.linalg.norm(vectors[start : start + _CHECKED_AT_ONCE], axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))  # also where it is NaN
         if len(wrong):
             raise DataError(
@@ -202,8 +205,10 @@ def _read_array(path: Path, rows: int) -> Floats:
     _check_made_of(path)
     try:
         array: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # of a damaged head NumPy raises whatever Python's own parser does
         raise DataError(f"is no NumPy array ({quoted(str(error))})", "Run embed_corpus again", path=path) from error
+    if not isinstance(array, np.memmap):
+        raise DataError("is an archive, not one array", "Run embed_corpus again", path=path)
     if array.ndim != 2 or array.dtype != np.float32 or len(array) != rows:
         what = f"has {array.dtype} values of shape {array.shape}, not float32 of ({rows}, dimensions)"
         raise DataError(what, "Run embed_corpus again", path=path)

@@ -61,7 +61,8 @@ class CorpusFolder:
         for name in (QUERIES, QRELS):
             check_apart(self.folder / name, self.recipe)
         documents = self.folder / DOCUMENTS
-        with UnfinishedWork(documents, self.recipe, overwrite=overwrite) as work:
+        before = [self.folder / QUERIES, self.folder / QRELS]
+        with UnfinishedWork(documents, self.recipe, overwrite=overwrite, before=before) as work:
             if not overwrite and self.is_finished():  # written by another run, in the meantime
                 return
             self._write_queries(corpus)

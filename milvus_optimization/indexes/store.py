@@ -6,21 +6,21 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from milvus_optimization.records import IndexTrial
 from rag_core.base.errors import DataError
+from rag_core.base.outside_text import first_line
 from rag_core.files.atomic import atomic_write
 from rag_core.files.jsonl import read_records, write_records
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+E = TypeVar("E")
 
 _REFERENCE = "exact.npz"
 
@@ -56,16 +56,20 @@ class TrialStore:
         write_records(self._folder / f"{trial.trial_id}.jsonl", [trial])
         self._trials[trial.trial_id] = trial
 
-    def read_reference(self) -> Arrays | None:
-        """Return what the exact search of the first trial found, `None` where it is not there whole."""
+    def read_reference(self, make: Callable[[Arrays], E]) -> E | None:
+        """Return what is made of what the exact search of the first trial found, `None` where it is not there whole.
+
+        Args:
+            make: may raise whatever it likes of arrays that are not those that were written.
+        """
         path = self._folder / _REFERENCE
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return dict(stored)
+                return make(dict(stored))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            logger.warning("WARNING: %s is damaged (%s): it is measured again", path, error)
+        except Exception as error:  # noqa: BLE001  # of a damaged head NumPy raises whatever Python's own parser does
+            logger.warning("WARNING: %s is damaged (%s): it is measured again", path, first_line(error))
             return None
 
     def write_reference(self, arrays: Arrays) -> None:

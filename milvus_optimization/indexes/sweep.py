@@ -136,10 +136,10 @@ class Sweep:
         asked = self._subject.trial(setting, search)
         stored = self._store.get(asked.trial_id)
         if setting.index == "FLAT":
-            arrays = self._store.read_reference() if stored else None
-            if stored is None or arrays is None:
+            exact = self._store.read_reference(lambda arrays: Exact.from_arrays(arrays, self._workload))
+            if stored is None or exact is None:
                 return self._measured_exact(setting, asked)
-            self._exact = Exact.from_arrays(arrays, self._workload)
+            self._exact = exact
             self._aim_at(stored)
         if stored and stored.status != "failed":
             self._version = stored.backend_version

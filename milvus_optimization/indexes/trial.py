@@ -67,11 +67,18 @@ class Exact:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], workload: Workload) -> Exact:
-        """Make it of such arrays."""
-        neighbours = {
-            name: Neighbours(*(arrays[f"{name} {field.name}"] for field in dataclasses.fields(Neighbours)))
-            for name in (_ALL, *_FILTERS)
-        }
+        """Make it of such arrays.
+
+        Raises:
+            KeyError, ValueError, TypeError: they are others.
+        """
+        neighbours = {}
+        for name in (_ALL, *_FILTERS):
+            found = [arrays[f"{name} {field.name}"] for field in dataclasses.fields(Neighbours)]
+            queries = len(workload.timed) if name == _ALL else min(_FILTERED_QUERIES, len(workload.timed))
+            if any(array.shape != (queries,) or array.dtype.kind not in "fi" for array in found):
+                raise ValueError("its arrays are of other queries")
+            neighbours[name] = Neighbours(*found)
         by_query = dict(zip(workload.judged_ids, arrays["ndcg"].tolist(), strict=True))
         return cls(neighbours.pop(_ALL), neighbours, by_query)
 

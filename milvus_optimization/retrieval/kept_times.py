@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path
 
+from rag_core.base.errors import DataError
 from rag_core.files.atomic import atomic_write
 from rag_core.files.inputs import read_json
 
 _FILE = "milliseconds.json"
+
+logger = logging.getLogger(__name__)
 
 
 class KeptTimes:
@@ -16,8 +21,7 @@ class KeptTimes:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _FILE
-        found = read_json(self._path, "Pass --overwrite to start afresh") if self._path.exists() else {}
-        self._by_name: dict[str, float] = {str(name): float(value) for name, value in dict(found).items()}
+        self._by_name: dict[str, float] = _read(self._path) if self._path.exists() else {}
 
     def get(self, name: str) -> float | None:
         """Return what was measured first; None for nothing."""
@@ -30,3 +34,15 @@ class KeptTimes:
             with atomic_write(self._path) as file:
                 file.write(json.dumps(self._by_name).encode())
         return self._by_name[name]
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Return what was kept; nothing of a file that is damaged, which is said."""
+    try:
+        found = read_json(path, "Pass --overwrite to start afresh")
+    except DataError as error:
+        found = str(error)
+    if isinstance(found, dict) and all(isinstance(one, float) and math.isfinite(one) for one in found.values()):
+        return found
+    logger.warning("WARNING: %s is damaged: times are taken again", path)
+    return {}

@@ -18,7 +18,7 @@ from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import default_of, flags_of
 from rag_core.base.records import RankingSample
 from rag_core.engines.protocols import PairScorer
-from rag_core.files.bad_rows import BadRows
+from rag_core.files.bad_rows import NoBadRows
 from rag_core.files.jsonl import write_records
 from rag_core.scoring.engine_args import EngineArgs, engine_options
 
@@ -98,7 +98,7 @@ class Reranker:
 
         path = folder / "candidates.jsonl"
         candidates.write(path)
-        source = SampleFile(path, BadRows(skip=False))
+        source = SampleFile(path, NoBadRows())
         check_room([source], self.options)
         scope = scope_of(self.engine, self.options)
         folders = [*([store / scope] if store else []), folder / "pairs"]

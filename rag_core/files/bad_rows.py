@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rag_core.base.errors import DataError
 
-FIX_ROW = "Correct the row, or pass --skip_bad_rows to leave such rows out"
+_LEAVE_OUT = ", or pass --skip_bad_rows to leave such rows out"
+FIX_ROW = f"Correct the row{_LEAVE_OUT}"
 
 
 class BadRows:
@@ -35,3 +36,19 @@ class BadRows:
     def again(self) -> BadRows:
         """Return an empty one of the same kind, for a file that is read another time."""
         return BadRows(skip=self.skip)
+
+
+class NoBadRows(BadRows):
+    """Of a file whose rows must all be good: the first bad one is told without a word of a flag that is of no use."""
+
+    def __init__(self) -> None:
+        super().__init__(skip=False)
+
+    def add(self, error: DataError) -> None:
+        """Raise it."""
+        remedy = error.remedy.replace(_LEAVE_OUT, "")
+        raise DataError(error.what, remedy, path=error.path, line=error.line) from error
+
+    def again(self) -> BadRows:
+        """Return another one."""
+        return NoBadRows()

@@ -14,7 +14,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import MADE_BY, Document, Query, RankingSample, Record, ScoredPair, SoftLabels, Triplet
 from rag_core.files.atomic import atomic_write
-from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows, NoBadRows
 from rag_core.files.formats import check_json_lines, check_stored, check_text, is_table
 from rag_core.files.inputs import DAMAGED_GZIP, TOO_LONG, lines_of, open_input, reading
 from rag_core.files.table_rows import read_table
@@ -51,7 +51,7 @@ def read_records(
     """Yield the records of a file in order; a sample without `query_id` gets its line number as one.
 
     Args:
-        bad_rows: where given, it decides what becomes of a bad row.
+        bad_rows: where given, it decides what becomes of a bad row; without, the first one is an error.
         digest: where given, it has the hash of the whole file when the last record was read.
         tables: a CSV, TSV or Parquet file is read as well; it has no digest.
 
@@ -88,7 +88,8 @@ def numbered_records(
     tables: bool = False,
 ) -> Iterator[tuple[int, R]]:
     """Yield (line number, record) of what `read_records` reads; with `needs_id`, a query without `_id` is bad."""
-    rows, before = 0, len(bad_rows or ())
+    bad_rows = NoBadRows() if bad_rows is None else bad_rows
+    rows, before = 0, len(bad_rows)
     lines = (
         read_table(path, bad_rows)
         if tables and is_table(path)
@@ -100,8 +101,6 @@ def numbered_records(
             if needs_id and isinstance(record, Query) and record.id is None:
                 raise DataError(_missing(record_type, "_id"), FIX_ROW, path=path, line=number)
         except DataError as error:
-            if bad_rows is None:
-                raise
             bad_rows.add(error)
             continue
         if isinstance(record, RankingSample) and record.query_id is None:
@@ -109,7 +108,7 @@ def numbered_records(
         rows += 1
         yield number, record
     if rows == 0:
-        mine = bad_rows.errors[before:] if bad_rows else []
+        mine = bad_rows.errors[before:]
         bad = f" (all of its {len(mine)} rows are bad; the first: {mine[0]})" if mine else ""
         raise DataError(
             f"holds no {record_type.__name__} records{bad}",
@@ -208,6 +207,7 @@ def read_lines(
     Raises:
         DataError: the file is missing or of another format, or a line is bad and not left out.
     """
+    bad_rows = NoBadRows() if bad_rows is None else bad_rows
     number = 0
     try:
         with open_input(path, kind) as raw, reading(path):
@@ -222,8 +222,6 @@ def read_lines(
                 try:
                     text = _decoded(line, path, number)
                 except DataError as error:
-                    if bad_rows is None:
-                        raise
                     bad_rows.add(error)
                     continue
                 if text.strip():

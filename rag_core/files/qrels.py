@@ -10,7 +10,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import Qrels
 from rag_core.files.atomic import atomic_write
-from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows, NoBadRows
 from rag_core.files.jsonl import read_lines
 
 _BEIR = ("query-id", "corpus-id", "score")  # between tabs, below a row with these names
@@ -37,7 +37,7 @@ def read_qrels(
     Raises:
         DataError: the file is unreadable, a row is bad and not left out, or no document is judged above 0.
     """
-    bad_rows = BadRows(skip=False) if bad_rows is None else bad_rows
+    bad_rows = NoBadRows() if bad_rows is None else bad_rows
     qrels: dict[str, dict[str, int]] = {}
     columns = None
     for number, line in read_lines(path, bad_rows=bad_rows, kind="qrels file"):

@@ -10,7 +10,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import Run
 from rag_core.files.atomic import atomic_write
-from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows, NoBadRows
 from rag_core.files.jsonl import read_lines
 
 _COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
@@ -26,7 +26,7 @@ def read_run(path: Path, *, bad_rows: BadRows | None = None) -> dict[str, dict[s
     Raises:
         DataError: the file is unreadable, holds no document, or a row is bad and not left out.
     """
-    bad_rows = BadRows(skip=False) if bad_rows is None else bad_rows
+    bad_rows = NoBadRows() if bad_rows is None else bad_rows
     run: dict[str, dict[str, float]] = {}
     for number, line in read_lines(path, bad_rows=bad_rows, kind="run file"):
         try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import first_line, quoted
-from rag_core.files.bad_rows import FIX_ROW, BadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows, NoBadRows
 from rag_core.files.formats import check_stored, check_text
 from rag_core.files.inputs import DAMAGED_GZIP, LONGEST, TOO_LONG, open_input, reading
 
@@ -48,15 +48,13 @@ def read_table(path: Path, bad_rows: BadRows | None) -> Iterator[tuple[int, str]
     Raises:
         DataError: the file cannot be read, or a row is bad and not left out.
     """
+    bad_rows = NoBadRows() if bad_rows is None else bad_rows
     rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
     for number, names, cells in rows:
         try:
             text = json.dumps(_fields(names, cells), default=_as_json)
         except ValueError as error:
-            bad = DataError(str(error), FIX_ROW, path=path, line=number)
-            if bad_rows is None:
-                raise bad from error
-            bad_rows.add(bad)
+            bad_rows.add(DataError(str(error), FIX_ROW, path=path, line=number))
             continue
         yield number, text
 

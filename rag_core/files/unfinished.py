@@ -45,6 +45,7 @@ class UnfinishedWork:
         afresh: bool = False,
         conflicts: Sequence[str] = (),
         ignoring: Collection[str] = (),
+        before: Sequence[Path] = (),
     ) -> None:
         """Prepare it.
 
@@ -55,6 +56,7 @@ class UnfinishedWork:
                 `Recipe.differences`.
             ignoring: what of the recipe may be another, since it has no say in what is kept: as in
                 `Recipe.differences`.
+            before: files with manifests of their own that are written before the output, under the same recipe.
         """
         self.directory = unfinished_folder(output)
         self._output = output
@@ -63,6 +65,7 @@ class UnfinishedWork:
         self._afresh = afresh
         self._conflicts = conflicts
         self._ignoring = ignoring
+        self._files = [*before, output]
 
     def __enter__(self) -> Self:
         """Take the lock; keep what an earlier run of the same recipe left, and with `overwrite` drop any other's.
@@ -83,6 +86,7 @@ class UnfinishedWork:
         self._lock = self._take_lock()
         try:
             self._take_over()
+            self._were_there = {path: _identity(path) for path in self._files}
         except BaseException:
             self._lock.close()
             raise
@@ -97,8 +101,13 @@ class UnfinishedWork:
         with self._lock as lock:
             if not is_open_at(lock, self.directory / _LOCK):  # removed, or that of a run that began after that
                 return
-            # Of a run that was killed between output and manifest, the recipe alone tells whose the output is.
-            tells = self._goes_on and self._output.exists() and not manifest_path(self._output).exists()
+            # Of a run that ended between output and manifest, the recipe alone tells whose the output is.
+            tells = any(
+                path.exists()
+                and not manifest_path(path).exists()
+                and (self._goes_on or _identity(path) != self._were_there[path])
+                for path in self._files
+            )
             if not tells and {entry.name for entry in self.directory.iterdir()} <= _EMPTY:
                 _remove(self.directory)
 
@@ -143,6 +152,15 @@ class UnfinishedWork:
             except BaseException:
                 shutil.rmtree(self.directory)  # nothing but the lock is in it
                 raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file or folder from another that takes its place; `None` where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def is_finished(output: Path, recipe: Recipe) -> bool:

@@ -86,7 +86,7 @@ def _without_room(
                     DataError(
                         f"a query of {len(sample.query)} characters takes {length} tokens with its prompt, which "
                         f"leaves no room for a passage in --max_length {options.max_length}",
-                        f"Raise --max_length to at least {length + 1}, shorten the query, or pass --skip_bad_rows to "
+                        f"Raise --max_length to at least {length + 1} or shorten the query, or pass --skip_bad_rows to "
                         "leave such rows out",
                         path=source.path,
                         line=line,

@@ -1,6 +1,7 @@
 """Every stage that writes, with the smallest input there is and a model that is quick: what the tests of damage run."""
 
 import dataclasses
+import functools
 import importlib
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rag_core.files import manifest
 from rag_core.files.jsonl import write_records
 from rag_core.scoring.settings import CHUNK_ROWS
 from tests.conftest import OverlapScorer, write_model
+from tests.damage import milvus_cases
 
 _TOPICS = ("hens lay eggs", "a bank lends money", "rivers carry sand")
 
@@ -100,6 +102,7 @@ def write_inputs(folder):
         for sample in samples
     ]
     write_records(folder / "labels.jsonl", labels)
+    milvus_cases.write_inputs(folder)
     (folder / "passages.jsonl").write_text(
         "".join(
             f'{{"text": "{topic} all day long. So they say where {topic}."}}\n' for topic in (*_TOPICS, "iron rusts")
@@ -196,6 +199,10 @@ def commands(encoder, cross_encoder):
         "demo_models": Case(
             "rag_core.demo_models", ["--output_dir", "out"], ["all-MiniLM-L6-v2", "all-mpnet-base-v2"], []
         ),
+        **{
+            stage: Case(*given, start=functools.partial(milvus_cases.start, stage))
+            for stage, given in milvus_cases.commands(encoder).items()
+        },
     }
 
 
@@ -221,6 +228,7 @@ def fake(monkeypatch):
     monkeypatch.setattr("transformers.trainer.speed_metrics", lambda *_, **__: {})
     monkeypatch.setattr("rag_core.distillation.trainer.time", StandingClock)
     fake_packages(monkeypatch)
+    milvus_cases.fake(monkeypatch)
 
 
 def fake_packages(monkeypatch):

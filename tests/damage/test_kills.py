@@ -10,6 +10,8 @@ CASES = [
     "reranker generate_logits", "embedding generate_logits", "create_triplets", "generate_scores",
     "reranker train", "embedding train", "reranker evaluate", "embedding evaluate", "prepare", "prepare with vectors",
     "write_queries", "check_teacher", "merge_scores", "calibrate", "export", "demo_models",
+    "embed_corpus", "compare_vectors", "sweep_indexes", "tune_retrieval", "recommend", "apply", "pool_candidates",
+    "judge_pool",
 ]  # fmt: skip
 ALWAYS_REPLACES = {"reranker evaluate", "embedding evaluate", "check_teacher"}
 LEARNS = {"reranker train", "embedding train"}

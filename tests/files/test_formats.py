@@ -132,7 +132,7 @@ def test_a_bad_byte_is_of_its_row(tmp_path, packed):
         "Convert the file (iconv -f latin1 -t utf-8), or pass --skip_bad_rows to leave such rows out."
     )
     with pytest.raises(DataError) as error:
-        read_samples(path)
+        read_samples(path, bad_rows=BadRows(skip=False))
     assert str(error.value) == told
     bad_rows = BadRows(skip=True)
     assert [sample.query_id for sample in read_samples(path, bad_rows=bad_rows)] == ["1", "2", "4", "5"]

@@ -87,7 +87,7 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path, first, row, what):
     path = tmp_path / "a.tsv"
     path.write_text(f"{first}\n{row}\n")
     with pytest.raises(DataError) as error:
-        read_qrels(path, queries={"q1"}, documents={"d1"})
+        read_qrels(path, queries={"q1"}, documents={"d1"}, bad_rows=BadRows(skip=False))
     assert str(error.value) == f"{path}:2: {what}. {FIX}"
     bad_rows = BadRows(skip=True)
     assert read_qrels(path, queries={"q1"}, documents={"d1"}, bad_rows=bad_rows) == {"q1": {"d1": 1}}
@@ -98,7 +98,7 @@ def test_a_fourth_column_under_the_names_of_beir_is_no_trec(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("query-id\tcorpus-id\tscore\tsplit\nq1\td1\t1\t7\n")
     with pytest.raises(DataError) as error:
-        read_qrels(path)
+        read_qrels(path, bad_rows=BadRows(skip=False))
     assert str(error.value) == f"{path}:2: has 4 tab-separated fields, not query-id, corpus-id, score. {FIX}"
 
 
@@ -113,7 +113,7 @@ def test_files_that_cannot_be_used(tmp_path):
         (tmp_path / "none.tsv", ": no such file. Check the path."),
     ]:
         with pytest.raises(DataError) as error:
-            read_qrels(path)
+            read_qrels(path, bad_rows=BadRows(skip=False))
         assert str(error.value) == f"{path}{what}"
 
 

@@ -71,7 +71,7 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path, row, what):
     path = tmp_path / "a.run"
     path.write_text(f"q1 Q0 d1 1 0.5 x\n{row}\n")
     with pytest.raises(DataError) as error:
-        read_run(path)
+        read_run(path, bad_rows=BadRows(skip=False))
     assert str(error.value) == f"{path}:2: {what}. {FIX}"
     bad_rows = BadRows(skip=True)
     assert read_run(path, bad_rows=bad_rows) == {"q1": {"d1": 0.5}}

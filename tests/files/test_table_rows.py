@@ -89,7 +89,7 @@ def test_a_bad_row_is_named_by_its_first_line(tmp_path, row, what):
     content = f'query,positive,negative\n"two\nlines",a,b\n\n{row}\nlast,,b\n'
     path.write_bytes(content.encode("latin1"))
     with pytest.raises(DataError) as error:
-        samples(path)
+        samples(path, bad_rows=BadRows(skip=False))
     assert str(error.value) == f"{path}:5: {what}. {FIX}"
     bad_rows = BadRows(skip=True)
     assert samples(path, bad_rows) == [("2", "two\nlines", ["a"], ["b"]), ("6", "last", [], ["b"])]
@@ -147,7 +147,7 @@ def test_cells_of_parquet(tmp_path):
     ]
     pd.DataFrame({"query": [b"q", b"\xff"], "candidates": [[b"a"], [b"b"]]}).to_parquet(path)
     with pytest.raises(DataError) as error:
-        samples(path)
+        samples(path, bad_rows=BadRows(skip=False))
     assert str(error.value) == f"{path}:2: has bytes that are not UTF-8 (invalid start byte). {FIX}"
 
 

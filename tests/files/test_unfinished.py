@@ -415,3 +415,16 @@ def test_an_output_folder_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "m").symlink_to(tmp_path / "disk")
     with pytest.raises(StaleError, match=r"is a link, .*\. Name the folder that it leads to"):
         check_output_folder(tmp_path / "m", [])
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_that_fails_between_output_and_manifest_is_known_to_be_ours(tmp_path, written):
+    """What somebody else has put there is not, where nothing was written."""
+    output = tmp_path / "out.jsonl"
+    output.write_text("theirs")
+    with pytest.raises(OSError), UnfinishedWork(output, Recipe("s", {}, {}), overwrite=True):
+        if written:
+            output.unlink()
+            output.write_text("ours, longer")
+        raise OSError
+    assert output.with_name("out.jsonl.partial").exists() == written

@@ -15,7 +15,7 @@ from rag_core.engines.identity import describe_model
 from rag_core.engines.loading import LOADERS
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.yes_no_prompt import YesNoPrompt
-from rag_core.files.bad_rows import BadRows
+from rag_core.files.bad_rows import BadRows, NoBadRows
 from rag_core.files.jsonl import write_records
 from rag_core.scoring import room
 from rag_core.scoring.room import check_room
@@ -52,7 +52,7 @@ def needed(qwen_tokenizer):
 def sentence(path, needed, line=LINE):
     return (
         f"{path}:{line}: a query of 1650 characters takes {needed} tokens with its prompt, which leaves no room for a "
-        f"passage in --max_length 256. Raise --max_length to at least {needed + 1}, shorten the query, or pass "
+        f"passage in --max_length 256. Raise --max_length to at least {needed + 1} or shorten the query, or pass "
         "--skip_bad_rows to leave such rows out.\n"
     )
 
@@ -118,6 +118,13 @@ def test_no_tokenizer_is_loaded_where_all_queries_are_short(samples, monkeypatch
     source = SampleFile(samples, BadRows(skip=False))
     assert source.longest_query == 1650
     check_room([source], EngineOptions(describe_model(tiny_qwen), max_length=6000))
+
+
+def test_where_no_row_may_be_left_out_the_flag_is_not_named(samples, tiny_qwen, needed):
+    source = SampleFile(samples, NoBadRows())
+    told = rf"Raise --max_length to at least {needed + 1} or shorten the query\.$"
+    with pytest.raises(DataError, match=told):
+        check_room([source], EngineOptions(describe_model(tiny_qwen), max_length=256))
 
 
 def test_a_file_of_long_queries_only(tmp_path, tiny_qwen, needed):

@@ -63,7 +63,7 @@ def test_beir_positives_are_judged_and_negatives_are_the_nearest_others(beir):
 
 
 def test_beir_leaves_one_negative_however_many_positives(beir):
-    sample = BeirFolder(beir, 2).read(Counter(), None)["test"][1]
+    sample = BeirFolder(beir, 2).read(Counter(), STRICT)["test"][1]
     assert (len(sample.positive), len(sample.negative)) == (2, 1)
 
 
@@ -91,7 +91,7 @@ def test_beir_bad_judgements(beir, row, message):
     path = beir / "qrels/test.tsv"
     path.write_text("\n".join([*QRELS, row]) + "\n")
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), None)
+        BeirFolder(beir, 3).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: {message}. {_FIX}"
     skipped = BadRows(skip=True)
     assert len(BeirFolder(beir, 3).read(Counter(), skipped)["test"]) == 2
@@ -110,11 +110,11 @@ def test_beir_bad_documents(beir):
     path = beir / "corpus.jsonl.gz"
     write_lines(path, [*CORPUS, {"_id": "d7", "title": " ", "text": ""}])
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), None)
+        BeirFolder(beir, 3).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: the Document has neither a title nor a text. {_FIX}"
     write_lines(path, [*CORPUS, CORPUS[0]])
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), None)
+        BeirFolder(beir, 3).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: _id 'd1' stands in more than one row. Keep one of them."
 
 
@@ -126,7 +126,7 @@ def test_beir_folders_that_are_none(beir):
     )
     (beir / "qrels/test.tsv").write_text("q1\td1\t0\n")
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), None)
+        BeirFolder(beir, 3).read(Counter(), STRICT)
     assert str(error.value) == (
         f"{beir / 'qrels/test.tsv'}: judges no document above 0. Check the scores, or remove the file."
     )
@@ -142,7 +142,7 @@ def test_beir_finds_by_the_analyser_that_is_asked_for(beir):
     write_lines(beir / "corpus.jsonl.gz", rows)
 
     def negatives(analyser):
-        return BeirFolder(beir, 3, analyser=analyser).read(Counter(), None)["test"][0].negative
+        return BeirFolder(beir, 3, analyser=analyser).read(Counter(), STRICT)["test"][0].negative
 
     assert "the a" in negatives(PLAIN)
     assert negatives(Analyser(bm25_stop_words="english")) == ["Glacier ice is blue.", "how do glacier caves form"]
@@ -150,7 +150,7 @@ def test_beir_finds_by_the_analyser_that_is_asked_for(beir):
 
 def test_beir_says_how_many_queries_match_nothing(beir, caplog):
     write_lines(beir / "queries.jsonl", [*QUERIES[:1], {"_id": "q2", "text": "\u51b0\u5ddd"}, *QUERIES[2:]])
-    samples = BeirFolder(beir, 3).read(Counter(), None)["test"]
+    samples = BeirFolder(beir, 3).read(Counter(), STRICT)["test"]
     assert len(samples[1].negative) == 1
     (message,) = caplog.messages
     assert message.startswith(
