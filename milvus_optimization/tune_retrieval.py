@@ -54,7 +54,7 @@ class Args(OverwriteArgs, AnalyserArgs, EngineArgs):
     output_file: Path = flag("the RetrievalTrial records", decides=False)
     model: list[str] | None = flag("whose vectors are used, one or several of the folder (default: all)", None)
     fusion: list[str] = flag("how both rankings are fused", ["rrf", "weighted"], choices=("rrf", "weighted"))
-    rrf_k: list[float] = flag("RRF: its constant", [1, 5, 10, 20, 60], least=0)
+    rrf_k: list[float] = flag("RRF: its constant", [1, 5, 10, 20, 60], least=1, most=16_383)
     weights: list[float] = flag(
         "weighted: of dense; BM25 has the rest", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], least=0, most=1
     )
@@ -69,7 +69,7 @@ class Args(OverwriteArgs, AnalyserArgs, EngineArgs):
         list(NORMALISATIONS),
         choices=NORMALISATIONS,
     )
-    depth: list[int] = flag("documents of each ranking that are fused", [10, 20, 50, 100], least=1)
+    depth: list[int] = flag("documents of each ranking that are fused", [10, 20, 50, 100], least=1, most=16_384)
     bm25_k1: list[float] = flag("BM25: how much a word counts that comes again", [0.9, 1.2, 1.6], least=0)
     bm25_b: list[float] = flag(
         "BM25: how much the length of a document is held against it", [0.4, 0.75], least=0, most=1

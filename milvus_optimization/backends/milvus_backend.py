@@ -24,7 +24,7 @@ from milvus_optimization.backends.protocol import (
     UnsupportedIndexError,
 )
 from milvus_optimization.backends.readback import plain_setting
-from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting
+from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting, milvus_build
 from milvus_optimization.corpus.corpus import check_vectors
 from milvus_optimization.records import BackendName, Setting
 from rag_core.base.errors import EngineError
@@ -165,8 +165,8 @@ class MilvusBackend:
 
     def _make_index(self, collection: str, index: str, parameters: Setting) -> None:
         wanted = self._client.prepare_index_params()
-        asked = dict(parameters) | ({"refine": True} if "refine_type" in parameters else {})
-        wanted.add_index(scratch.VECTOR, index_type=index, metric_type="COSINE", params={"params": asked})
+        asked = {"params": milvus_build(parameters)}
+        wanted.add_index(scratch.VECTOR, index_type=index, metric_type="COSINE", params=asked)
         latest = time.monotonic() + _BUILD_SECONDS + _BUILD_SECONDS_PER_ROW * self._rows
         self._ask("create_index", collection, wanted, sync=False)
         while (state := self._ask("describe_index", collection, scratch.VECTOR))["state"] != "Finished":

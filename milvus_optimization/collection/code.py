@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from milvus_optimization.backends.loading import TOKEN
+from milvus_optimization.backends.space import milvus_build
 from milvus_optimization.collection.plan import CollectionPlan, make_plan
 from milvus_optimization.corpus.corpus import Corpus
 from milvus_optimization.records import Recommendation
@@ -34,6 +35,7 @@ def collection_code(recommendation: Recommendation, corpus: Corpus) -> str:
     words_in_client = bool(plan.analyser.bm25_stemmer or plan.analyser.bm25_stop_words)
     values: dict[str, Any] = {
         "plan": plan,
+        "build": milvus_build(plan.index_parameters),
         "model": recommendation.model,
         "notes": _notes(recommendation),
         "token": TOKEN,

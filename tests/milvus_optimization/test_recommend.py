@@ -205,6 +205,28 @@ def test_the_reranker_is_told_apart_from_what_milvus_does(tmp_path):
     assert "is no part of" in page(tmp_path, "collection.py")
 
 
+def test_the_code_tells_milvus_to_refine(tmp_path):
+    build = {"M": 16, "efConstruction": 100, "sq_type": "SQ8", "refine_type": "FP16"}
+    refined = index("HNSW_SQ", ms=0.1, build=build, search={"ef": 64, "refine_k": 4})
+    assert run(tmp_path, "--target", "server", indexes=[index(ms=4.0), refined]) == 0
+    told = build | {"refine": True}
+    assert f'build = {{"params": {told}}}' in page(tmp_path, "collection.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "search", "deep"),
+    [
+        ("SCANN", {"nlist": 8}, {"nprobe": 4, "reorder_k": 40}, {"nprobe": 4, "reorder_k": 50}),
+        ("DISKANN", {}, {"search_list": 20}, {"search_list": 50}),
+    ],
+)
+def test_a_search_of_fifty_candidates_is_wide_enough_for_them(tmp_path, name, build, search, deep):
+    narrow = index(name, ms=0.1, build=build, search=search, backend="server", wall_ms_p50=0.1)
+    flat = index(backend="server", wall_ms_p50=4.0)
+    assert run(tmp_path, "--target", "server", indexes=[flat, narrow]) == 0
+    assert f'"params": {deep}' in page(tmp_path, "collection.py")
+
+
 class _Tags(HTMLParser):
     def __init__(self):
         super().__init__()

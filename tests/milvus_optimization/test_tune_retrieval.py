@@ -128,8 +128,8 @@ def test_below_fifty_queries_are_warned_of(tune, tmp_path):
     ("flags", "code", "error"),
     [
         (["--weights", "1.5"], 2, "--weights is 1.5. Pass a number from 0 to 1."),
-        (["--rrf_k", "-1"], 2, "--rrf_k is -1. Pass 0 or more."),
-        (["--depth", "0"], 2, "--depth is 0. Pass 1 or more."),
+        (["--rrf_k", "0"], 2, "--rrf_k is 0. Pass a number from 1 to 16383."),  # all that Milvus takes
+        (["--depth", "0"], 2, "--depth is 0. Pass a number from 1 to 16384."),
         (["--bm25_b", "2"], 2, "--bm25_b is 2. Pass a number from 0 to 1."),
         (["--reranker_depth", "5"], 2, "--reranker_depth is for a reranker. Pass --reranker as well, or leave it out."),
         (["--max_length", "99"], 2, "--max_length is for a reranker. Pass --reranker as well, or leave it out."),
