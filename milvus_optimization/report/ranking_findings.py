@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, difference
+from milvus_optimization.quality.measures import difference
 from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial
 from milvus_optimization.report.evidence import LABELS, Evidence
 from milvus_optimization.report.index_choice import measured_trials
@@ -22,9 +22,8 @@ def against_defaults(outcome: Outcome) -> Section:
     rows = [["", "nDCG@10", "the choice minus this [95 % interval]", "queries better", "worse"]]
     rows.append([f"the choice: {retrieval_name(outcome.retrieval)}", f"{outcome.retrieval.ndcg:.4f}", "", "", ""])
     for name, default in outcome.defaults.items():
-        found = outcome.recommendation.against.get(name)
-        told = [difference_text(found), str(found.better), str(found.worse)] if found else ["", "", ""]
-        rows.append([name, f"{default.ndcg:.4f}", *told])
+        found = outcome.recommendation.against[name]
+        rows.append([name, f"{default.ndcg:.4f}", difference_text(found), str(found.better), str(found.worse)])
     note = (
         f"{outcome.recommendation.tune_queries} queries chose, {outcome.recommendation.report_queries} others report: "
         "all figures here are of the latter."
@@ -81,7 +80,7 @@ def models(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
         cells = [f"{evidence.halves.means(found)[0]:.4f}" if found else "" for found in by_stage]
         rows.append([model, *cells])
     for model in dense:
-        if model != chosen and len(evidence.halves.report) >= FEWEST_TO_COMPARE:
+        if model != chosen:
             pairs = zip(stages[model], stages[chosen], strict=True)
             cells = [_difference(old, new, evidence.halves.report, seed) for old, new in pairs]
             rows.append([f"{chosen} minus {model}", *cells])

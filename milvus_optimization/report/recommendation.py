@@ -137,7 +137,7 @@ def _sentence(
     queries = len(evidence.halves.report)
     use = "Use " if retrieval.fusion == "bm25" else f"Use {index_name(index.trial)} and "
     reached = f"nDCG@10 {retrieval.ndcg:.4f} on {queries} queries that it was not chosen on"
-    if "dense only" in against and retrieval is not defaults["dense only"]:
+    if retrieval is not defaults["dense only"]:
         reached += f", {difference_text(against['dense only'])} against dense only"
     searched = "" if retrieval.fusion == "bm25" else f"; {_index_cost(index)}"
     parts = [f"{use}{retrieval_name(retrieval)}: {reached}{searched}."]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from milvus_optimization.quality.halves import FEWEST_TO_TUNE
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, difference
+from milvus_optimization.quality.measures import Halves, difference
 from milvus_optimization.records import Difference, Fusion, Normalisation, RetrievalTrial, Setting, Verdict
 from rag_core.base.errors import DataError
 from rag_core.retrieval.bm25 import K1, B
@@ -70,9 +70,7 @@ def defaults(trials: Sequence[RetrievalTrial], target: Target, model: str) -> di
 def against(
     choice: RetrievalTrial, defaults: Mapping[str, RetrievalTrial], report_queries: Sequence[str], seed: int
 ) -> dict[str, Difference]:
-    """Return default -> the choice minus it on the report half; nothing where that has fewer than 2 queries."""
-    if len(report_queries) < FEWEST_TO_COMPARE:
-        return {}
+    """Return default -> the choice minus it on the report half, which has at least 2 queries."""
     return {
         name: difference(default.by_query, choice.by_query, report_queries, seed) for name, default in defaults.items()
     }
@@ -85,13 +83,12 @@ def best_default(defaults: Mapping[str, RetrievalTrial]) -> str:
 
 def verdict(choice: RetrievalTrial, defaults: Mapping[str, RetrievalTrial], halves: Halves, seed: int) -> Verdict:
     """Say how the choice compares with the best default, by the 95 % interval on the report half."""
-    name = best_default(defaults)
-    found = against(choice, {name: defaults[name]}, halves.report, seed)
-    if len(halves.tune) < FEWEST_TO_TUNE or not found:
+    if len(halves.tune) < FEWEST_TO_TUNE:
         return "too few queries"
-    if found[name].low > 0:
+    found = difference(defaults[best_default(defaults)].by_query, choice.by_query, halves.report, seed)
+    if found.low > 0:
         return "better"
-    return "worse" if found[name].high < 0 else "equal"
+    return "worse" if found.high < 0 else "equal"
 
 
 def _is_for(trial: RetrievalTrial, target: Target) -> bool:

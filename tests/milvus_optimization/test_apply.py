@@ -253,8 +253,8 @@ def _ours(client, served):
     path = served / "recommendation" / "recommendation.json"
     material = read_material(read_recommendation(path), served / "vectors", None, path)
     collection = Collection(client, "passages", material.plan, None)
-    queries = list(material.corpus.queries)
+    queries = list(material.judged.corpus.queries)
     place = queries.index("q1")
     vectors = np.asarray(material.vectors.queries[place : place + 1])
-    (hits,) = collection.ranked(vectors, [material.corpus.queries["q1"]], 10)
+    (hits,) = collection.ranked(vectors, [material.judged.corpus.queries["q1"]], 10)
     return [hit["id"] for hit in hits]

@@ -20,6 +20,7 @@ from tests.milvus_optimization.measured import (
     retrieval,
     swapped,
     sweep,
+    variants,
     write_measured,
 )
 
@@ -348,6 +349,23 @@ def test_inputs_that_do_not_belong_together(tmp_path, capsys):
     assert main(flags) == 1
     assert "retrieval_trials.jsonl: no such file" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_file_that_was_split_otherwise_is_refused(tmp_path, capsys):
+    """Or an index, or what it is compared with, would be chosen by queries that are reported."""
+    for name, row in (("indexes", index()), ("forms", variants()[0]), ("labelled", retrieval())):
+        other = dataclasses.replace(row, ndcg_tune=row.ndcg_tune + 0.01)
+        assert run(tmp_path / name, **{name: [other]}) == 1
+        assert "has a tune half of nDCG@10 0.6100, which is 0.6000 here. Pass the --tune_fraction" in (
+            capsys.readouterr().err
+        )
+
+
+def test_variants_of_another_judge_are_refused(tmp_path, capsys):
+    flags = write_measured(tmp_path)
+    _manifest(tmp_path / "variants.jsonl", "another")
+    assert main(flags) == 1
+    assert "variants.jsonl: was judged by another, and the retrieval trials by labels" in capsys.readouterr().err
 
 
 def test_flat_must_have_been_measured(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_with_few_queries_the_defaults_alone_are_measured(tune, tmp_path):
 def test_below_fifty_queries_are_warned_of(tune, tmp_path):
     code, trials, _ = tune(vectors=write_corpus(tmp_path / "few", queries=70))
     assert code == 0 and len(trials) > 5
-    assert "queries to choose by are few, what they choose may be worse than a default. Judge 100" in tune.log
+    assert "judged queries to choose by are few: what they choose may be worse than a default. Judge 100" in tune.log
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,11 @@ def test_below_fifty_queries_are_warned_of(tune, tmp_path):
         (["--reranker_depth", "5"], 2, "--reranker_depth is for a reranker. Pass --reranker as well, or leave it out."),
         (["--max_length", "99"], 2, "--max_length is for a reranker. Pass --reranker as well, or leave it out."),
         (["--model", "other"], 1, "has no vectors of 'other'. Pass --model with one of: after, before."),
-        (["--tune_fraction", "1"], 1, "qrels.tsv: judges 120 queries: 120 to choose by, 0 to report on. Judge more"),
+        (
+            ["--tune_fraction", "1"],
+            1,
+            "qrels.tsv: judges 120 queries to choose by and 0 to report on, and at least 1 and 2 are",
+        ),
         (["--tune_fraction", "nan"], 2, "--tune_fraction is nan. Pass a number from 0 to 1."),
     ],
 )
@@ -153,7 +157,21 @@ def test_unknown_choices(tune, flag):
 def test_without_qrels_nothing_can_be_chosen(tune, tmp_path):
     code, error, _ = tune(vectors=write_corpus(tmp_path / "unjudged", qrels=False))
     assert code == 1
-    assert "unjudged/qrels.tsv: no such file. Give embed_corpus a corpus with qrels." in error
+    assert "unjudged: has no qrels, and quality is measured by them. Pass --qrels FILE: labels" in error
+
+
+def test_other_judgements_take_the_place_of_the_folders_own(tune, corpus, tmp_path):
+    rows = (corpus / "qrels.tsv").read_text().splitlines()
+    (tmp_path / "mine.tsv").write_text("\n".join([*rows[:101], "q0\tnone\t1", ""]))
+    flags = ["--model", "after", "--qrels", tmp_path / "mine.tsv"]
+    code, error, _ = tune(*flags)
+    assert code == 1 and "mine.tsv:102: 'none' is not in the corpus" in error
+    code, trials, _ = tune(*flags, "--skip_bad_rows")
+    assert code == 0 and set(trials[0].by_query) == {f"q{number}" for number in range(100)}
+    manifest = read_manifest(tmp_path / "out.jsonl")
+    assert manifest.facts["judged_by"] == "labels" and manifest.skipped == {"bad_rows": 1}
+    code, error, _ = tune("--model", "after")
+    assert code == 1 and "made with other settings: --skip_bad_rows" in error
 
 
 def test_an_embedder_is_no_reranker(tune, monkeypatch):
