@@ -15,13 +15,13 @@ from milvus_optimization.collection.plan import CollectionPlan, check_lengths, m
 from milvus_optimization.corpus.corpus import QRELS, Vectors, read_corpus, read_vectors
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import mean, measure_places
-from milvus_optimization.quality.recall import share_kept
+from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import Promise, Recommendation
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_rows
 from rag_core.files.inputs import read_whole
-from rag_core.retrieval.dense import nearest, scores_at
+from rag_core.retrieval.dense import nearest
 
 Places = npt.NDArray[np.int64]
 
@@ -99,8 +99,8 @@ def measure(collection: Collection, material: Material) -> dict[str, Promise]:
         queries = np.asarray(vectors.queries[judged.rows])
         places = _places(collection.nearest(queries, index.k), place_of, index.k)
         _, exact = nearest(queries, vectors.documents, index.k)
-        recall = share_kept(exact, scores_at(queries, vectors.documents, places)).mean()
-        found[f"recall@{index.k}"] = Promise(index.recall or 0.0, round(float(recall), 6))
+        recall = Neighbours.of(exact).recall(true_scores(queries, vectors.documents, places))
+        found[f"recall@{index.k}"] = Promise(index.recall or 0.0, round(recall, 6))
         lost = index.loss.difference if index.loss else 0.0
     row_of = dict(zip(judged.ids, judged.rows, strict=True))
     rows = [row_of[key] for key in report]

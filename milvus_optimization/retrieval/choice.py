@@ -14,11 +14,12 @@ from milvus_optimization.quality.measures import Halves, difference
 from milvus_optimization.records import Difference, Fusion, Normalisation, RetrievalTrial, Setting, Verdict
 from rag_core.base.errors import DataError
 from rag_core.retrieval.bm25 import K1, B
+from rag_core.retrieval.fusion import RANK_CONSTANT
 
 Target = Literal["lite", "server"]
 
 # What somebody would set without tuning. A Milvus server has k1 1.2 where nothing is said, milvus-lite 1.5.
-DEFAULT_K, DEFAULT_WEIGHT, DEFAULT_DEPTH = 60, 0.5, 100
+DEFAULT_K, DEFAULT_WEIGHT, DEFAULT_DEPTH = RANK_CONSTANT, 0.5, 100
 DEFAULT_K1, DEFAULT_B = K1, B
 
 # How Milvus normalises the scores of a weighted sum, if it is to. milvus-lite 3.2.2 has the server's functions; the

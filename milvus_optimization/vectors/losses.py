@@ -11,7 +11,7 @@ import numpy as np
 from milvus_optimization.corpus.corpus import Vectors
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import difference
-from milvus_optimization.quality.recall import share_kept
+from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import ByQuery, VectorVariant
 from milvus_optimization.vectors.variants import Variant, make_variant
 from rag_core.base.tables import format_difference, format_rows
@@ -27,22 +27,22 @@ class Baseline:
 
     Attributes:
         queries: vectors of the judged queries; shape (queries, dimensions).
-        exact: scores of the results, best first; shape (queries, results).
+        exact: what it finds for these.
         by_query: query id -> nDCG@10.
     """
 
     judged: Judged
     vectors: Vectors
     queries: Floats
-    exact: Floats
+    exact: Neighbours
     by_query: ByQuery
 
     @classmethod
     def of(cls, judged: Judged, vectors: Vectors) -> Self:
         """Search for all judged queries."""
         queries = np.asarray(vectors.queries[judged.rows])
-        places, exact = nearest(queries, vectors.documents, COUNT)
-        return cls(judged, vectors, queries, exact, judged.ndcg(places))
+        places, scores = nearest(queries, vectors.documents, COUNT)
+        return cls(judged, vectors, queries, Neighbours.of(scores), judged.ndcg(places))
 
     def measure(self, name: str, rescore: Sequence[int], seed: int) -> Iterator[VectorVariant]:
         """Make a variant, search it once, and yield a record for each number of candidates per result.
@@ -64,7 +64,6 @@ class Baseline:
 
     def _record(self, variant: Variant, number: int, found: Places, seed: int) -> VectorVariant:
         places = found[:, :COUNT]
-        kept = share_kept(self.exact, scores_at(self.queries, self.vectors.documents, places))
         ndcg, halves = self.judged.ndcg(places), self.judged.halves
         report, tune = halves.means(ndcg)
         return VectorVariant(
@@ -73,7 +72,7 @@ class Baseline:
             rescore=number,
             dimensions=variant.dimensions,
             bytes_per_vector=variant.bytes_per_vector,
-            overlap=float(kept.mean()),
+            overlap=self.exact.recall(true_scores(self.queries, self.vectors.documents, places)),
             ndcg=report,
             ndcg_tune=tune,
             loss=difference(self.by_query, ndcg, halves.report, seed),

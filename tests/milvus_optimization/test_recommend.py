@@ -317,7 +317,7 @@ def test_another_judgement_of_the_same_ways_to_rank(tmp_path):
 
 def test_who_judged_is_said(tmp_path):
     flags = write_measured(tmp_path)
-    for name in ("retrieval_trials", "index_trials"):
+    for name in ("retrieval_trials", "index_trials", "variants"):
         _manifest(tmp_path / f"{name}.jsonl", "Qwen3-Reranker")
     assert main(flags) == 0
     found = recommendation(tmp_path)
