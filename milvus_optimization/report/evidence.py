@@ -24,7 +24,7 @@ class Sources:
     """Where the evidence stands; `None` for what was not measured.
 
     Attributes:
-        labelled_trials: retrieval trials of the same configurations under another judgement.
+        labelled_trials: trials of the same ways to rank under another judgement.
     """
 
     vectors: Path

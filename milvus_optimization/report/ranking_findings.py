@@ -32,17 +32,13 @@ def against_defaults(outcome: Outcome) -> Section:
 
 
 def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
-    """Show the best of each kind, and what it costs."""
+    """Show the best of each family, and what it costs."""
     own = [trial for trial in evidence.retrieval if trial.model == outcome.recommendation.model]
-    best: dict[tuple[str, str, str | None], RetrievalTrial] = {}
-    for trial in own:
-        kind = (trial.fusion, trial.normalisation, trial.reranker)
-        if kind not in best or trial.ndcg_tune > best[kind].ndcg_tune:
-            best[kind] = trial
-    shown = list(best.values())
+    shown = choice.best_of_families(own)
     if outcome.retrieval not in shown:  # of equal ones, the simplest was chosen
-        shown = [outcome.retrieval if _kind(trial) == _kind(outcome.retrieval) else trial for trial in shown]
-    rows = [["the best of each kind", "scores", "BM25", "nDCG@10, tune", "report", "ms of BM25", "of reranking"]]
+        family = choice.family_of(outcome.retrieval)
+        shown = [outcome.retrieval if choice.family_of(trial) == family else trial for trial in shown]
+    rows = [["the best of each family", "scores", "BM25", "nDCG@10, tune", "report", "ms of BM25", "of reranking"]]
     for trial in shown:
         rows.append(
             [
@@ -61,10 +57,6 @@ def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
         "an application has to make itself. A weight of one kind is wrong with another."
     )
     return Section("Ways to rank", [note], rows, shown.index(outcome.retrieval) + 1)
-
-
-def _kind(trial: RetrievalTrial) -> tuple[str, str, str | None]:
-    return trial.fusion, trial.normalisation, trial.reranker
 
 
 def models(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
@@ -109,7 +101,7 @@ def _same(trial: IndexTrial, outcome: Outcome) -> bool:
 
 
 def _best(trials: Sequence[RetrievalTrial], target: choice.Target) -> ByQuery | None:
-    possible = [t for t in trials if t.normalisation in ("none", "rank", choice.WEIGHTED_BY[target])]
+    possible = [trial for trial in trials if choice.is_for(trial, target)]
     return choice.choose(possible, target).by_query if possible else None
 
 
@@ -118,7 +110,7 @@ def _difference(old: ByQuery | None, new: ByQuery | None, queries: Sequence[str]
 
 
 def second_judgement(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
-    """Say how the choice by one judgement fares under another, in which the same configurations are found again."""
+    """Say how the choice by one judgement fares under another, in which the same ways to rank are found again."""
     chosen = outcome.retrieval
     labelled = {trial.trial_id: trial for trial in evidence.labelled if trial.model == chosen.model}
     common = [trial for trial in evidence.retrieval if trial.trial_id in labelled]

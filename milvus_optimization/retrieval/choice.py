@@ -41,11 +41,31 @@ def choose(trials: Sequence[RetrievalTrial], target: Target) -> RetrievalTrial:
     Raises:
         DataError: the target can do none of them.
     """
-    allowed = [trial for trial in trials if _is_for(trial, target)]
+    allowed = [trial for trial in trials if is_for(trial, target)]
     if not allowed:
         raise DataError(f"no way to rank was measured that a {target} target can do", "Run tune_retrieval again")
     best = max(trial.ndcg_tune for trial in allowed)
     return min((trial for trial in allowed if trial.ndcg_tune >= best - _TIE), key=_complexity)
+
+
+def is_for(trial: RetrievalTrial, target: Target) -> bool:
+    """Tell whether a target can do it."""
+    return trial.normalisation in ("none", "rank", WEIGHTED_BY[target])
+
+
+def family_of(trial: RetrievalTrial) -> tuple[str | None, ...]:
+    """Return what trials have in common of which one is a variation of another."""
+    return trial.model, trial.fusion, trial.normalisation, trial.reranker
+
+
+def best_of_families(trials: Sequence[RetrievalTrial]) -> list[RetrievalTrial]:
+    """Return the best by the tune half of each family, in the order of the families; the first of equal ones."""
+    best: dict[tuple[str | None, ...], RetrievalTrial] = {}
+    for trial in trials:
+        family = family_of(trial)
+        if family not in best or trial.ndcg_tune > best[family].ndcg_tune:
+            best[family] = trial
+    return list(best.values())
 
 
 def defaults(trials: Sequence[RetrievalTrial], target: Target, model: str) -> dict[str, RetrievalTrial]:
@@ -90,10 +110,6 @@ def verdict(choice: RetrievalTrial, defaults: Mapping[str, RetrievalTrial], halv
     if found.low > 0:
         return "better"
     return "worse" if found.high < 0 else "equal"
-
-
-def _is_for(trial: RetrievalTrial, target: Target) -> bool:
-    return trial.normalisation in ("none", "rank", WEIGHTED_BY[target])
 
 
 def _is_plain(trial: RetrievalTrial) -> bool:

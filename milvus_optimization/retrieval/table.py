@@ -6,8 +6,15 @@ from collections.abc import Sequence
 
 from milvus_optimization.quality.measures import Halves, difference
 from milvus_optimization.records import Difference, RetrievalTrial
-from milvus_optimization.retrieval.choice import Target, against, best_default, choose, defaults, verdict
-from milvus_optimization.retrieval.tuning import best_of_families
+from milvus_optimization.retrieval.choice import (
+    Target,
+    against,
+    best_default,
+    best_of_families,
+    choose,
+    defaults,
+    verdict,
+)
 from rag_core.base.tables import format_difference, format_rows
 
 _TARGETS: tuple[Target, ...] = ("lite", "server")

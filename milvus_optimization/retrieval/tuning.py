@@ -11,6 +11,7 @@ from milvus_optimization.quality.halves import FEWEST_TO_TUNE
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import mean
 from milvus_optimization.records import RetrievalTrial
+from milvus_optimization.retrieval.choice import best_of_families
 from milvus_optimization.retrieval.fusion import RankingPair
 from milvus_optimization.retrieval.grid import Grid, Way, WordSettings, alone, default_fusions, trial_id
 from milvus_optimization.retrieval.kept_times import KeptTimes
@@ -149,16 +150,6 @@ class Tuning:
         )
         self._ways[trial.trial_id] = way
         return trial
-
-
-def best_of_families(trials: Sequence[RetrievalTrial]) -> list[RetrievalTrial]:
-    """Return the best by the tune half of each model, family and use of a reranker; the first of equal ones."""
-    best: dict[tuple[str | None, ...], RetrievalTrial] = {}
-    for trial in trials:
-        family = (trial.model, trial.fusion, trial.normalisation, trial.reranker)
-        if family not in best or trial.ndcg_tune > best[family].ndcg_tune:
-            best[family] = trial
-    return list(best.values())
 
 
 def _time_of(setting: WordSettings) -> str:

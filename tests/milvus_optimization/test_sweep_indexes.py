@@ -187,7 +187,6 @@ def test_judged_queries_are_timed_first_and_all_of_them_judge(swept, tmp_path, s
     assert swept.run("--qrels", str(tmp_path / "few.tsv"), "--queries", "30") == 0
     (flat,) = swept.trials()
     assert flat.queries == 30 and set(flat.by_query) == {f"q{row}" for row in range(80)}
-    # 20 to warm up, 80 of the first pass, 30 of the second; deep and filtered searches come several at once.
     assert swept.facts()["tune_queries"] + swept.facts()["report_queries"] == 80
 
 

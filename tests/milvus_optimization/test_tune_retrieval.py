@@ -242,16 +242,19 @@ def test_scores_that_are_kept_are_not_computed_again(tune, overlap_teacher, tmp_
 KILLED = """
 import json, os, signal, sys
 import ir_measures, scipy.stats, bm25s  # once for all of them
+from rag_core.engines import identity
 from rag_core.engines.loading import LOADERS
-from rag_core.engines.identity import describe_model
+from rag_core.files import provenance
 from rag_core.scoring.settings import CHUNK_ROWS
 from milvus_optimization import tune_retrieval
 from tests.conftest import OverlapScorer
 
-describe_model("t")  # what it imports, too
+# Without transformers, whose import takes longer than all the runs.
+identity.describe_model = lambda name, _: identity.ModelInfo(name, "llm-reranker", "a test")
+provenance._git_state = lambda: None  # a process of its own each time
 teacher = OverlapScorer()
 LOADERS["transformers"] = LOADERS["vllm"] = teacher.loaded
-CHUNK_ROWS["transformers"] = CHUNK_ROWS["vllm"] = 200
+CHUNK_ROWS["transformers"] = CHUNK_ROWS["vllm"] = 100
 
 def child(moment, argv):
     sync, left = os.fsync, [moment]
@@ -278,11 +281,12 @@ print("ends", json.dumps(ends))
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(corpus, tmp_path, overlap_teacher):
+def test_a_killed_run_goes_on(tmp_path, overlap_teacher):
+    corpus = write_corpus(tmp_path / "vectors", queries=60, models=("after",))
     output, undisturbed = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     moments = [3, 9, 9, "output", 0]
     runs = [(0, str(undisturbed)), *((moment, str(output)) for moment in moments)]
-    flags = ["--model", "after", "--reranker", "t", "--reranker_depth", "10", "20", *SMALL]
+    flags = ["--reranker", "t", "--reranker_depth", "5", "10", *SMALL, "--engine", "transformers", "--dtype", "float32"]
     argv = [sys.executable, "-c", KILLED, json.dumps(runs), "--vectors", str(corpus), *flags]
     environment = os.environ | {"PYTHONPATH": str(TINY.parent.parent)}
     done = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment)
