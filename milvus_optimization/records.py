@@ -130,7 +130,7 @@ class RetrievalTrial:
 
     Attributes:
         trial_id: hash of what is asked for: model, fusion, parameters, depth, BM25, reranker; not of the qrels, so that
-            one configuration is found again under other judgements.
+            one way to rank is found again under other judgements.
         normalisation: of the scores before weights: "arctan" and "none" are WeightedRanker's with and without
             norm_score, on Lite as on a server; "minmax" is that of an application which fuses two searches itself;
             "rank" for RRF, "none" for dense and BM25 alone.

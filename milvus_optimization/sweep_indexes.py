@@ -11,7 +11,6 @@ tries again what has failed.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import sys
 import time
@@ -24,9 +23,7 @@ from milvus_optimization.backends.space import default_grid
 from milvus_optimization.corpus.corpus import (
     ARRAYS,
     DOCUMENTS,
-    QRELS,
     QUERIES,
-    check_judged,
     choose_model,
     judge_of,
     read_corpus,
@@ -36,13 +33,12 @@ from milvus_optimization.indexes.strategy import SearchName, Strategy, run_strat
 from milvus_optimization.indexes.sweep import Subject
 from milvus_optimization.indexes.table import format_trials
 from milvus_optimization.indexes.workload import Workload
-from milvus_optimization.quality.halves import FEW_TO_TUNE
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE
+from milvus_optimization.quality.judged import Judged, JudgedArgs
 from milvus_optimization.records import BackendName, IndexTrial
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import peak_bytes
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage, show
+from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
@@ -53,16 +49,12 @@ STAGE = "milvus_optimization.sweep_indexes"
 # They decide which trials there are, and none of what a trial is: those that are measured stay.
 _CHOOSE_TRIALS = ("indexes", "search", "evaluations", "screen_fraction", "budget_seconds")
 
-logger = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, BadRowsArgs, SeedArgs):
+class Args(OverwriteArgs, JudgedArgs, SeedArgs):
     """Flags of the stage."""
 
-    vectors: Path = flag("folder that embed_corpus made", decides=False)
     model: str | None = flag("whose vectors, where the folder has those of several", None, decides=False)
-    qrels: Path | None = flag("judgements to use instead of the folder's, such as a teacher's", None, decides=False)
     output_file: Path = flag("the IndexTrial records", decides=False)
     backend: BackendName = flag("faiss in this process, milvus-lite, or a Milvus server", "faiss")
     uri: str | None = flag("--backend server: its address, such as http://localhost:19530", None)
@@ -71,9 +63,6 @@ class Args(OverwriteArgs, BadRowsArgs, SeedArgs):
     evaluations: int | None = flag("--search optuna: settings it may try (default: half of the grid)", None, least=1)
     k: int = flag("results of a query; nDCG@10 needs 10", 10, least=10, most=100)
     queries: int = flag("queries that are timed, judged ones first; quality is of all judged ones", 1000, least=2)
-    tune_fraction: float = flag(
-        "share of the judged queries to choose by; figures are of the others", 0.5, least=0, most=1
-    )
     screen_fraction: float | None = flag(
         "try all builds on this share of the documents first, and leave the worse half of them out (default: do not)",
         None,
@@ -87,10 +76,9 @@ def run(args: Args) -> Path:
     """Measure, print the table, write the trials; return the output."""
     _check(args)
     model = choose_model(args.vectors, args.model)
-    judged = args.qrels or args.vectors / QRELS
     arrays = [args.vectors / model / name for name in ARRAYS]
     files = [args.vectors / DOCUMENTS, args.vectors / QUERIES, *arrays]
-    files += [judged] if args.qrels or judged.exists() else []
+    files += [args.judgements] if args.qrels or args.judgements.exists() else []
     hashes = check_inputs(files)
     recipe = Recipe(STAGE, decisive(args) | {"model": model}, hashes)
     if not args.overwrite and is_finished(args.output_file, recipe):
@@ -98,15 +86,12 @@ def run(args: Args) -> Path:
         return args.output_file
     bad_rows = BadRows(skip=args.skip_bad_rows)
     corpus = read_corpus(args.vectors, args.qrels, bad_rows=bad_rows)
-    check_judged(corpus, args.vectors)
+    judged = Judged.of(corpus, args.judgements, args.tune_fraction)
     vectors = read_vectors(args.vectors, model, corpus)
     rows, dimensions = vectors.documents.shape
     if args.k > rows:
         raise DataError(f"has {rows} documents, fewer than --k {args.k}", "Pass more documents", path=files[0])
-    workload = Workload.of(
-        corpus, vectors, timed=args.queries, k=args.k, tune_fraction=args.tune_fraction, seed=args.seed
-    )
-    _check_halves(workload, judged)
+    workload = Workload.of(judged, vectors, timed=args.queries, k=args.k, seed=args.seed)
     indexes = None if args.indexes is None else ["FLAT", *(name for name in args.indexes if name != "FLAT")]
     settings = default_grid(args.backend, rows, dimensions, args.k, indexes)
     subject = Subject(
@@ -125,9 +110,9 @@ def run(args: Args) -> Path:
             recipe,
             rows=len(trials),
             statuses=dict(Counter(trial.status for trial in trials)),
-            judged_by=judge_of(judged),
-            tune_queries=len(workload.halves.tune),
-            report_queries=len(workload.halves.report),
+            judged_by=judge_of(args.judgements),
+            tune_queries=len(judged.halves.tune),
+            report_queries=len(judged.halves.report),
             cpu_seconds=round(time.process_time(), 1),
             peak_rss=peak_bytes(),
             load=os.getloadavg(),
@@ -149,23 +134,6 @@ def _check(args: Args) -> None:
         raise UsageError(
             "--screen_fraction weighs recall against time, and milvus-lite's time means nothing", "Leave it out"
         )
-
-
-def _check_halves(workload: Workload, judged: Path) -> None:
-    """Check that there are queries to report on, and say where there are few to choose by.
-
-    Raises:
-        DataError: there are too few for an interval.
-    """
-    tune, report = len(workload.halves.tune), len(workload.halves.report)
-    if report < FEWEST_TO_COMPARE:
-        raise DataError(
-            f"has {report} judged queries in the half that is reported, and an interval needs {FEWEST_TO_COMPARE}",
-            "Judge more queries, or pass a smaller --tune_fraction",
-            path=judged,
-        )
-    if tune < FEW_TO_TUNE:
-        logger.warning("WARNING: %d judged queries to choose by, fewer than %d: they tell little", tune, FEW_TO_TUNE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Choose how to rank: dense search, BM25 or both, fused in every way of a grid, and a reranker over the best of them.
 
-documents, queries, qrels, vectors -> RetrievalTrial
+vectors, qrels -> RetrievalTrial
 
 python -m milvus_optimization.tune_retrieval --vectors runs/milvus/vectors --output_file runs/milvus/retrieval.jsonl
 
@@ -11,23 +11,21 @@ tune half of the judged queries, with its figures on the other half.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from milvus_optimization.corpus.corpus import (
+    ARRAYS,
     DOCUMENTS,
-    QRELS,
     QUERIES,
     Vectors,
-    choose_model,
+    choose_models,
     judge_of,
-    model_names,
     read_corpus,
     read_vectors,
 )
-from milvus_optimization.quality.judged import Judged
+from milvus_optimization.quality.judged import Judged, JudgedArgs
 from milvus_optimization.records import RetrievalTrial
 from milvus_optimization.retrieval.grid import NORMALISATIONS, Grid
 from milvus_optimization.retrieval.kept_times import KeptTimes
@@ -35,7 +33,7 @@ from milvus_optimization.retrieval.reranking import Reranker, check_no_reranker_
 from milvus_optimization.retrieval.table import format_trials
 from milvus_optimization.retrieval.tuning import Tuning
 from rag_core.base.flags import decisive, flag, flags_of
-from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage, show
+from rag_core.base.stage import OverwriteArgs, run_stage, show
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
@@ -45,19 +43,15 @@ from rag_core.scoring.engine_args import EngineArgs, check_engine
 
 STAGE = "milvus_optimization.tune_retrieval"
 
-logger = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(kw_only=True)
-class Args(OverwriteArgs, BadRowsArgs, AnalyserArgs, EngineArgs):
+class Args(OverwriteArgs, JudgedArgs, AnalyserArgs, EngineArgs):
     """Flags of the stage."""
 
-    vectors: Path = flag("folder that embed_corpus made", decides=False)
-    qrels: Path | None = flag("judgements to use instead of the folder's, such as a teacher's", None, decides=False)
     output_file: Path = flag("the RetrievalTrial records", decides=False)
     model: list[str] | None = flag("whose vectors are used, one or several of the folder (default: all)", None)
     fusion: list[str] = flag("how both rankings are fused", ["rrf", "weighted"], choices=("rrf", "weighted"))
-    rrf_k: list[float] = flag("RRF: its constant", [1, 5, 10, 20, 60], least=0)
+    rrf_k: list[float] = flag("RRF: its constant", [1, 5, 10, 20, 60], least=1, most=16_383)
     weights: list[float] = flag(
         "weighted: of dense; BM25 has the rest", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9], least=0, most=1
     )
@@ -72,7 +66,7 @@ class Args(OverwriteArgs, BadRowsArgs, AnalyserArgs, EngineArgs):
         list(NORMALISATIONS),
         choices=NORMALISATIONS,
     )
-    depth: list[int] = flag("documents of each ranking that are fused", [10, 20, 50, 100], least=1)
+    depth: list[int] = flag("documents of each ranking that are fused", [10, 20, 50, 100], least=1, most=16_384)
     bm25_k1: list[float] = flag("BM25: how much a word counts that comes again", [0.9, 1.2, 1.6], least=0)
     bm25_b: list[float] = flag(
         "BM25: how much the length of a document is held against it", [0.4, 0.75], least=0, most=1
@@ -88,13 +82,7 @@ class Args(OverwriteArgs, BadRowsArgs, AnalyserArgs, EngineArgs):
     )
     reranker_depth: list[int] = flag("reranker: how many of the first documents it orders", [10, 20, 50], least=1)
     score_store: Path | None = flag("reranker: folder that keeps its scores for other runs", None, decides=False)
-    tune_fraction: float = flag("share of the judged queries to choose by", 0.5, least=0, most=1)
     seed: int = flag("seed of the intervals in the table", 42, decides=False, least=0, most=2**32 - 1)
-
-    @property
-    def judgements(self) -> Path:
-        """The qrels that are used."""
-        return self.qrels or self.vectors / QRELS
 
     @property
     def grid(self) -> Grid:
@@ -109,54 +97,43 @@ def run(args: Args) -> Path:
     check_engine(args)
     bad_rows = BadRows(skip=args.skip_bad_rows)
     corpus = read_corpus(args.vectors, args.qrels, bad_rows=bad_rows)
-    names = [choose_model(args.vectors, name) for name in args.model] if args.model else model_names(args.vectors)
-    vectors = [read_vectors(args.vectors, name, corpus) for name in dict.fromkeys(names)]
+    vectors = [read_vectors(args.vectors, name, corpus) for name in choose_models(args.vectors, args.model)]
     judged = Judged.of(corpus, args.judgements, args.tune_fraction)
     reranker = settle_reranker(args.reranker, args) if args.reranker else None
     recipe = _recipe(args, vectors, reranker)
     if args.overwrite or not is_finished(args.output_file, recipe):
-        _make(args, judged, vectors, reranker, recipe, bad_rows=bad_rows)
+        with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
+            if args.overwrite or not is_finished(args.output_file, recipe):  # by another run, in the meantime
+                count = write_records(args.output_file, _measure(args, judged, vectors, reranker, work.directory))
+                write_manifest(
+                    args.output_file,
+                    recipe,
+                    rows=count,
+                    judged_by=judge_of(args.judgements),
+                    tune_queries=len(judged.halves.tune),
+                    report_queries=len(judged.halves.report),
+                    skipped={"bad_rows": len(bad_rows)},
+                )
+                work.remove()
     show(format_trials(list(read_records(args.output_file, RetrievalTrial)), judged.halves, args.seed))
     return args.output_file
 
 
-def _make(
-    args: Args,
-    judged: Judged,
-    vectors: Sequence[Vectors],
-    reranker: Reranker | None,
-    recipe: Recipe,
-    *,
-    bad_rows: BadRows,
-) -> None:
-    with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
-        if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
-            return
-        tuning = Tuning(judged, args.grid, args.analyser, KeptTimes(work.directory))
-        trials = tuning.fusions(vectors)
-        if reranker:
-            trials += tuning.reranked(
-                trials, reranker, list(dict.fromkeys(args.reranker_depth)), work.directory, args.score_store
-            )
-        count = write_records(args.output_file, trials)
-        halves = judged.halves
-        write_manifest(
-            args.output_file,
-            recipe,
-            rows=count,
-            judged_by=judge_of(args.judgements),
-            tune_queries=len(halves.tune),
-            report_queries=len(halves.report),
-            skipped={"bad_rows": len(bad_rows)},
-        )
-        work.remove()
-    logger.info("%s: %d ways to rank", args.output_file, count)
+def _measure(
+    args: Args, judged: Judged, vectors: Sequence[Vectors], reranker: Reranker | None, folder: Path
+) -> list[RetrievalTrial]:
+    tuning = Tuning(judged, args.grid, args.analyser, KeptTimes(folder))
+    trials = tuning.fusions(vectors)
+    if reranker:
+        depths = list(dict.fromkeys(args.reranker_depth))
+        trials += tuning.reranked(trials, reranker, depths, folder, args.score_store)
+    return trials
 
 
 def _recipe(args: Args, vectors: Sequence[Vectors], reranker: Reranker | None) -> Recipe:
     """Return what decides the output; flags of the reranker stand in it where there is one."""
     texts = [args.vectors / DOCUMENTS, args.vectors / QUERIES, args.judgements]
-    arrays = [args.vectors / one.model / f"{name}.npy" for one in vectors for name in ("documents", "queries")]
+    arrays = [args.vectors / one.model / name for one in vectors for name in ARRAYS]
     flags = decisive(args) | {"model": [one.model for one in vectors]} | args.analyser.recipe
     for field in flags_of(EngineArgs):
         flags.pop(field.name, None)

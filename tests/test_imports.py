@@ -27,6 +27,8 @@ ROOMS = (
     "distillation",
     "evaluation",
 )
+# Those of the pipeline that has rooms of its own. Its records are their ground, its stages stand on top of them.
+MILVUS_ROOMS = ("records", "corpus", "quality", "vectors", "backends", "retrieval", "indexes", "collection", "report")
 STAGES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("rag_core", *PIPELINES)
@@ -124,6 +126,42 @@ def test_an_upward_import_is_found(tmp_path):
     ]
 
 
+def milvus_room(parts):
+    """Return the room of a module of `milvus_optimization`, by the parts of its name."""
+    return parts[1] if parts[1:] and parts[1] in MILVUS_ROOMS else "stages"
+
+
+def upward_in_milvus(root):
+    """Return the places of imports between its rooms that do not run downwards."""
+    floor = {name: number for number, name in enumerate((*MILVUS_ROOMS, "stages"))}
+    found = []
+    for path in sorted((root / "milvus_optimization").rglob("*.py")):
+        own = milvus_room(path.relative_to(root).with_suffix("").parts)
+        for line, name in imports(path):
+            to = name.split(".")
+            if to[0] == "milvus_optimization" and floor[milvus_room(to)] > floor[own]:
+                found.append(f"{path.relative_to(root)}:{line}: {name}")
+    return found
+
+
+def test_imports_between_the_rooms_of_milvus_optimization_run_downwards():
+    assert upward_in_milvus(ROOT) == []
+    folders = {path.parent.name for path in (ROOT / "milvus_optimization").glob("*/__init__.py")}
+    assert folders == set(MILVUS_ROOMS) - {"records"}
+
+
+def test_an_upward_import_between_its_rooms_is_found(tmp_path):
+    for name in ("quality", "indexes"):
+        (tmp_path / "milvus_optimization" / name).mkdir(parents=True)
+    quality = tmp_path / "milvus_optimization" / "quality" / "judged.py"
+    quality.write_text("import milvus_optimization.records\nfrom milvus_optimization.indexes.pareto import Point\n")
+    (tmp_path / "milvus_optimization" / "records.py").write_text("import milvus_optimization.apply\n")
+    assert upward_in_milvus(tmp_path) == [
+        "milvus_optimization/quality/judged.py:2: milvus_optimization.indexes.pareto",
+        "milvus_optimization/records.py:1: milvus_optimization.apply",
+    ]
+
+
 def test_a_chain_of_rooms_is_short():
     found = arrows(ROOT)
 
@@ -136,7 +174,8 @@ def test_a_chain_of_rooms_is_short():
 def test_every_folder_is_a_room_with_a_charter():
     folders = {path.name for path in (ROOT / "rag_core").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders == set(ROOMS)
-    for package in (*(f"rag_core/{name}" for name in ROOMS), "rag_core", *PIPELINES):
+    milvus = (f"milvus_optimization/{name}" for name in MILVUS_ROOMS if name != "records")
+    for package in (*(f"rag_core/{name}" for name in ROOMS), "rag_core", *PIPELINES, *milvus):
         charter = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
         assert ast.get_docstring(charter), package
         assert len(charter.body) == 1, f"{package} has code in its __init__"

@@ -28,7 +28,9 @@ def check_version() -> str:
     found = version("milvus-lite")
     if tuple(int(part) for part in found.split(".")[:3] if part.isdigit()) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
-        raise EngineError(f"milvus-lite is {found}, older than {wanted}", 'Run: pip install -U "milvus-lite>=3.2.2"')
+        raise EngineError(
+            f"milvus-lite is {found}, older than {wanted}", f'Run: pip install -U "milvus-lite>={wanted}"'
+        )
     return found
 
 

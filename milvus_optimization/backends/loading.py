@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from milvus_optimization.backends.milvus_errors import TOKEN
 from milvus_optimization.backends.protocol import Backend
 from milvus_optimization.records import BackendName
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.outside_text import quoted
-
-TOKEN = "RAG_MILVUS_TOKEN"  # environment variable
 
 _NEEDS = {"faiss": ("faiss",), "lite": ("pymilvus", "milvus_lite", "faiss"), "server": ("pymilvus",)}
 _DATABASE = "milvus_lite.db"
@@ -57,7 +56,7 @@ def check_packages(name: BackendName) -> None:
     """
     missing = [package for package in _NEEDS[name] if find_spec(package) is None]
     if missing:
-        raise EngineError(f"--backend {name} needs {missing[0]}", 'Run: pip install -e ".[milvus]"')
+        raise EngineError(f"--backend {name} needs {missing[0]}", 'Run: pip install "rag-optimization[milvus]"')
 
 
 def check_uri(uri: str | None) -> str:

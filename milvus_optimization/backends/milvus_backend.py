@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,20 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from milvus_optimization.backends import lite_store, scratch
-from milvus_optimization.backends.protocol import (
-    BackendGoneError,
-    Built,
-    Floats,
-    Numbers,
-    Places,
-    UnsupportedIndexError,
-)
+from milvus_optimization.backends.milvus_errors import in_a_sentence
+from milvus_optimization.backends.protocol import Built, Floats, Numbers, Places, UnsupportedIndexError
 from milvus_optimization.backends.readback import plain_setting
-from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting
+from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting, milvus_build
 from milvus_optimization.corpus.corpus import check_vectors
 from milvus_optimization.records import BackendName, Setting
 from rag_core.base.errors import EngineError
-from rag_core.base.outside_text import quoted
 
 _INSERTED_AT_ONCE = 8 * 2**20  # bytes of vectors; a request may have 64 MiB
 _SEARCHED_AT_ONCE = 256  # queries
@@ -36,15 +28,6 @@ _POLL = 0.05  # seconds between two looks at a build
 _UNBOUNDED = 7 * 24 * 3600.0  # seconds; of milvus-lite, which is this process and cannot be gone
 # A build may take so many seconds, and so many per row: 20 times what HNSW 32/200 of 384 dimensions takes on one core.
 _BUILD_SECONDS, _BUILD_SECONDS_PER_ROW = 120, 0.01
-
-_GONE = re.compile(
-    r"CONNECT_FAILED|UNAVAILABLE|DEADLINE_EXCEEDED|Fail connecting|No channel|closed channel|Retry timeout"
-)
-_REFUSED = re.compile(
-    r"invalid index type|index type .*(not support|invalid|unknown)|not supported? index", re.IGNORECASE
-)
-_FULL = re.compile(r"Errno 28|No space left|disk quota", re.IGNORECASE)
-_DENIED = re.compile(r"UNAUTHENTICATED|auth check fail|PERMISSION_DENIED|permission deny", re.IGNORECASE)
 
 
 class MilvusBackend:
@@ -166,8 +149,8 @@ class MilvusBackend:
 
     def _make_index(self, collection: str, index: str, parameters: Setting) -> None:
         wanted = self._client.prepare_index_params()
-        asked = dict(parameters) | ({"refine": True} if "refine_type" in parameters else {})
-        wanted.add_index(scratch.VECTOR, index_type=index, metric_type="COSINE", params={"params": asked})
+        asked = {"params": milvus_build(parameters)}
+        wanted.add_index(scratch.VECTOR, index_type=index, metric_type="COSINE", params=asked)
         latest = time.monotonic() + _BUILD_SECONDS + _BUILD_SECONDS_PER_ROW * self._rows
         self._ask("create_index", collection, wanted, sync=False)
         while (state := self._ask("describe_index", collection, scratch.VECTOR))["state"] != "Finished":
@@ -261,29 +244,5 @@ class MilvusBackend:
         function: Callable[..., Any] = getattr(self._client, method)
         return function(*arguments, timeout=self._timeout, **options)
 
-    @contextlib.contextmanager
-    def _failing(self, what: str) -> Iterator[None]:
-        """Turn what pymilvus and gRPC raise into a sentence."""
-        import grpc
-        from pymilvus.exceptions import MilvusException
-
-        try:
-            yield
-        except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-            raise self._told(what, error) from error
-        except ValueError as error:
-            if "channel" not in str(error):
-                raise
-            raise self._told(what, error) from error  # gRPC's word for a connection that was closed
-
-    def _told(self, what: str, error: Exception) -> Exception:
-        said = str(error)
-        if _REFUSED.search(said):
-            return UnsupportedIndexError(quoted(getattr(error, "message", said), 200))
-        if _FULL.search(said):
-            return EngineError(f"{self._place}: no space is left", "Make room, then run the same command again")
-        if _DENIED.search(said):
-            return EngineError(f"{self._place}: refuses the token", "Set RAG_MILVUS_TOKEN to user:password or a token")
-        if _GONE.search(said):
-            return BackendGoneError(f"{self._place}: does not answer", "Start it, then run the same command again")
-        return EngineError(f"{self._place}: {what} ({quoted(getattr(error, 'message', said), 200)})", "See its log")
+    def _failing(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return in_a_sentence(self._place, what)

@@ -70,6 +70,9 @@ BACKEND_INDEXES: dict[BackendName, tuple[str, ...]] = {
     "server": tuple(INDEXES),
 }
 
+# A search for more results than one of these: a server refuses it, milvus-lite answers with fewer results.
+WIDTHS = ("ef", "search_list", "reorder_k")
+
 _DIMENSIONS_OF_A_CODE = 8  # of a product quantiser: m 48 of 384 dimensions
 _PRODUCT_IS_DEARER_BELOW = 20_000  # rows: 7.1 CPU s against 0.8 of HNSW 16/100 at 5,183, 5.1 against 5.3 at 24,000
 
@@ -89,7 +92,7 @@ def check_setting(index: str, build: Setting, search: Setting, *, rows: int, dim
         raise UsageError(f"{k} results of {rows} documents are asked for", f"Ask for 1 to {rows}")
     _check_values(index, search, INDEXES[index].search)
     number = _numbers(build | search)
-    for name in ("ef", "search_list", "reorder_k"):  # milvus-lite answers with fewer than k results without a word
+    for name in WIDTHS:
         if number.get(name, k) < k:
             raise UsageError(f"{name} of {index} is {number[name]}, and {k} results are asked for", "Pass k or more")
     if number.get("nprobe", 1) > number.get("nlist", 1):
@@ -118,6 +121,17 @@ def check_build(index: str, build: Setting, *, rows: int, dimensions: int) -> No
         raise UsageError(
             f"{index} needs {2 ** number.get('nbits', 8):g} documents, and there are {rows}", "Leave it out"
         )
+
+
+def milvus_build(build: Setting) -> dict[str, int | float | str | bool]:
+    """Return build parameters as Milvus takes them: it refines only where `refine` says so beside the type."""
+    return {**build, "refine": True} if "refine_type" in build else dict(build)
+
+
+def wide_enough(search: Setting, results: int) -> Setting:
+    """Return search parameters with which so many results can be asked for."""
+    widened = {name: max(int(search[name]), results) for name in WIDTHS if name in search}
+    return search | widened
 
 
 def _numbers(setting: Setting) -> dict[str, int | float]:

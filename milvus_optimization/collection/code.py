@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from milvus_optimization.backends.loading import TOKEN
+from milvus_optimization.backends.milvus_errors import TOKEN
+from milvus_optimization.backends.space import milvus_build
 from milvus_optimization.collection.plan import CollectionPlan, make_plan
 from milvus_optimization.corpus.corpus import Corpus
 from milvus_optimization.records import Recommendation
 from rag_core.base.outside_text import quoted, visible
+from rag_core.retrieval.analyser import stop_words_of
 
 _RESULTS = 10
 _WIDTH = 116
@@ -34,6 +36,7 @@ def collection_code(recommendation: Recommendation, corpus: Corpus) -> str:
     words_in_client = bool(plan.analyser.bm25_stemmer or plan.analyser.bm25_stop_words)
     values: dict[str, Any] = {
         "plan": plan,
+        "build": milvus_build(plan.index_parameters),
         "model": recommendation.model,
         "notes": _notes(recommendation),
         "token": TOKEN,
@@ -78,12 +81,5 @@ def _ranker(plan: CollectionPlan) -> str:
 
 
 def _stop_words(plan: CollectionPlan) -> str | None:
-    if plan.analyser.bm25_stop_words is None:
-        return None
-    from bm25s import stopwords
-
-    lists = {"english": stopwords.STOPWORDS_EN, "english_plus": stopwords.STOPWORDS_EN_PLUS}
-    language = plan.analyser.bm25_stop_words
-    found = lists.get(language) or getattr(stopwords, f"STOPWORDS_{language.upper()}")
-    text = repr(" ".join(sorted(word.lower() for word in found)))
-    return f"set({text}.split())"
+    found = stop_words_of(plan.analyser.bm25_stop_words)
+    return f"set({' '.join(sorted(found))!r}.split())" if found else None

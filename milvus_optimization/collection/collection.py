@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from milvus_optimization.backends.lite_store import index_files, read_index
 from milvus_optimization.backends.readback import built_as_asked, plain_setting
+from milvus_optimization.backends.space import milvus_build
 from milvus_optimization.collection.plan import (
     DENSE,
     ID,
@@ -101,8 +102,7 @@ class Collection:
         plan = self._plan
         indexes = self._client.prepare_index_params()
         # milvus-lite reads the parameters only where they stand in a `params` of their own; a server takes both forms.
-        refined = {"refine": True} if "refine_type" in plan.index_parameters else {}
-        asked = {"params": {**plan.index_parameters, **refined}}
+        asked = {"params": milvus_build(plan.index_parameters)}
         indexes.add_index(DENSE, index_name=DENSE, index_type=plan.index_type, metric_type="COSINE", params=asked)
         if plan.uses_words:
             bm25 = {"params": {"bm25_k1": plan.k1, "bm25_b": plan.b}}

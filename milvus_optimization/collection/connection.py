@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milvus_optimization.backends import lite_store
-from milvus_optimization.backends.loading import TOKEN, check_packages
+from milvus_optimization.backends.loading import check_packages
 from milvus_optimization.backends.loading import check_uri as check_address
+from milvus_optimization.backends.milvus_errors import TOKEN, in_a_sentence
+from milvus_optimization.backends.protocol import UnsupportedIndexError
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.outside_text import quoted
 
@@ -77,11 +79,10 @@ def said(uri: str) -> Iterator[None]:
     Raises:
         EngineError: Milvus raised something.
     """
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
     try:
-        yield
-    except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-        what = quoted(getattr(error, "message", str(error)), 200)
-        raise EngineError(f"Milvus at {quoted(uri)}: {what}", "Mend that, then run the same command again") from error
+        with in_a_sentence(quoted(uri), "refuses what is asked"):
+            yield
+    except UnsupportedIndexError as error:
+        raise EngineError(
+            f"{quoted(uri)}: {error}", "Sweep the indexes of this Milvus, then recommend again"
+        ) from error

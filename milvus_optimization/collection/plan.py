@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any, get_args
 
-from milvus_optimization.backends.space import check_setting
+from milvus_optimization.backends.space import check_setting, wide_enough
 from milvus_optimization.corpus.corpus import Corpus
 from milvus_optimization.records import Fusion, Normalisation, Recommendation, Setting
 from rag_core.base.errors import DataError
@@ -29,7 +29,7 @@ class CollectionPlan:
         id_bytes: room for an id.
         index_type, index_parameters: of the vectors.
         search_parameters: as they were measured, for as few results as then.
-        deep_parameters: for `depth` results; "ef" is at least that: Milvus refuses less, milvus-lite finds fewer.
+        deep_parameters: the same, wide enough for `depth` results.
         fusion, normalisation, parameter: as in `RetrievalTrial`.
         depth: results of each search that is fused.
         k1, b, analyser: of BM25.
@@ -94,16 +94,13 @@ def make_plan(recommendation: Recommendation, corpus: Corpus, results: int) -> C
         what = f"Milvus has no weighted fusion of scores normalised by {quoted(repr(retrieval.normalisation))}"
         raise DataError(what, "Run recommend again")
     depth = min(max(retrieval.depth, results), len(corpus.documents))
-    deep = dict(index.search)
-    if "ef" in deep:
-        deep["ef"] = max(int(deep["ef"]), depth)
     return CollectionPlan(
         dimensions=index.dimensions,
         id_bytes=_longest_id(corpus),
         index_type=index.index,
         index_parameters=index.build,
         search_parameters=index.search,
-        deep_parameters=deep,
+        deep_parameters=wide_enough(index.search, depth),
         fusion=retrieval.fusion,
         normalisation=retrieval.normalisation,
         parameter=retrieval.parameter or 0.0,

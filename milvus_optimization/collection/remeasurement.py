@@ -12,15 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from milvus_optimization.collection.collection import Collection, Hits
 from milvus_optimization.collection.plan import CollectionPlan, check_lengths, make_plan
-from milvus_optimization.corpus.corpus import Corpus, Vectors, check_judged, judged_queries, read_corpus, read_vectors
-from milvus_optimization.quality.measures import Halves, mean, measure_places
-from milvus_optimization.quality.recall import share_kept
+from milvus_optimization.corpus.corpus import QRELS, Vectors, read_corpus, read_vectors
+from milvus_optimization.quality.judged import Judged
+from milvus_optimization.quality.measures import mean, measure_places
+from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import Promise, Recommendation
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_rows
 from rag_core.files.inputs import read_whole
-from rag_core.retrieval.dense import nearest, scores_at
+from rag_core.retrieval.dense import nearest
 
 Places = npt.NDArray[np.int64]
 
@@ -47,14 +48,12 @@ class Material:
     """What a collection is made from and measured with.
 
     Attributes:
-        report: ids of the report half.
         texts: of the documents, by id.
     """
 
     recommendation: Recommendation
-    corpus: Corpus
+    judged: Judged
     vectors: Vectors
-    report: list[str]
     texts: dict[str, str]
     plan: CollectionPlan
 
@@ -70,15 +69,13 @@ def read_material(recommendation: Recommendation, folder: Path, qrels: Path | No
         DataError, UsageError: a text does not fit a field, or a parameter is out of bounds.
     """
     corpus = read_corpus(folder, qrels)
-    check_judged(corpus, folder)
+    judged = Judged.of(corpus, qrels or folder / QRELS, recommendation.tune_fraction)
     vectors = read_vectors(folder, recommendation.model, corpus)
-    judged = [list(corpus.queries)[row] for row in judged_queries(corpus.qrels, list(corpus.queries))]
-    report = Halves.of(judged, recommendation.tune_fraction).report
     index = recommendation.index
     for what, asked, there in (
         ("documents", index.rows, len(corpus.documents)),
         ("dimensions", index.dimensions, vectors.documents.shape[1]),
-        ("queries to report on", recommendation.report_queries, len(report)),
+        ("queries to report on", recommendation.report_queries, len(judged.halves.report)),
     ):
         if asked != there:
             told = f"was made for {asked:,} {what}, and the folder of --vectors has {there:,}"
@@ -87,29 +84,29 @@ def read_material(recommendation: Recommendation, folder: Path, qrels: Path | No
     check_lengths(texts)
     plan = make_plan(recommendation, corpus, max(_RESULTS, index.k))
     plan.check(len(texts))
-    return Material(recommendation, corpus, vectors, report, texts, plan)
+    return Material(recommendation, judged, vectors, texts, plan)
 
 
 def measure(collection: Collection, material: Material) -> dict[str, Promise]:
     """Search all judged queries by the index, those of the report half by all that Milvus does, and compare."""
     found: dict[str, Promise] = {}
-    corpus, vectors, report = material.corpus, material.vectors, material.report
+    judged, vectors = material.judged, material.vectors
+    corpus, report = judged.corpus, judged.halves.report
     index, retrieval = material.recommendation.index, material.recommendation.first_stage
-    ids = list(corpus.queries)
     place_of = {key: place for place, key in enumerate(corpus.documents)}
     lost = 0.0
     if retrieval.fusion != "bm25":
-        rows = judged_queries(corpus.qrels, ids)
-        queries = np.asarray(vectors.queries[rows])
+        queries = np.asarray(vectors.queries[judged.rows])
         places = _places(collection.nearest(queries, index.k), place_of, index.k)
         _, exact = nearest(queries, vectors.documents, index.k)
-        recall = share_kept(exact, scores_at(queries, vectors.documents, places)).mean()
-        found[f"recall@{index.k}"] = Promise(index.recall or 0.0, round(float(recall), 6))
+        recall = Neighbours.of(exact).recall(true_scores(queries, vectors.documents, places))
+        found[f"recall@{index.k}"] = Promise(index.recall or 0.0, round(recall, 6))
         lost = index.loss.difference if index.loss else 0.0
-    rows = [ids.index(key) for key in report]
+    row_of = dict(zip(judged.ids, judged.rows, strict=True))
+    rows = [row_of[key] for key in report]
     hits = collection.ranked(np.asarray(vectors.queries[rows]), [corpus.queries[key] for key in report], _RESULTS)
     places = _places(hits, place_of, _RESULTS)
-    by_query = measure_places(corpus.qrels, report, list(corpus.documents), places)["NDCG@10"]
+    by_query = measure_places(corpus.qrels, report, list(corpus.documents), places, ("NDCG@10",))["NDCG@10"]
     found["nDCG@10"] = Promise(round(retrieval.ndcg + lost, 6), round(mean(by_query, report), 6))
     return found
 

@@ -97,26 +97,6 @@ def _check_one_run(paths: Sequence[Path]) -> None:
             raise StaleError(f"is of another run than the {DOCUMENTS} beside it", remedy, path=path)
 
 
-def judged_queries(qrels: Qrels, query_ids: Sequence[str]) -> list[int]:
-    """Return the places of the queries that have a relevant document."""
-    return [place for place, key in enumerate(query_ids) if max(qrels.get(key, {}).values(), default=0) > 0]
-
-
-def check_judged(corpus: Corpus, folder: Path) -> None:
-    """Check that there are qrels at all.
-
-    Raises:
-        DataError: there are none.
-    """
-    if not judged_queries(corpus.qrels, list(corpus.queries)):
-        raise DataError(
-            "has no qrels, and quality is measured by them",
-            "Pass --qrels FILE: labels (query-id, corpus-id and score between tabs), or a teacher's judgement, which "
-            "pool_candidates, generate_logits and judge_pool make",
-            path=folder,
-        )
-
-
 def judge_of(qrels: Path) -> str:
     """Return who judged: "labels", or the name of the teacher whose scores stand in."""
     teacher = (read_manifest(qrels) or UNKNOWN).teacher

@@ -18,10 +18,9 @@ from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import Analyser
 from rag_core.retrieval.bm25 import BM25
-from rag_core.retrieval.dense import best_places, nearest
-from rag_core.retrieval.fusion import take_turns
+from rag_core.retrieval.dense import nearest
+from rag_core.retrieval.fusion import rank_shares, take_turns
 
-_RANK_CONSTANT = 60
 _FUSED = 100  # of each ranking: as many as a default hybrid search fuses
 
 
@@ -37,8 +36,7 @@ def pool(corpus: Corpus, vectors: Sequence[Vectors], depth: int, analyser: Analy
     bm25 = BM25(texts, analyser)
     found = [nearest(np.asarray(one.queries), one.documents, min(count, len(texts)))[0].tolist() for one in vectors]
     for number, (query_id, query) in enumerate(tqdm(corpus.queries.items(), desc="pool", unit="query", disable=None)):
-        scores = bm25.scores(query)
-        words = [place for place in best_places(scores, count) if scores[place] > 0]  # others share no word with it
+        words, _ = bm25.nearest(query, count)
         dense = [places[number] for places in found]
         rankings = [*dense, words, *(_fused([ranking, words]) for ranking in dense)]
         places = take_turns([ranking[:depth] for ranking in rankings], len(texts))
@@ -49,8 +47,8 @@ def pool(corpus: Corpus, vectors: Sequence[Vectors], depth: int, analyser: Analy
 def _fused(rankings: Sequence[Sequence[int]]) -> list[int]:
     scores: defaultdict[int, float] = defaultdict(float)
     for ranking in rankings:
-        for rank, place in enumerate(ranking, start=1):
-            scores[place] += 1 / (_RANK_CONSTANT + rank)
+        for place, share in zip(ranking, rank_shares(np.arange(1, len(ranking) + 1)).tolist(), strict=True):
+            scores[place] += share
     return sorted(scores, key=lambda place: (-scores[place], place))
 
 

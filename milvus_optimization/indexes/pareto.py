@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from milvus_optimization.quality.measures import Halves, difference
+from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, difference
 from milvus_optimization.records import Difference, IndexTrial
 
 Point = tuple[float, float]  # quality, cost
 
 WORST_RECALL = 0.5  # where a hypervolume begins: nobody wants less
-WITHIN, LOWEST, HIGHEST = 0.02, 0.5, 0.98  # recalls that count as equal, and those that are looked at
+_WITHIN, _LOWEST, _HIGHEST = 0.02, 0.5, 0.98  # recalls that count as equal, and those that are looked at
 
 
 def milliseconds(trial: IndexTrial) -> float | None:
@@ -67,14 +67,13 @@ class EqualRecallPair:
 
 
 def equal_recall_pair(
-    trials: Iterable[IndexTrial], *, within: float = WITHIN, tune_fraction: float = 0.5, seed: int = 42
+    trials: Iterable[IndexTrial], *, tune_fraction: float = 0.5, seed: int = 42
 ) -> EqualRecallPair | None:
     """Return the two trials of about equal recall that differ most in nDCG on the tune half, `None` for no such pair.
 
     They are of two index types, and of recall between .5 and .98: above, nothing differs; below, nothing is of use.
 
     Args:
-        within: largest difference of recall.
         tune_fraction, seed: as the trials were made with.
     """
     known = [
@@ -82,11 +81,11 @@ def equal_recall_pair(
         for trial in trials
         if trial.status == "ok" and trial.by_query and trial.recall is not None and trial.ndcg_tune is not None
     ]
-    usable = sorted((one for one in known if LOWEST <= one[1] <= HIGHEST), key=lambda one: one[2], reverse=True)
+    usable = sorted((one for one in known if _LOWEST <= one[1] <= _HIGHEST), key=lambda one: one[2], reverse=True)
     pairs = [
         (better, worse)
         for better, worse in combinations(usable, 2)
-        if better[0].index != worse[0].index and abs(better[1] - worse[1]) <= within
+        if better[0].index != worse[0].index and abs(better[1] - worse[1]) <= _WITHIN
     ]
     if not pairs:
         return None
@@ -94,6 +93,6 @@ def equal_recall_pair(
     assert better.by_query and worse.by_query  # seen above
     shared = [query_id for query_id in better.by_query if query_id in worse.by_query]
     report = Halves.of(shared, tune_fraction).report
-    if len(report) < 2:
+    if len(report) < FEWEST_TO_COMPARE:
         return None
     return EqualRecallPair(better, worse, difference(worse.by_query, better.by_query, report, seed))

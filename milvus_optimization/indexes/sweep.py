@@ -227,7 +227,11 @@ def enough(trials: Sequence[IndexTrial], goal: float | None) -> str:
     if measured and (measured[-1].recall or 0) >= ENOUGH_RECALL:
         return f"recall is {ENOUGH_RECALL} or more before it"
     last = [trial.ndcg_tune for trial in measured[-TIMES:]]
-    if len(last) == TIMES and goal is not None and all(ndcg and abs(ndcg - goal) <= NO_LOSS for ndcg in last):
+    if (
+        len(last) == TIMES
+        and goal is not None
+        and all(ndcg is not None and abs(ndcg - goal) <= NO_LOSS for ndcg in last)
+    ):
         return f"nDCG is within {NO_LOSS} of FLAT's {TIMES} times before it"
     return ""
 

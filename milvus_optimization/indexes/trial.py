@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from milvus_optimization.backends.protocol import Backend
-from milvus_optimization.indexes.neighbours import Neighbours, true_scores
 from milvus_optimization.indexes.passes import Pass, is_noisy, queries_per_second, search_each, search_together
 from milvus_optimization.indexes.workload import Workload
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, difference, mean, measure_places
+from milvus_optimization.quality.measures import difference, mean, measure_places
+from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import ByQuery, Setting
 from rag_core.base.processes import peak_bytes
 from rag_core.metrics.ranking import RunMetricName
@@ -182,12 +182,14 @@ def _quality(measured: Measured, workload: Workload) -> Mapping[RunMetricName, B
 def _judgement(measured: Measured, exact: Exact, workload: Workload) -> dict[str, Any]:
     quality, report = _quality(measured, workload), workload.halves.report
     by_query = quality["NDCG@10"]
-    ndcg, ndcg_tune = (value if math.isfinite(value) else None for value in workload.halves.means(by_query))
-    found: dict[str, Any] = {"by_query": by_query, "ndcg": ndcg, "ndcg_tune": ndcg_tune}
-    if report:
-        found["mrr"] = mean(quality["MRR@10"], report)
-    if len(report) >= FEWEST_TO_COMPARE:
-        found["loss"] = difference(exact.by_query, by_query, report, workload.seed)
+    ndcg, ndcg_tune = workload.halves.means(by_query)
+    found: dict[str, Any] = {
+        "by_query": by_query,
+        "ndcg": ndcg,
+        "ndcg_tune": ndcg_tune,
+        "mrr": mean(quality["MRR@10"], report),
+        "loss": difference(exact.by_query, by_query, report, workload.seed),
+    }
     if measured.deep is not None:
         # What is not relevant has no say in it, and is most of what there would be to go through.
         rows = zip(report, measured.deep, strict=True)

@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.corpus.corpus import Corpus, Vectors, judged_queries
+from milvus_optimization.corpus.corpus import Vectors
+from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import Halves
 from rag_core.base.records import Qrels
 
@@ -45,29 +46,24 @@ class Workload:
     known: dict[tuple[str, bytes], list[float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, corpus: Corpus, vectors: Vectors, *, timed: int, k: int, tune_fraction: float, seed: int) -> Self:
+    def of(cls, judged: Judged, vectors: Vectors, *, timed: int, k: int, seed: int) -> Self:
         """Draw the queries that are timed, judged ones first; judged ones that are not timed are searched for, too.
 
         Args:
             timed: how many.
         """
-        query_ids = list(corpus.queries)
-        judged = judged_queries(corpus.qrels, query_ids)
-        is_judged = np.zeros(len(query_ids), dtype=bool)
-        is_judged[judged] = True
-        drawn = np.random.default_rng(seed).permutation(len(query_ids))
-        chosen = drawn[np.argsort(~is_judged[drawn], kind="stable")][:timed]
-        searched = np.union1d(chosen, np.array(judged, dtype=np.int64))
-        judged_ids = [query_ids[place] for place in judged]
+        drawn = np.random.default_rng(seed).permutation(len(judged.corpus.queries))
+        chosen = drawn[np.argsort(~np.isin(drawn, judged.rows), kind="stable")][:timed]
+        searched = np.union1d(chosen, np.array(judged.rows, dtype=np.int64))
         return cls(
             queries=np.ascontiguousarray(vectors.queries[searched]),
             timed=np.searchsorted(searched, np.sort(chosen)),
-            judged=np.searchsorted(searched, judged),
-            judged_ids=judged_ids,
-            document_ids=list(corpus.documents),
-            qrels=corpus.qrels,
-            relevant=_relevant_places(corpus, judged_ids),
-            halves=Halves.of(judged_ids, tune_fraction),
+            judged=np.searchsorted(searched, judged.rows),
+            judged_ids=judged.ids,
+            document_ids=list(judged.corpus.documents),
+            qrels=judged.corpus.qrels,
+            relevant=_relevant_places(judged),
+            halves=judged.halves,
             k=k,
             seed=seed,
         )
@@ -93,11 +89,11 @@ class Workload:
         )
 
 
-def _relevant_places(corpus: Corpus, query_ids: Sequence[str]) -> dict[str, Places]:
-    place_of = {document_id: place for place, document_id in enumerate(corpus.documents)}
+def _relevant_places(judged: Judged) -> dict[str, Places]:
+    place_of = {document_id: place for place, document_id in enumerate(judged.corpus.documents)}
     return {
         query_id: np.array(
-            [place_of[key] for key, grade in corpus.qrels[query_id].items() if grade > 0], dtype=np.int64
+            [place_of[key] for key, grade in judged.corpus.qrels[query_id].items() if grade > 0], dtype=np.int64
         )
-        for query_id in query_ids
+        for query_id in judged.ids
     }

@@ -7,61 +7,86 @@ import logging
 from pathlib import Path
 from typing import Self
 
-from milvus_optimization.corpus.corpus import Corpus, judged_queries
-from milvus_optimization.quality.halves import FEW_TO_TUNE, FEWEST_TO_TUNE
-from milvus_optimization.quality.measures import Halves
+from milvus_optimization.corpus.corpus import QRELS, Corpus
+from milvus_optimization.quality.halves import FEW_TO_TUNE
+from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, Places, measure_places
+from milvus_optimization.records import ByQuery
 from rag_core.base.errors import DataError
+from rag_core.base.flags import flag
+from rag_core.base.stage import BadRowsArgs
 
 logger = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(kw_only=True)
+class JudgedArgs(BadRowsArgs):
+    """Flags of a stage that measures by judgements."""
+
+    vectors: Path = flag("folder that embed_corpus made", decides=False)
+    qrels: Path | None = flag("judgements to use instead of the folder's, such as a teacher's", None, decides=False)
+    tune_fraction: float = flag(
+        "share of the judged queries to choose by; figures are of the others", 0.5, least=0, most=1
+    )
+
+    @property
+    def judgements(self) -> Path:
+        """The file that judges."""
+        return self.qrels or self.vectors / QRELS
+
+
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """Judged queries.
+    """The queries that have a relevant document, in the order of the corpus.
 
     Attributes:
-        rows: their places among the queries of the corpus; `ids` and `texts` in that order.
+        rows: their places among the queries of the corpus; `ids` in that order.
     """
 
     corpus: Corpus
     rows: list[int]
     ids: list[str]
-    texts: list[str]
     halves: Halves
 
     @classmethod
-    def of(cls, corpus: Corpus, qrels: Path, tune_fraction: float) -> Self:
-        """Find them, and say where there are few to choose by.
+    def of(cls, corpus: Corpus, path: Path, tune_fraction: float) -> Self:
+        """Find them, and warn where there are few to choose by.
 
         Args:
-            qrels: where the judgements stand, for errors.
+            path: of the qrels, for errors.
 
         Raises:
-            DataError: there are no qrels, or a half has no query.
+            DataError: there are no qrels, or too few of them on either half.
         """
-        queries = list(corpus.queries)
-        rows = judged_queries(corpus.qrels, queries)
-        ids = [queries[row] for row in rows]
-        if not rows:
-            raise DataError("no such file", "Give embed_corpus a corpus with qrels", path=qrels)
-        halves = Halves.of(ids, tune_fraction)
-        tune = len(halves.tune)
-        if not (tune and halves.report):
+        if not corpus.qrels:
             raise DataError(
-                f"judges {len(rows)} queries: {tune} to choose by, {len(halves.report)} to report on",
+                "has no qrels, and quality is measured by them",
+                "Pass --qrels FILE: labels (query-id, corpus-id and score between tabs), or a teacher's judgement, "
+                "which pool_candidates, generate_logits and judge_pool make",
+                path=path.parent,
+            )
+        judged = {
+            row: key for row, key in enumerate(corpus.queries) if max(corpus.qrels.get(key, {}).values(), default=0) > 0
+        }
+        halves = Halves.of(judged.values(), tune_fraction)
+        tune, report = len(halves.tune), len(halves.report)
+        if not tune or report < FEWEST_TO_COMPARE:
+            raise DataError(
+                f"judges {tune} queries to choose by and {report} to report on, and at least 1 and "
+                f"{FEWEST_TO_COMPARE} are needed",
                 "Judge more queries, or pass another --tune_fraction",
-                path=qrels,
+                path=path,
             )
-        if tune < FEWEST_TO_TUNE:
-            logger.warning(
-                "WARNING: %d queries to choose by are fewer than %d: the defaults are measured, and no fusion is tuned",
-                tune,
-                FEWEST_TO_TUNE,
-            )
-        elif tune < FEW_TO_TUNE:
-            logger.warning(
-                "WARNING: %d queries to choose by are few, what they choose may be worse than a default. Judge %d",
-                tune,
-                2 * FEW_TO_TUNE,
-            )
-        return cls(corpus, rows, ids, [corpus.queries[query_id] for query_id in ids], halves)
+        if tune < FEW_TO_TUNE:
+            few = "%d judged queries to choose by are few: what they choose may be worse than a default. Judge %d"
+            logger.warning(f"WARNING: {few}", tune, 2 * FEW_TO_TUNE)
+        return cls(corpus, list(judged), list(judged.values()), halves)
+
+    @property
+    def texts(self) -> list[str]:
+        """The queries."""
+        return [self.corpus.queries[query_id] for query_id in self.ids]
+
+    def ndcg(self, places: Places) -> ByQuery:
+        """Return query id -> nDCG@10 of rankings, best first, one per judged query; see `measure_places`."""
+        documents = list(self.corpus.documents)
+        return measure_places(self.corpus.qrels, self.ids, documents, places[:, :10], ("NDCG@10",))["NDCG@10"]

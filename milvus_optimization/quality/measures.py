@@ -11,7 +11,7 @@ import numpy.typing as npt
 from milvus_optimization.quality.halves import is_tune_query
 from milvus_optimization.records import ByQuery, Difference
 from rag_core.base.records import Qrels
-from rag_core.metrics.ranking import RUN_METRICS, RunMetricName, measure_run
+from rag_core.metrics.ranking import RunMetricName, measure_run
 from rag_core.metrics.significance import count_wins, mean_interval
 
 Places = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ def measure_places(
     query_ids: Sequence[str],
     document_ids: Sequence[str],
     places: Places,
-    metrics: Sequence[RunMetricName] = RUN_METRICS,
+    metrics: Sequence[RunMetricName],
 ) -> dict[RunMetricName, ByQuery]:
     """Return metric -> query id -> value of rankings given as places of documents.
 

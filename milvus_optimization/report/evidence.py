@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from milvus_optimization.corpus.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of, read_corpus
-from milvus_optimization.quality.measures import Halves, mean
+from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, mean
 from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.outside_text import quoted
@@ -24,7 +24,7 @@ class Sources:
     """Where the evidence stands; `None` for what was not measured.
 
     Attributes:
-        labelled_trials: retrieval trials of the same configurations under another judgement.
+        labelled_trials: trials of the same ways to rank under another judgement.
     """
 
     vectors: Path
@@ -78,12 +78,21 @@ def read_evidence(sources: Sources, tune_fraction: float) -> Evidence:
     judged = list(retrieval[0].by_query)
     halves = Halves.of(judged, tune_fraction)
     labelled_halves = Halves.of(list(labelled[0].by_query) if labelled else [], tune_fraction)
+    _check_enough(halves, sources.retrieval_trials)
     _check_documents(index, corpus, sources)
-    _check_queries(((trial.by_query, sources.retrieval_trials) for trial in retrieval), judged)
-    _check_queries(((variant.by_query, sources.variants) for variant in variants), judged)
-    _check_queries(((t.by_query, sources.index_trials[0]) for t in index if t.by_query is not None), judged)
-    _check_split(retrieval[0], halves, sources.retrieval_trials)
-    judges = {path: _judge(path) for path in (sources.retrieval_trials, *sources.index_trials)}
+    measured: list[tuple[Path | None, Sequence[IndexTrial | RetrievalTrial | VectorVariant], Halves]] = [
+        (sources.retrieval_trials, retrieval, halves),
+        (sources.variants, variants, halves),
+        (sources.index_trials[0], index, halves),
+        (sources.labelled_trials, labelled, labelled_halves),
+    ]
+    for path, records, split in measured:
+        for record in records:
+            if record.by_query is not None:
+                _check_queries(record.by_query, split, path)
+                _check_split(record.by_query, record.ndcg_tune, split, path)
+    judging = (sources.retrieval_trials, *sources.index_trials, *([sources.variants] if sources.variants else []))
+    judges = {path: _judge(path) for path in judging}
     judged_by = judges[sources.retrieval_trials]
     if others := [path for path, judge in judges.items() if judge != judged_by]:
         what = f"was judged by {quoted(judges[others[0]])}, and the retrieval trials by {quoted(judged_by)}"
@@ -110,29 +119,32 @@ def _check_documents(trials: Iterable[IndexTrial], corpus: Corpus, sources: Sour
             )
 
 
-def _check_queries(measured: Iterable[tuple[ByQuery, Path | None]], judged: Sequence[str]) -> None:
-    wanted = set(judged)
-    for by_query, path in measured:
-        if by_query.keys() != wanted:
-            raise StaleError(
-                f"holds figures of {len(by_query)} queries, which are not the {len(wanted)} of the retrieval trials",
-                "Measure all with the same queries and judgements",
-                path=path,
-            )
-
-
-def _check_split(trial: RetrievalTrial, halves: Halves, path: Path) -> None:
-    """Check that the trials were split as they are split here, so that no choice is made by what is reported."""
-    here = mean(trial.by_query, halves.tune)
-    if halves.tune and not math.isclose(here, trial.ndcg_tune, abs_tol=_ROUNDING):
+def _check_queries(by_query: ByQuery, halves: Halves, path: Path | None) -> None:
+    wanted = {*halves.tune, *halves.report}
+    if by_query.keys() != wanted:
         raise StaleError(
-            f"has a tune half of nDCG@10 {trial.ndcg_tune:.4f}, which is {here:.4f} here",
+            f"holds figures of {len(by_query)} queries, which are not the {len(wanted)} of the retrieval trials",
+            "Measure all with the same queries and judgements",
+            path=path,
+        )
+
+
+def _check_split(by_query: ByQuery, ndcg_tune: float | None, halves: Halves, path: Path | None) -> None:
+    """Check that a record was split as it is split here, so that no choice is made by what is reported."""
+    here = mean(by_query, halves.tune)
+    if ndcg_tune is None or not math.isclose(here, ndcg_tune, abs_tol=_ROUNDING):
+        raise StaleError(
+            f"has a tune half of nDCG@10 {ndcg_tune or 0.0:.4f}, which is {here:.4f} here",
             "Pass the --tune_fraction that it was made with",
             path=path,
         )
-    if not (halves.tune and halves.report):
+
+
+def _check_enough(halves: Halves, path: Path) -> None:
+    tune, report = len(halves.tune), len(halves.report)
+    if not tune or report < FEWEST_TO_COMPARE:
         raise DataError(
-            f"has {len(halves.tune)} queries to choose by and {len(halves.report)} to report on",
+            f"has {tune} queries to choose by and {report} to report on",
             "Judge more queries, or pass another --tune_fraction to every stage",
             path=path,
         )

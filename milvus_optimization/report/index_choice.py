@@ -66,8 +66,14 @@ class IndexChoice:
 
     @property
     def is_flat_enough(self) -> bool:
-        """Whether exact search is taken because nothing is to be gained, and not for want of another."""
-        return self.trial.index == "FLAT"
+        """Whether exact search is taken because it is fast, and not as the cheapest that keeps the constraints."""
+        return self.trial is self.flat and is_fast(self.flat)
+
+
+def is_fast(flat: IndexTrial) -> bool:
+    """Tell whether exact search answers within `FAST_MS`."""
+    time = milliseconds(flat)
+    return time is not None and time <= FAST_MS
 
 
 def megabytes(trial: IndexTrial) -> float | None:
@@ -124,8 +130,7 @@ def choose_index(
     if not kept:
         raise _none_keeps(there, flat, constraints)
     cheapest = min(kept, key=_cost)
-    fast = (milliseconds(flat) or math.inf) <= FAST_MS
-    return IndexChoice(flat if flat in kept and fast else cheapest, flat, cheapest, len(kept), len(there))
+    return IndexChoice(flat if flat in kept and is_fast(flat) else cheapest, flat, cheapest, len(kept), len(there))
 
 
 def _cost(trial: IndexTrial) -> tuple[float, float, bool]:

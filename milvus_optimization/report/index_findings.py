@@ -58,7 +58,7 @@ def _pair_in_words(pair: EqualRecallPair | None) -> str:
     )
     if found.low > 0:
         return f"{told} Whoever optimises recall takes them for equals."
-    return f"{told} Here recall tells as much as quality does."
+    return f"{told} That may be chance."
 
 
 def quality_and_cost(trials: Sequence[IndexTrial], outcome: Outcome) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, difference
+from milvus_optimization.quality.measures import difference
 from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial
 from milvus_optimization.report.evidence import LABELS, Evidence
 from milvus_optimization.report.index_choice import measured_trials
@@ -22,9 +22,8 @@ def against_defaults(outcome: Outcome) -> Section:
     rows = [["", "nDCG@10", "the choice minus this [95 % interval]", "queries better", "worse"]]
     rows.append([f"the choice: {retrieval_name(outcome.retrieval)}", f"{outcome.retrieval.ndcg:.4f}", "", "", ""])
     for name, default in outcome.defaults.items():
-        found = outcome.recommendation.against.get(name)
-        told = [difference_text(found), str(found.better), str(found.worse)] if found else ["", "", ""]
-        rows.append([name, f"{default.ndcg:.4f}", *told])
+        found = outcome.recommendation.against[name]
+        rows.append([name, f"{default.ndcg:.4f}", difference_text(found), str(found.better), str(found.worse)])
     note = (
         f"{outcome.recommendation.tune_queries} queries chose, {outcome.recommendation.report_queries} others report: "
         "all figures here are of the latter."
@@ -33,17 +32,13 @@ def against_defaults(outcome: Outcome) -> Section:
 
 
 def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
-    """Show the best of each kind, and what it costs."""
+    """Show the best of each family, and what it costs."""
     own = [trial for trial in evidence.retrieval if trial.model == outcome.recommendation.model]
-    best: dict[tuple[str, str, str | None], RetrievalTrial] = {}
-    for trial in own:
-        kind = (trial.fusion, trial.normalisation, trial.reranker)
-        if kind not in best or trial.ndcg_tune > best[kind].ndcg_tune:
-            best[kind] = trial
-    shown = list(best.values())
+    shown = choice.best_of_families(own)
     if outcome.retrieval not in shown:  # of equal ones, the simplest was chosen
-        shown = [outcome.retrieval if _kind(trial) == _kind(outcome.retrieval) else trial for trial in shown]
-    rows = [["the best of each kind", "scores", "BM25", "nDCG@10, tune", "report", "ms of BM25", "of reranking"]]
+        family = choice.family_of(outcome.retrieval)
+        shown = [outcome.retrieval if choice.family_of(trial) == family else trial for trial in shown]
+    rows = [["the best of each family", "scores", "BM25", "nDCG@10, tune", "report", "ms of BM25", "of reranking"]]
     for trial in shown:
         rows.append(
             [
@@ -64,10 +59,6 @@ def ways_to_rank(evidence: Evidence, outcome: Outcome) -> Section:
     return Section("Ways to rank", [note], rows, shown.index(outcome.retrieval) + 1)
 
 
-def _kind(trial: RetrievalTrial) -> tuple[str, str, str | None]:
-    return trial.fusion, trial.normalisation, trial.reranker
-
-
 def models(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
     """Compare models with exact search, in the index, fused and reranked: what distillation is worth after all that."""
     dense = dense_trials(evidence.retrieval)
@@ -81,7 +72,7 @@ def models(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
         cells = [f"{evidence.halves.means(found)[0]:.4f}" if found else "" for found in by_stage]
         rows.append([model, *cells])
     for model in dense:
-        if model != chosen and len(evidence.halves.report) >= FEWEST_TO_COMPARE:
+        if model != chosen:
             pairs = zip(stages[model], stages[chosen], strict=True)
             cells = [_difference(old, new, evidence.halves.report, seed) for old, new in pairs]
             rows.append([f"{chosen} minus {model}", *cells])
@@ -110,7 +101,7 @@ def _same(trial: IndexTrial, outcome: Outcome) -> bool:
 
 
 def _best(trials: Sequence[RetrievalTrial], target: choice.Target) -> ByQuery | None:
-    possible = [t for t in trials if t.normalisation in ("none", "rank", choice.WEIGHTED_BY[target])]
+    possible = [trial for trial in trials if choice.is_for(trial, target)]
     return choice.choose(possible, target).by_query if possible else None
 
 
@@ -119,7 +110,7 @@ def _difference(old: ByQuery | None, new: ByQuery | None, queries: Sequence[str]
 
 
 def second_judgement(evidence: Evidence, outcome: Outcome, seed: int) -> Section | None:
-    """Say how the choice by one judgement fares under another, in which the same configurations are found again."""
+    """Say how the choice by one judgement fares under another, in which the same ways to rank are found again."""
     chosen = outcome.retrieval
     labelled = {trial.trial_id: trial for trial in evidence.labelled if trial.model == chosen.model}
     common = [trial for trial in evidence.retrieval if trial.trial_id in labelled]

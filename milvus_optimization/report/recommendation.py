@@ -101,15 +101,15 @@ def first_stage_of(retrieval: RetrievalTrial, trials: Sequence[RetrievalTrial]) 
     """
     without = dataclasses.replace(retrieval, reranker=None, reranker_depth=0)
     for trial in trials:
-        if _configuration(trial) == _configuration(without):
+        if _ranking(trial) == _ranking(without):
             return trial
     raise DataError(f"{retrieval_name(without)} was not measured without the reranker", "Run tune_retrieval again")
 
 
-def _configuration(trial: RetrievalTrial) -> tuple[object, ...]:
+def _ranking(trial: RetrievalTrial) -> tuple[object, ...]:
     bm25 = tuple(sorted(trial.bm25.items()))
-    ranking = (trial.model, trial.fusion, trial.normalisation, trial.parameter, trial.depth, bm25)
-    return (*ranking, trial.reranker, trial.reranker_depth)
+    first_stage = (trial.model, trial.fusion, trial.normalisation, trial.parameter, trial.depth, bm25)
+    return (*first_stage, trial.reranker, trial.reranker_depth)
 
 
 def _retrieval_of(evidence: Evidence, model: str | None) -> list[RetrievalTrial]:
@@ -137,12 +137,12 @@ def _sentence(
     queries = len(evidence.halves.report)
     use = "Use " if retrieval.fusion == "bm25" else f"Use {index_name(index.trial)} and "
     reached = f"nDCG@10 {retrieval.ndcg:.4f} on {queries} queries that it was not chosen on"
-    if "dense only" in against and retrieval is not defaults["dense only"]:
+    if retrieval is not defaults["dense only"]:
         reached += f", {difference_text(against['dense only'])} against dense only"
     searched = "" if retrieval.fusion == "bm25" else f"; {_index_cost(index)}"
     parts = [f"{use}{retrieval_name(retrieval)}: {reached}{searched}."]
-    if index.is_flat_enough and retrieval.fusion != "bm25":
-        parts.append(_flat_is_enough(index))
+    if index.trial is index.flat and retrieval.fusion != "bm25":
+        parts.append(_why_flat(index))
     if retrieval is defaults[best_default] and verdict == "equal":
         parts.append(f"No other way to rank did better than the default {best_default} on the tune half.")
     else:
@@ -159,14 +159,14 @@ def _index_cost(index: IndexChoice) -> str:
     return f"the index itself changes it by {difference_text(loss)}"
 
 
-def _flat_is_enough(index: IndexChoice) -> str:
+def _why_flat(index: IndexChoice) -> str:
     flat, other = index.flat, index.cheapest
-    time = milliseconds(flat)
-    told = f"FLAT is enough: exact search of {flat.rows:,} vectors"
-    told += f" takes {time:.2g} ms of a query" if time is not None else " is the smallest that keeps the constraints"
-    saved = milliseconds(other)
-    if other.index != "FLAT" and time is not None and saved is not None:
-        told += f", and {index_name(other)} would save {time - saved:.2g} of them"
+    time, least = milliseconds(flat), milliseconds(other)
+    told = "FLAT is enough" if index.is_flat_enough else "FLAT is the cheapest that keeps the constraints"
+    if time is not None:
+        told += f": exact search of {flat.rows:,} vectors takes {time:.2g} ms a query"
+    if other is not flat and time is not None and least is not None:
+        told += f", and {index_name(other)} would save {time - least:.2g} ms"
     return f"{told}."
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, difference
+from milvus_optimization.quality.measures import difference
 from milvus_optimization.records import ByQuery, Difference, IndexTrial, RetrievalTrial, VectorVariant
 from milvus_optimization.report.evidence import Evidence
 from milvus_optimization.report.recommendation import Outcome, held_variant
@@ -19,7 +19,7 @@ class Step:
     """A level of nDCG@10 on the report half, or a change of it.
 
     Attributes:
-        change: with its interval; `None` of a level, and where there are too few queries.
+        change: with its interval; `None` of a level.
     """
 
     name: str
@@ -35,10 +35,8 @@ def steps(evidence: Evidence, outcome: Outcome, seed: int) -> list[Step]:
     """Return the levels and changes, in the order in which a query goes through them."""
 
     def change(name: str, old: ByQuery, new: ByQuery) -> Step:
-        report = evidence.halves.report
-        value = evidence.halves.means(new)[0] - evidence.halves.means(old)[0]
-        found = difference(old, new, report, seed) if len(report) >= FEWEST_TO_COMPARE else None
-        return Step(name, value, change=found)
+        found = difference(old, new, evidence.halves.report, seed)
+        return Step(name, found.difference, change=found)
 
     dense = outcome.defaults["dense only"]
     best = max(dense_trials(evidence.retrieval).values(), key=lambda trial: trial.ndcg_tune)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from milvus_optimization.indexes.table import named
 from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial
 from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_difference
@@ -11,7 +12,7 @@ from rag_core.base.tables import format_difference
 
 def index_name(trial: IndexTrial) -> str:
     """Return an index, as in `HNSW (M 16, efConstruction 100, ef 64)`."""
-    parameters = ", ".join(f"{name} {value}" for name, value in {**trial.build, **trial.search}.items())
+    parameters = named(trial.build | trial.search)
     return f"{trial.index} ({parameters})" if parameters else trial.index
 
 

@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from milvus_optimization.quality.halves import FEWEST_TO_TUNE
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, difference
+from milvus_optimization.quality.measures import Halves, difference
 from milvus_optimization.records import Difference, Fusion, Normalisation, RetrievalTrial, Setting, Verdict
 from rag_core.base.errors import DataError
 from rag_core.retrieval.bm25 import K1, B
+from rag_core.retrieval.fusion import RANK_CONSTANT
 
 Target = Literal["lite", "server"]
 
 # What somebody would set without tuning. A Milvus server has k1 1.2 where nothing is said, milvus-lite 1.5.
-DEFAULT_K, DEFAULT_WEIGHT, DEFAULT_DEPTH = 60, 0.5, 100
+DEFAULT_K, DEFAULT_WEIGHT, DEFAULT_DEPTH = RANK_CONSTANT, 0.5, 100
 DEFAULT_K1, DEFAULT_B = K1, B
 
 # How Milvus normalises the scores of a weighted sum, if it is to. milvus-lite 3.2.2 has the server's functions; the
@@ -40,11 +41,31 @@ def choose(trials: Sequence[RetrievalTrial], target: Target) -> RetrievalTrial:
     Raises:
         DataError: the target can do none of them.
     """
-    allowed = [trial for trial in trials if _is_for(trial, target)]
+    allowed = [trial for trial in trials if is_for(trial, target)]
     if not allowed:
         raise DataError(f"no way to rank was measured that a {target} target can do", "Run tune_retrieval again")
     best = max(trial.ndcg_tune for trial in allowed)
     return min((trial for trial in allowed if trial.ndcg_tune >= best - _TIE), key=_complexity)
+
+
+def is_for(trial: RetrievalTrial, target: Target) -> bool:
+    """Tell whether a target can do it."""
+    return trial.normalisation in ("none", "rank", WEIGHTED_BY[target])
+
+
+def family_of(trial: RetrievalTrial) -> tuple[str | None, ...]:
+    """Return what trials have in common of which one is a variation of another."""
+    return trial.model, trial.fusion, trial.normalisation, trial.reranker
+
+
+def best_of_families(trials: Sequence[RetrievalTrial]) -> list[RetrievalTrial]:
+    """Return the best by the tune half of each family, in the order of the families; the first of equal ones."""
+    best: dict[tuple[str | None, ...], RetrievalTrial] = {}
+    for trial in trials:
+        family = family_of(trial)
+        if family not in best or trial.ndcg_tune > best[family].ndcg_tune:
+            best[family] = trial
+    return list(best.values())
 
 
 def defaults(trials: Sequence[RetrievalTrial], target: Target, model: str) -> dict[str, RetrievalTrial]:
@@ -70,9 +91,7 @@ def defaults(trials: Sequence[RetrievalTrial], target: Target, model: str) -> di
 def against(
     choice: RetrievalTrial, defaults: Mapping[str, RetrievalTrial], report_queries: Sequence[str], seed: int
 ) -> dict[str, Difference]:
-    """Return default -> the choice minus it on the report half; nothing where that has fewer than 2 queries."""
-    if len(report_queries) < FEWEST_TO_COMPARE:
-        return {}
+    """Return default -> the choice minus it on the report half, which has at least 2 queries."""
     return {
         name: difference(default.by_query, choice.by_query, report_queries, seed) for name, default in defaults.items()
     }
@@ -85,17 +104,12 @@ def best_default(defaults: Mapping[str, RetrievalTrial]) -> str:
 
 def verdict(choice: RetrievalTrial, defaults: Mapping[str, RetrievalTrial], halves: Halves, seed: int) -> Verdict:
     """Say how the choice compares with the best default, by the 95 % interval on the report half."""
-    name = best_default(defaults)
-    found = against(choice, {name: defaults[name]}, halves.report, seed)
-    if len(halves.tune) < FEWEST_TO_TUNE or not found:
+    if len(halves.tune) < FEWEST_TO_TUNE:
         return "too few queries"
-    if found[name].low > 0:
+    found = difference(defaults[best_default(defaults)].by_query, choice.by_query, halves.report, seed)
+    if found.low > 0:
         return "better"
-    return "worse" if found[name].high < 0 else "equal"
-
-
-def _is_for(trial: RetrievalTrial, target: Target) -> bool:
-    return trial.normalisation in ("none", "rank", WEIGHTED_BY[target])
+    return "worse" if found.high < 0 else "equal"
 
 
 def _is_plain(trial: RetrievalTrial) -> bool:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rag_core.retrieval.analyser import Analyser
 from rag_core.retrieval.bm25 import BM25
-from rag_core.retrieval.dense import best_places
+from rag_core.retrieval.dense import nearest
 
 Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -46,9 +46,8 @@ class WordSearch:
         scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
         started = time.process_time()
         for row, query in enumerate(queries):
-            found = index.scores(query)
-            best = [place for place in best_places(found, depth) if found[place] > 0]
-            places[row, : len(best)], scores[row, : len(best)] = best, found[best]
+            best, values = index.nearest(query, depth)
+            places[row, : len(best)], scores[row, : len(best)] = best, values
         milliseconds = (time.process_time() - started) * 1000 / len(queries)
         # Milvus keeps the factor k1 + 1 of the paper. No order changes, but what the arc tangent makes of a score does.
         return Ranking(places, scores * np.float32(k1 + 1)), milliseconds
@@ -56,6 +55,4 @@ class WordSearch:
 
 def dense_ranking(queries: Floats, documents: Floats, depth: int) -> Ranking:
     """Return the documents with the highest cosines of each query; vectors of length 1, shape (rows, dimensions)."""
-    from rag_core.retrieval.dense import nearest
-
     return Ranking(*nearest(queries, documents, min(depth, len(documents))))

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, difference
+from milvus_optimization.quality.measures import Halves, difference
 from milvus_optimization.records import Difference, RetrievalTrial
-from milvus_optimization.retrieval.choice import Target, against, best_default, choose, defaults, verdict
-from milvus_optimization.retrieval.tuning import best_of_families
+from milvus_optimization.retrieval.choice import (
+    Target,
+    against,
+    best_default,
+    best_of_families,
+    choose,
+    defaults,
+    verdict,
+)
 from rag_core.base.tables import format_difference, format_rows
 
 _TARGETS: tuple[Target, ...] = ("lite", "server")
@@ -70,18 +77,14 @@ def _choices(model: str, trials: Sequence[RetrievalTrial], halves: Halves, seed:
             seen[key][0] += f", {target}"
             continue
         found = against(choice, usual, halves.report, seed)
-        differences = [_format(found.get(name)) for name in usual]
+        differences = [_format(found[name]) for name in usual]
         seen[key] = [target, describe(choice), *differences, verdict(choice, usual, halves, seed)]
     return [*rows, *seen.values()]
 
 
 def _minus(old: RetrievalTrial, new: RetrievalTrial, halves: Halves, seed: int) -> str:
-    if old is new:
-        return ""
-    if len(halves.report) < FEWEST_TO_COMPARE:
-        return "-"
-    return _format(difference(old.by_query, new.by_query, halves.report, seed))
+    return "" if old is new else _format(difference(old.by_query, new.by_query, halves.report, seed))
 
 
-def _format(found: Difference | None) -> str:
-    return "-" if found is None else format_difference(found.difference, found.low, found.high)
+def _format(found: Difference) -> str:
+    return format_difference(found.difference, found.low, found.high)

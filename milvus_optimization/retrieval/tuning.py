@@ -9,8 +9,9 @@ from pathlib import Path
 from milvus_optimization.corpus.corpus import Vectors
 from milvus_optimization.quality.halves import FEWEST_TO_TUNE
 from milvus_optimization.quality.judged import Judged
-from milvus_optimization.quality.measures import mean, measure_places
-from milvus_optimization.records import ByQuery, RetrievalTrial
+from milvus_optimization.quality.measures import mean
+from milvus_optimization.records import RetrievalTrial
+from milvus_optimization.retrieval.choice import best_of_families
 from milvus_optimization.retrieval.fusion import RankingPair
 from milvus_optimization.retrieval.grid import Grid, Way, WordSettings, alone, default_fusions, trial_id
 from milvus_optimization.retrieval.kept_times import KeptTimes
@@ -34,7 +35,6 @@ class Tuning:
         """
         self._judged, self._grid, self._analyser, self._times = judged, grid, analyser, times
         self._texts = judged.corpus.texts()
-        self._documents = list(judged.corpus.documents)
         self._dense: dict[str, Ranking] = {}
         self._pairs: dict[str, dict[WordSettings, RankingPair]] = {}
         self._ways: dict[str, Way] = {}  # by trial_id
@@ -47,9 +47,14 @@ class Tuning:
         """
         from tqdm import tqdm
 
-        few = len(self._judged.halves.tune) < FEWEST_TO_TUNE
+        tune = len(self._judged.halves.tune)
+        if few := tune < FEWEST_TO_TUNE:
+            told = (
+                "WARNING: %d queries to choose by are fewer than %d: the defaults are measured, and no fusion is tuned"
+            )
+            logger.warning(told, tune, FEWEST_TO_TUNE)
         words = self._rank_by_words([WordSettings()] if few else self._grid.words())
-        best = max(words, key=lambda setting: mean(self._measure(words[setting].places), self._judged.halves.tune))
+        best = max(words, key=lambda setting: mean(self._judged.ndcg(words[setting].places), self._judged.halves.tune))
         if len(words) > 1:
             logger.info("fusions take k1 %g and b %g, with which BM25 alone is best on the tune half", best.k1, best.b)
         ways = [*alone(words), *default_fusions(), *([] if few else self._grid.fused(best))]
@@ -119,15 +124,11 @@ class Tuning:
     def _rank(self, model: str, way: Way, count: int) -> Places:
         return way.rank(self._dense[model], self._pairs[model], count)
 
-    def _measure(self, places: Places) -> ByQuery:
-        qrels = self._judged.corpus.qrels
-        return measure_places(qrels, self._judged.ids, self._documents, places[:, :_MEASURED])["NDCG@10"]
-
     def _trial(
         self, model: str, way: Way, places: Places, reranking: tuple[str | None, int, float] = (None, 0, 0.0)
     ) -> RetrievalTrial:
         """Measure a ranking; `reranking` is the model, how many it ordered, and its CPU ms of a query."""
-        by_query = self._measure(places)
+        by_query = self._judged.ndcg(places)
         report, tune = self._judged.halves.means(by_query)
         bm25 = way.words.as_setting(self._analyser) if way.words else {}
         reranker, depth, milliseconds = reranking
@@ -149,16 +150,6 @@ class Tuning:
         )
         self._ways[trial.trial_id] = way
         return trial
-
-
-def best_of_families(trials: Sequence[RetrievalTrial]) -> list[RetrievalTrial]:
-    """Return the best by the tune half of each model, family and use of a reranker; the first of equal ones."""
-    best: dict[tuple[str | None, ...], RetrievalTrial] = {}
-    for trial in trials:
-        family = (trial.model, trial.fusion, trial.normalisation, trial.reranker)
-        if family not in best or trial.ndcg_tune > best[family].ndcg_tune:
-            best[family] = trial
-    return list(best.values())
 
 
 def _time_of(setting: WordSettings) -> str:

@@ -8,9 +8,10 @@ from typing import Self
 
 import numpy as np
 
-from milvus_optimization.corpus.corpus import Corpus, Vectors, judged_queries
-from milvus_optimization.quality.measures import Halves, difference, measure_places
-from milvus_optimization.quality.recall import share_kept
+from milvus_optimization.corpus.corpus import Vectors
+from milvus_optimization.quality.judged import Judged
+from milvus_optimization.quality.measures import difference
+from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import ByQuery, VectorVariant
 from milvus_optimization.vectors.variants import Variant, make_variant
 from rag_core.base.tables import format_difference, format_rows
@@ -26,28 +27,22 @@ class Baseline:
 
     Attributes:
         queries: vectors of the judged queries; shape (queries, dimensions).
-        query_ids: of these.
-        exact: scores of the results, best first; shape (queries, results).
+        exact: what it finds for these.
         by_query: query id -> nDCG@10.
     """
 
-    corpus: Corpus
+    judged: Judged
     vectors: Vectors
-    halves: Halves
     queries: Floats
-    query_ids: Sequence[str]
-    exact: Floats
+    exact: Neighbours
     by_query: ByQuery
 
     @classmethod
-    def of(cls, corpus: Corpus, vectors: Vectors, halves: Halves) -> Self:
+    def of(cls, judged: Judged, vectors: Vectors) -> Self:
         """Search for all judged queries."""
-        ids = list(corpus.queries)
-        judged = judged_queries(corpus.qrels, ids)
-        queries, query_ids = np.asarray(vectors.queries[judged]), [ids[place] for place in judged]
-        places, exact = nearest(queries, vectors.documents, COUNT)
-        ndcg = measure_places(corpus.qrels, query_ids, list(corpus.documents), places)["NDCG@10"]
-        return cls(corpus, vectors, halves, queries, query_ids, exact, ndcg)
+        queries = np.asarray(vectors.queries[judged.rows])
+        places, scores = nearest(queries, vectors.documents, COUNT)
+        return cls(judged, vectors, queries, Neighbours.of(scores), judged.ndcg(places))
 
     def measure(self, name: str, rescore: Sequence[int], seed: int) -> Iterator[VectorVariant]:
         """Make a variant, search it once, and yield a record for each number of candidates per result.
@@ -69,19 +64,18 @@ class Baseline:
 
     def _record(self, variant: Variant, number: int, found: Places, seed: int) -> VectorVariant:
         places = found[:, :COUNT]
-        kept = share_kept(self.exact, scores_at(self.queries, self.vectors.documents, places))
-        ndcg = measure_places(self.corpus.qrels, self.query_ids, list(self.corpus.documents), places)["NDCG@10"]
-        report, tune = self.halves.means(ndcg)
+        ndcg, halves = self.judged.ndcg(places), self.judged.halves
+        report, tune = halves.means(ndcg)
         return VectorVariant(
             model=self.vectors.model,
             variant=variant.name,
             rescore=number,
             dimensions=variant.dimensions,
             bytes_per_vector=variant.bytes_per_vector,
-            overlap=float(kept.mean()),
+            overlap=self.exact.recall(true_scores(self.queries, self.vectors.documents, places)),
             ndcg=report,
             ndcg_tune=tune,
-            loss=difference(self.by_query, ndcg, self.halves.report, seed),
+            loss=difference(self.by_query, ndcg, halves.report, seed),
             by_query=ndcg,
         )
 

@@ -103,7 +103,7 @@ class Analyser:
 
     def terms(self, texts: Collection[str]) -> list[list[str]]:
         """Return the terms of each text, in its order."""
-        stop_words = _stop_words(self.bm25_stop_words)
+        stop_words = stop_words_of(self.bm25_stop_words)
         found = [[term for term in _terms(text) if term not in stop_words] for text in texts]
         if self.bm25_stemmer is None:
             return found
@@ -232,7 +232,8 @@ def _terms(text: str) -> list[str]:
     return found
 
 
-def _stop_words(language: StopWords | None) -> frozenset[str]:
+def stop_words_of(language: StopWords | None) -> frozenset[str]:
+    """Return the stop words of a language as terms; none of no language."""
     if language is None:
         return frozenset()
     from bm25s import stopwords

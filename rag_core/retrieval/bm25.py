@@ -56,6 +56,16 @@ class BM25:
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
 
 
+    def nearest(self, query: str, count: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """Return the places of at most `count` passages that share a word with a query, and their scores, best first.
+
+        Ties are in passage order.
+        """
+        scores = self.scores(query)
+        places = [place for place in best_places(scores, count) if scores[place] > 0]
+        return places, scores[places]
+
+
 def nearest_passages(
     queries: Sequence[str], passages: Sequence[str], count: int, analyser: Analyser = PLAIN
 ) -> list[list[int]]:
@@ -64,11 +74,7 @@ def nearest_passages(
     Ties are in passage order.
     """
     index = BM25(passages, analyser)
-    found = []
-    for query in queries:
-        scores = index.scores(query)
-        found.append([place for place in best_places(scores, count) if scores[place] > 0])
-    return found
+    return [index.nearest(query, count)[0] for query in queries]
 
 
 def filled_at_random(places: Sequence[int], size: int, count: int, generator: random.Random) -> list[int]:

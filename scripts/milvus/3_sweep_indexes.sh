@@ -9,10 +9,11 @@ RUN_DIR=${RUN_DIR:-runs/milvus}
 MODEL=${MODEL:-}  # of those that are embedded; needed where there are several
 BACKEND=${BACKEND:-faiss}
 URI=${URI:-}          # BACKEND=server: http://host:19530, its token in RAG_MILVUS_TOKEN
-printf '%s\n' "RUN_DIR=$RUN_DIR" "MODEL=$MODEL" "BACKEND=$BACKEND" "URI=$URI" >&2
+QUERIES=${QUERIES:-1000}  # that are timed; quality is of all judged ones
+printf '%s\n' "RUN_DIR=$RUN_DIR" "MODEL=$MODEL" "BACKEND=$BACKEND" "URI=$URI" "QUERIES=$QUERIES" >&2
 
 flags=()
 [[ -z $MODEL ]] || flags+=(--model "${MODEL##*/}")
 [[ -z $URI ]] || flags+=(--uri "$URI")
 "$PYTHON" -m milvus_optimization.sweep_indexes --vectors "$RUN_DIR/vectors" --backend "$BACKEND" \
-  --output_file "$RUN_DIR/index_trials.jsonl" "${flags[@]}" "$@"
+  --queries "$QUERIES" --output_file "$RUN_DIR/index_trials.jsonl" "${flags[@]}" "$@"

@@ -18,9 +18,10 @@ export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}  # everything is there
 
 started=$SECONDS
 "$PYTHON" -m rag_core.demo_models --model all-MiniLM-L6-v2 --output_dir "$RUN_DIR/models"
-"$PYTHON" -m rag_core.prepare --source apidocs --num_candidates 8 --splits test=1 --limit test=1200 \
+"$PYTHON" -m rag_core.prepare --source apidocs --num_candidates 4 --splits test=1 --limit test=800 \
   --output_dir "$RUN_DIR/data"
 export CORPUS=$RUN_DIR/data/test.jsonl MODEL=$RUN_DIR/models/all-MiniLM-L6-v2 MAX_LENGTH=${MAX_LENGTH:-96}
+export QUERIES=${QUERIES:-300}
 bash "$ROOT/scripts/milvus/run_all.sh"
 
 echo "Finished in $((SECONDS - started)) seconds after installation. Open $RUN_DIR/recommendation/report.html" >&2

@@ -194,6 +194,7 @@ def gone(folder, how):
         held.build("HNSW", {"M": 4, "efConstruction": 30})
         found = held.search(queries[:2], K, {"ef": 20})[0]
         os.kill(server.pid, signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        held._timeout = 1.0  # seconds that one which stands still is waited for; to start, it may take more
         told = {
             "before": bool((found >= 0).all()),
             "times": [held.tells_cpu_time, held.tells_wall_time],

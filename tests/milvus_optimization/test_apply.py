@@ -169,6 +169,29 @@ def test_killed_after_the_name_was_taken_it_is_not_taken_for_someone_elses(serve
     assert applied(tmp_path)["kept"]
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "invalid index type: SCANN",
+            "invalid index type: SCANN. Sweep the indexes of this Milvus, then recommend again.",
+        ),
+        ("auth check failure", "refuses the token. Set RAG_MILVUS_TOKEN to user:password or a token."),
+        ("out of luck", "refuses what is asked (out of luck). See its log."),
+    ],
+)
+def test_what_milvus_raises_is_one_sentence(served, tmp_path, capsys, monkeypatch, message, told):
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import MilvusException
+
+    def refuse(*_, **__):
+        raise MilvusException(message=message)
+
+    monkeypatch.setattr(MilvusClient, "create_collection", refuse)
+    assert apply.main(flags(served, tmp_path)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"Error: {tmp_path}/milvus.db: {told}"
+
+
 def test_another_process_has_the_file(served, tmp_path, capsys):
     code = "import time\nfrom milvus_optimization.collection.connection import connected\n"
     code += f"with connected({str(tmp_path / 'milvus.db')!r}):\n    print('open', flush=True)\n    time.sleep(60)\n"
@@ -268,8 +291,8 @@ def _ours(client, served):
     path = served / "recommendation" / "recommendation.json"
     material = read_material(read_recommendation(path), served / "vectors", None, path)
     collection = Collection(client, "passages", material.plan, None)
-    queries = list(material.corpus.queries)
+    queries = list(material.judged.corpus.queries)
     place = queries.index("q1")
     vectors = np.asarray(material.vectors.queries[place : place + 1])
-    (hits,) = collection.ranked(vectors, [material.corpus.queries["q1"]], 10)
+    (hits,) = collection.ranked(vectors, [material.judged.corpus.queries["q1"]], 10)
     return [hit["id"] for hit in hits]

@@ -71,7 +71,6 @@ def test_the_choice_minus_each_default_on_the_report_half():
     assert (found.better, found.worse) == (int((report > 0.4).sum()), int((report < 0.4).sum()))
     assert found.low < 0 < found.high
     assert found == against(choice, {"dense only": DENSE}, HALVES.report, 1)["dense only"]
-    assert against(choice, {"dense only": DENSE}, ["r0"], 1) == {}
 
 
 SCATTERED = [0.15, 0.95] * 15  # .05 above the best default, and not beyond luck
@@ -93,4 +92,3 @@ def test_too_few_queries():
     usual = {"RRF 60": RRF_60}
     assert verdict(trial(0.9), usual, Halves(HALVES.tune[:19], HALVES.report), 1) == "too few queries"
     assert verdict(trial(0.9), usual, Halves(HALVES.tune[:20], HALVES.report), 1) == "better"
-    assert verdict(trial(0.9), usual, Halves(HALVES.tune, ["r0"]), 1) == "too few queries"

@@ -58,7 +58,7 @@ def test_losses_by_hand(tmp_path, capsys):
         *("m", "binary", "-", "1", "1.000", "0.8155", "-0.1845 [-0.3691, +0.0000]", "0", "1")
     ]
     assert table.out.endswith(f"\n{tmp_path}/variants.jsonl\n")
-    assert "WARNING: 1 judged queries to choose by, fewer than 50" in table.err
+    assert "WARNING: 1 judged queries to choose by are few" in table.err
     manifest = read_manifest(tmp_path / "variants.jsonl").facts
     assert (manifest["judged_by"], manifest["tune_queries"], manifest["report_queries"]) == ("labels", 1, 2)
 
@@ -182,8 +182,8 @@ def test_wrong_files_get_a_sentence(change, sentence, tmp_path, capsys):
         ),
         (["--model", "x"], 1, "has no vectors of 'x'. Pass --model with one of: m."),
         (["--rescore", "0", "-1"], 2, "--rescore is -1. Pass a number from 0 to 100."),
-        (["--tune_fraction", "1"], 1, "has 3 judged queries to choose by and 0 to report, and at least 1 and 2 are"),
-        (["--tune_fraction", "0"], 1, "has 0 judged queries to choose by and 3 to report, and at least 1 and 2 are"),
+        (["--tune_fraction", "1"], 1, "judges 3 queries to choose by and 0 to report on, and at least 1 and 2 are"),
+        (["--tune_fraction", "0"], 1, "judges 0 queries to choose by and 3 to report on, and at least 1 and 2 are"),
     ],
 )
 def test_wrong_flags_get_a_sentence(flags, code, sentence, tmp_path, capsys):

@@ -171,7 +171,7 @@ def test_a_missing_extra_is_named(monkeypatch, name, package):
     monkeypatch.setattr("milvus_optimization.backends.loading.find_spec", lambda _: None)
     with pytest.raises(EngineError) as error:
         open_backend(name)
-    assert str(error.value) == f'--backend {name} needs {package}. Run: pip install -e ".[milvus]".'
+    assert str(error.value) == f'--backend {name} needs {package}. Run: pip install "rag-optimization[milvus]".'
 
 
 def test_an_old_milvus_lite_is_refused(monkeypatch):

@@ -5,9 +5,16 @@ import pytest
 
 from benchmarks.milvus_null import false_alarms, learning_curve
 from milvus_optimization.quality.measures import Halves
+from rag_core.metrics import significance
 from tests.milvus_optimization.retrieval_corpus import RRF, WEIGHTED, trial
 
 QUERIES = 60
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch):
+    """An interval of a thousand is as wide as one of ten thousand, and there are hundreds of them."""
+    monkeypatch.setattr(significance, "_RESAMPLES", 999)
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,10 @@ def test_few_judged_queries_do_not_end_a_build(swept, capsys):
     swept.grid = [FLAT, graph(40, 50, 60)]
     assert swept.run("--tune_fraction", "0.1") == 0
     assert [status for *_, status in swept.told()] == ["ok"] * 4
-    assert "judged queries to choose by, fewer than 50: they tell little" in capsys.readouterr().err
+    assert (
+        "judged queries to choose by are few: what they choose may be worse than a default. Judge 100"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_index_that_is_not_there_is_told_and_the_sweep_goes_on(swept, capsys):
@@ -184,7 +187,6 @@ def test_judged_queries_are_timed_first_and_all_of_them_judge(swept, tmp_path, s
     assert swept.run("--qrels", str(tmp_path / "few.tsv"), "--queries", "30") == 0
     (flat,) = swept.trials()
     assert flat.queries == 30 and set(flat.by_query) == {f"q{row}" for row in range(80)}
-    # 20 to warm up, 80 of the first pass, 30 of the second; deep and filtered searches come several at once.
     assert swept.facts()["tune_queries"] + swept.facts()["report_queries"] == 80
 
 
@@ -199,8 +201,8 @@ def test_without_qrels_it_says_where_they_may_come_from(swept, tmp_path, capsys)
 def test_without_queries_to_report_on_there_is_nothing_to_say(swept, capsys):
     assert swept.run("--tune_fraction", "1") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"Error: {swept.folder / 'qrels.tsv'}: has 0 judged queries in the half that is reported, and an interval "
-        "needs 2. Judge more queries, or pass a smaller --tune_fraction."
+        f"Error: {swept.folder / 'qrels.tsv'}: judges 120 queries to choose by and 0 to report on, and at least "
+        "1 and 2 are needed. Judge more queries, or pass another --tune_fraction."
     )
 
 

@@ -122,20 +122,24 @@ def test_with_few_queries_the_defaults_alone_are_measured(tune, tmp_path):
 def test_below_fifty_queries_are_warned_of(tune, tmp_path):
     code, trials, _ = tune(vectors=write_corpus(tmp_path / "few", queries=70))
     assert code == 0 and len(trials) > 5
-    assert "queries to choose by are few, what they choose may be worse than a default. Judge 100" in tune.log
+    assert "judged queries to choose by are few: what they choose may be worse than a default. Judge 100" in tune.log
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "error"),
     [
         (["--weights", "1.5"], 2, "--weights is 1.5. Pass a number from 0 to 1."),
-        (["--rrf_k", "-1"], 2, "--rrf_k is -1. Pass 0 or more."),
-        (["--depth", "0"], 2, "--depth is 0. Pass 1 or more."),
+        (["--rrf_k", "0"], 2, "--rrf_k is 0. Pass a number from 1 to 16383."),  # all that Milvus takes
+        (["--depth", "0"], 2, "--depth is 0. Pass a number from 1 to 16384."),
         (["--bm25_b", "2"], 2, "--bm25_b is 2. Pass a number from 0 to 1."),
         (["--reranker_depth", "5"], 2, "--reranker_depth is for a reranker. Pass --reranker as well, or leave it out."),
         (["--max_length", "99"], 2, "--max_length is for a reranker. Pass --reranker as well, or leave it out."),
         (["--model", "other"], 1, "has no vectors of 'other'. Pass --model with one of: after, before."),
-        (["--tune_fraction", "1"], 1, "qrels.tsv: judges 120 queries: 120 to choose by, 0 to report on. Judge more"),
+        (
+            ["--tune_fraction", "1"],
+            1,
+            "qrels.tsv: judges 120 queries to choose by and 0 to report on, and at least 1 and 2 are",
+        ),
         (["--tune_fraction", "nan"], 2, "--tune_fraction is nan. Pass a number from 0 to 1."),
     ],
 )
@@ -154,7 +158,21 @@ def test_unknown_choices(tune, flag):
 def test_without_qrels_nothing_can_be_chosen(tune, tmp_path):
     code, error, _ = tune(vectors=write_corpus(tmp_path / "unjudged", qrels=False))
     assert code == 1
-    assert "unjudged/qrels.tsv: no such file. Give embed_corpus a corpus with qrels." in error
+    assert "unjudged: has no qrels, and quality is measured by them. Pass --qrels FILE: labels" in error
+
+
+def test_other_judgements_take_the_place_of_the_folders_own(tune, corpus, tmp_path):
+    rows = (corpus / "qrels.tsv").read_text().splitlines()
+    (tmp_path / "mine.tsv").write_text("\n".join([*rows[:101], "q0\tnone\t1", ""]))
+    flags = ["--model", "after", "--qrels", tmp_path / "mine.tsv"]
+    code, error, _ = tune(*flags)
+    assert code == 1 and "mine.tsv:102: 'none' is not in the corpus" in error
+    code, trials, _ = tune(*flags, "--skip_bad_rows")
+    assert code == 0 and set(trials[0].by_query) == {f"q{number}" for number in range(100)}
+    manifest = read_manifest(tmp_path / "out.jsonl")
+    assert manifest.facts["judged_by"] == "labels" and manifest.skipped == {"bad_rows": 1}
+    code, error, _ = tune("--model", "after")
+    assert code == 1 and "made with other settings: --skip_bad_rows" in error
 
 
 def test_a_teacher_judges_instead_of_the_labels(tune, corpus, tmp_path):
@@ -248,16 +266,19 @@ def test_scores_that_are_kept_are_not_computed_again(tune, overlap_teacher, tmp_
 KILLED = """
 import json, os, signal, sys
 import ir_measures, scipy.stats, bm25s  # once for all of them
+from rag_core.engines import identity
 from rag_core.engines.loading import LOADERS
-from rag_core.engines.identity import describe_model
+from rag_core.files import provenance
 from rag_core.scoring.settings import CHUNK_ROWS
 from milvus_optimization import tune_retrieval
 from tests.conftest import OverlapScorer
 
-describe_model("t")  # what it imports, too
+# Without transformers, whose import takes longer than all the runs.
+identity.describe_model = lambda name, _: identity.ModelInfo(name, "llm-reranker", "a test")
+provenance._git_state = lambda: None  # a process of its own each time
 teacher = OverlapScorer()
 LOADERS["transformers"] = LOADERS["vllm"] = teacher.loaded
-CHUNK_ROWS["transformers"] = CHUNK_ROWS["vllm"] = 200
+CHUNK_ROWS["transformers"] = CHUNK_ROWS["vllm"] = 100
 
 def child(moment, argv):
     sync, left = os.fsync, [moment]
@@ -284,11 +305,12 @@ print("ends", json.dumps(ends))
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(corpus, tmp_path, overlap_teacher):
+def test_a_killed_run_goes_on(tmp_path, overlap_teacher):
+    corpus = write_corpus(tmp_path / "vectors", queries=60, models=("after",))
     output, undisturbed = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     moments = [3, 9, 9, "output", 0]
     runs = [(0, str(undisturbed)), *((moment, str(output)) for moment in moments)]
-    flags = ["--model", "after", "--reranker", "t", "--reranker_depth", "10", "20", *SMALL]
+    flags = ["--reranker", "t", "--reranker_depth", "5", "10", *SMALL, "--engine", "transformers", "--dtype", "float32"]
     argv = [sys.executable, "-c", KILLED, json.dumps(runs), "--vectors", str(corpus), *flags]
     environment = os.environ | {"PYTHONPATH": str(TINY.parent.parent)}
     done = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment)

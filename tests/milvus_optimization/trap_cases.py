@@ -19,7 +19,11 @@ def _random(rows=3_000, dimensions=64, queries=20):
     vectors = random.normal(size=(rows + queries, dimensions)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     documents, near = vectors[:rows], vectors[rows:]
-    return documents, near, np.argsort(-(near @ documents.T), axis=1)[:, :K]
+    return documents, near, _nearest(near, documents)
+
+
+def _nearest(queries, documents):
+    return np.argsort(-(queries @ documents.T), axis=1)[:, :K]
 
 
 class _Plain:
@@ -32,7 +36,7 @@ class _Plain:
         self.client = MilvusClient(str(self.path))
         self.documents, self.queries, self.exact = _random()
 
-    def create(self, name, index=None, **parameters):
+    def create(self, name, index=None, rows=None, **parameters):
         from pymilvus import DataType
 
         schema = self.client.create_schema(auto_id=False)
@@ -40,7 +44,7 @@ class _Plain:
         schema.add_field("v", DataType.FLOAT_VECTOR, dim=self.documents.shape[1])
         given = {} if index is None else {"index_params": self.index(index, **parameters)}
         self.client.create_collection(name, schema=schema, **given)
-        self.client.insert(name, [{"id": row, "v": vector} for row, vector in enumerate(self.documents)])
+        self.client.insert(name, [{"id": row, "v": vector} for row, vector in enumerate(self.documents[:rows])])
         self.client.flush(name)
 
     def index(self, kind, **parameters):
@@ -48,18 +52,19 @@ class _Plain:
         wanted.add_index("v", index_type=kind, metric_type="COSINE", params=parameters)
         return wanted
 
-    def recall(self, name, **search):
+    def recall(self, name, rows=None, **search):
+        exact = self.exact if rows is None else _nearest(self.queries, self.documents[:rows])
         found = self.client.search(
             name, data=list(self.queries), limit=K, search_params={"params": search}, output_fields=["id"]
         )
-        return overlap([[hit["id"] for hit in hits] for hits in found], self.exact)
+        return overlap([[hit["id"] for hit in hits] for hits in found], exact)
 
 
 def traps(folder):
     """Step into each trap of milvus-lite 3.2.2."""
     plain = _Plain(folder)
     told = {}
-    plain.create("flat_form")
+    plain.create("flat_form", rows=100)
     plain.client.create_index("flat_form", plain.index("HNSW", M=4, efConstruction=30))
     plain.client.load_collection("flat_form")
     (file,) = index_files(plain.path, "flat_form")
@@ -75,11 +80,11 @@ def traps(folder):
 
     told["unsupported"] = {}
     for kind in ("SCANN", "IVF_PQ", "DISKANN"):
-        plain.create(kind, kind, params={})
+        plain.create(kind, kind, rows=1_100, params={})
         plain.client.load_collection(kind)
         time.sleep(0.2)
         state = plain.client.describe_index(kind, "v")
-        told["unsupported"][kind] = [state["state"], plain.recall(kind), len(index_files(plain.path, kind))]
+        told["unsupported"][kind] = [state["state"], plain.recall(kind, rows=1_100), len(index_files(plain.path, kind))]
     told["weights"] = _weights(folder)
     told["ours"] = _poor_graph(folder)
     return told
