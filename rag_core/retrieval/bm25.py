@@ -55,7 +55,6 @@ class BM25:
             return np.zeros(self._size, dtype=np.float32)
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
 
-
     def nearest(self, query: str, count: int) -> tuple[list[int], npt.NDArray[np.float32]]:
         """Return the places of at most `count` passages that share a word with a query, and their scores, best first.
 
