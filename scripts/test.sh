@@ -41,14 +41,16 @@ WORKERS=${WORKERS:-2}  # processes that run tests
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 ruff check .
 ruff format --check .
+mypy &  # beside the tests: there are two cores, and without its cache it takes most of a minute
+run() {
+  pytest -m "$1" -n "$WORKERS" --dist worksteal "${@:2}"
+}
+status=0
 if [[ -n $FAST ]]; then
-  mypy &  # beside the tests: there are two cores, and without its cache it takes most of a minute
-  status=0
-  pytest -m "not vllm and not slow" -n "$WORKERS" --dist worksteal "$@" || status=$?  # also where that leaves no test
-  wait $!
-  exit $status
+  run "not vllm and not slow" "$@" || status=$?  # also where that leaves no test
+else
+  # vLLM changes the process it is imported into (threads, seeds), so its tests run in processes of their own.
+  { run "not vllm" "$@" && run vllm "$@"; } || status=$?
 fi
-mypy
-# vLLM changes the process it is imported into (threads, seeds), so its tests run in processes of their own.
-pytest -m "not vllm" -n "$WORKERS" --dist worksteal --cov --cov-report=term "$@"
-pytest -m vllm -n "$WORKERS" --dist worksteal "$@"
+wait $!
+exit $status

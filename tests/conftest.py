@@ -16,6 +16,7 @@ import pytest
 
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.loading import LOADERS
+from tests.warm_python import WarmPython
 
 # A busy machine is no reason for a property to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -26,8 +27,8 @@ pytest_plugins = ["tests.tiny_qwen"]
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "data" / "tiny"
 
-# They take seconds: the first two build a model, the third reads the vocabulary that the tiny LLMs are made with.
-SLOW_FIXTURES = {"tiny_encoder", "tiny_wide_encoder", "qwen_tokenizer"}
+# They take seconds: two build a model, one reads the vocabulary that the tiny LLMs are made with, one imports torch.
+SLOW_FIXTURES = {"tiny_encoder", "tiny_wide_encoder", "qwen_tokenizer", "warm_python"}
 
 
 def pytest_collection_modifyitems(items):
@@ -81,6 +82,14 @@ def _make_encoder(tmp_path_factory, size):
     transformer = Transformer(str(raw))
     SentenceTransformer(modules=[transformer, Pooling(size)]).save(str(folder), create_model_card=False)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory):
+    """What starts stages in processes of their own without an import of torch in each."""
+    python = WarmPython(tmp_path_factory.mktemp("warm"))
+    yield python
+    python.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "data/README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")))]
 README_BYTES = 12_288  # a page that one reads; the rest stands in docs/
 MODULE = rf"(?:{'|'.join(('rag_core', *PIPELINES))})\.\w+"
-OTHER_FLAGS = {"help", "fast"}  # of every stage, and of scripts/test.sh
+OTHER_FLAGS = {"help", "fast", "cov"}  # of every stage, of scripts/test.sh, and of pytest there
 
 
 def read(page):

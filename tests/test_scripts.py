@@ -27,14 +27,14 @@ def test_a_script_is_strict_and_parses(script):
     # Three scored files, triplets or soft labels, the model, two files of evaluation scores (before and after).
     [("reranker", "report", 8), ("embedding", "embedder_report", 10)],
 )
-def test_the_recipe(pipeline, report, finished, tmp_path, tiny_encoder, tiny_wide_encoder):
+def test_the_recipe(pipeline, report, finished, tmp_path, tiny_encoder, tiny_wide_encoder, warm_python):
     data = tmp_path / "run" / "data"
     data.mkdir(parents=True)
     names = {"train": "train", "dev": "train", "test": "test", "out_of_domain": "test", "out_of_domain_dev": "test"}
     for name, source in names.items():
         (data / f"{name}.jsonl").write_bytes((TINY / f"{source}.jsonl").read_bytes())
     settings = {
-        "PYTHON": sys.executable,
+        "PYTHON": warm_python.executable,
         "RUN_DIR": "run",
         "TEACHER": tiny_wide_encoder,
         "STUDENT": tiny_encoder,
@@ -105,12 +105,13 @@ def test_the_headline_recipe(tmp_path, tiny_encoder):
 
 
 @pytest.mark.slow
-def test_documents_in_model_and_report_out(tmp_path, tiny_encoder, tiny_wide_encoder):
+def test_documents_in_model_and_report_out(tmp_path, tiny_encoder, tiny_wide_encoder, warm_python):
     samples = [json.loads(line) for line in (TINY / "train.jsonl").read_text().splitlines()]
     texts = list(dict.fromkeys(text for sample in samples for text in sample["positive"] + sample["negative"]))
     passages = [" ".join(texts[i : i + 3]) for i in range(0, len(texts), 3)]
     (tmp_path / "passages.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
-    settings = {"PYTHON": sys.executable, "RUN_DIR": "run", "PASSAGES": "passages.jsonl", "TEST": f"{TINY}/test.jsonl"}
+    settings = {"PYTHON": warm_python.executable, "RUN_DIR": "run", "TEST": f"{TINY}/test.jsonl"}
+    settings |= {"PASSAGES": "passages.jsonl"}
     settings |= {"TEACHER": tiny_wide_encoder, "STUDENT": tiny_encoder, "MAX_LENGTH": "64", "NUM_CANDIDATES": "5"}
     command = ["bash", SCRIPTS / "embedding" / "from_documents.sh"]
     found = subprocess.run(

@@ -55,6 +55,26 @@ def exported_embedder(tiny_encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def traced():
+    """Graphs in fp32, by the name of their model."""
+    return {}
+
+
+@pytest.fixture
+def one_graph(traced, monkeypatch):
+    """Trace a model once for all tests that ask for this: it takes ten seconds, whatever the flags."""
+    to_onnx = graph._to_onnx
+
+    def once(student, inputs, path, name):
+        if name not in traced:
+            to_onnx(student, inputs, path, name)
+            traced[name] = path.read_bytes()
+        path.write_bytes(traced[name])
+
+    monkeypatch.setattr(graph, "_to_onnx", once)
+
+
+@pytest.fixture(scope="module")
 def bare_python(tmp_path_factory):
     """The Python of a new environment that has what an export needs, and nothing else."""
     folder = tmp_path_factory.mktemp("bare")
@@ -125,6 +145,7 @@ def size(folder):
 STATIC = ["--calibration_file", f"{TINY}/train.jsonl"]
 
 
+@pytest.mark.usefixtures("one_graph")
 @pytest.mark.parametrize(
     ("flags", "quantised"), [([], "DynamicQuantizeLinear"), (STATIC, "QuantizeLinear")], ids=["dynamic", "static"]
 )
@@ -137,6 +158,7 @@ def test_int8_is_smaller_and_close(flags, quantised, exported, sharp_cross_encod
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed (extra export)")
+@pytest.mark.usefixtures("one_graph")
 @pytest.mark.parametrize(
     ("flags", "way", "most"),
     [
@@ -187,6 +209,7 @@ def test_a_sigmoid_too_many_is_refused(tiny_cross_encoder, tmp_path, monkeypatch
     assert "scores of the export differ by up to" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_graph")
 def test_a_drop_is_refused_and_what_stands_there_stays(exported, sharp_cross_encoder, monkeypatch, capsys):
     before = (exported / "model.onnx").read_bytes()
     samples = [json.loads(line) for line in (TINY / "test.jsonl").read_text().splitlines()]
@@ -204,6 +227,7 @@ def test_a_drop_is_refused_and_what_stands_there_stays(exported, sharp_cross_enc
     assert (exported / "model.onnx").read_bytes() == before
 
 
+@pytest.mark.usefixtures("one_graph")
 def test_what_each_part_costs_is_measured_for_the_remedy(tiny_cross_encoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(proof._LARGEST_DIFFERENCE, "int8", 0)
     assert run(tiny_cross_encoder, tmp_path / "out", "--precision", "int8", "--max_map_drop", "1") == 1
@@ -242,6 +266,7 @@ def test_an_export_is_evaluated_like_any_model(exported, sharp_cross_encoder, tm
     assert means["before"] == means["after"]
 
 
+@pytest.mark.usefixtures("one_graph")
 def test_an_excluded_part_that_is_nowhere_is_named(sharp_cross_encoder, tmp_path, capsys):
     flags = ["--precision", "int8", "--max_map_drop", "1", "--exclude"]
     assert run(sharp_cross_encoder, tmp_path / "out", *flags, "layer.0", "layer.9") == 2

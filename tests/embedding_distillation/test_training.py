@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 
 import pytest
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
@@ -223,7 +222,7 @@ def test_dev_files_choose_and_their_values_are_those_of_the_saved_model(tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_encoder):
+def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_encoder, warm_python):
     write_records(tmp_path / "s.jsonl", groups())
     command = ["-m", "embedding_distillation.train", "--train_file", f"{tmp_path}/s.jsonl", "--student", tiny_encoder]
     command += [
@@ -240,10 +239,9 @@ def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_encoder):
     ]
     root = TINY.parent.parent
     one = [*command, "--output_dir", f"{tmp_path}/one", "--per_device_train_batch_size", "8"]
-    subprocess.run([sys.executable, *one], cwd=root, check=True)
+    subprocess.run([warm_python.executable, *one], cwd=root, check=True)
     two = [*command, "--output_dir", f"{tmp_path}/two", "--per_device_train_batch_size", "4"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    found = subprocess.run([sys.executable, *launch, *two], cwd=root, check=True, capture_output=True, text=True)
+    found = subprocess.run([*warm_python.twice, *two], cwd=root, check=True, capture_output=True, text=True)
     assert found.stdout == f"{tmp_path}/two\n"
     losses = [
         [entry["loss"] for entry in json.loads((tmp_path / name / "training_log.json").read_text()) if "loss" in entry]

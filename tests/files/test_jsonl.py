@@ -105,9 +105,9 @@ def test_rows_that_have_no_id_or_no_text(tmp_path, record_type, row, what):
     with pytest.raises(DataError) as error:
         read_by_id(path, record_type, bad_rows=BadRows(skip=False))
     assert str(error.value) == (f"{path}:2: {what}. Correct the row, or pass --skip_bad_rows to leave such rows out.")
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError) as bare:
         read_by_id(path, record_type)  # no flag of the stage would be of use
-    assert str(error.value) == f"{path}:2: {what}. Correct the row."
+    assert str(bare.value) == f"{path}:2: {what}. Correct the row."
     bad_rows = BadRows(skip=True)
     assert list(read_by_id(path, record_type, bad_rows=bad_rows)) == ["1"]
     assert [str(one) for one in bad_rows.errors] == [str(error.value)]

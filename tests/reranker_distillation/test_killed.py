@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -93,13 +94,13 @@ print(json.dumps({"killed": killed, "finished": finished}))
 
 
 @pytest.mark.slow
-def test_scoring_killed_at_50_moments_ends_in_the_same_bytes(tiny_data):
+def test_scoring_killed_at_50_moments_ends_in_the_same_bytes(tiny_data, warm_python):
     write_model(tiny_data / "t")
     flags = ["--teacher", f"{tiny_data}/t", "--dtype", "float32", "--log_level", "error"]
     flags += ["--input_files", f"{tiny_data}/train.jsonl"]
     golden = GOLDEN / "train_logits.jsonl"
     environment = os.environ | {"EXPECTED": str(golden)}
-    command = [sys.executable, "-c", KILLED_SCORING, *flags]
+    command = [warm_python.executable, "-c", KILLED_SCORING, *flags]
     found = subprocess.run(
         command, cwd=TINY.parent.parent, env=environment, capture_output=True, text=True, check=False
     )
@@ -150,25 +151,25 @@ def training(tmp_path, tiny_cross_encoder):
     return ["-m", "reranker_distillation.train", *flags]
 
 
-def kill_after_a_checkpoint(command, output):
+def kill_after_a_checkpoint(warm_python, training, output):
     """Start a training and kill it after its fourth step; return the state of that checkpoint."""
-    process = subprocess.Popen([*command, "--output_dir", str(output)])
+    process = warm_python.start(*training, "--output_dir", output)
     state = output.with_name(f"{output.name}.partial") / "checkpoint-4" / "trainer_state.json"
     while process.poll() is None and not (state.exists() and state.read_text().endswith("}\n")):
         time.sleep(0.01)
-    process.kill()
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert not output.exists()
     return state
 
 
 @pytest.mark.slow
-def test_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path, training):
+def test_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path, training, warm_python):
     """Two would see the queries in half the steps, so that those of one, or most of them, would pass for all."""
     output = tmp_path / "m"
-    one = [sys.executable, *training]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *training]
-    state = kill_after_a_checkpoint(one, output)
+    one = [warm_python.executable, *training]
+    two = [*warm_python.twice, *training]
+    state = kill_after_a_checkpoint(warm_python, training, output)
     before = sorted(state.parent.parent.rglob("*"))
     refused = subprocess.run([*two, "--output_dir", str(output)], capture_output=True, text=True, check=False)
     assert refused.returncode != 0
@@ -182,12 +183,12 @@ def test_training_goes_on_with_as_many_processes_as_it_was_begun_with(tmp_path, 
 
 
 @pytest.mark.slow
-def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, training):
+def test_training_killed_after_a_checkpoint_ends_in_the_same_model(tmp_path, training, warm_python):
     from safetensors.numpy import load_file
 
-    command = [sys.executable, *training]
+    command = [warm_python.executable, *training]
     killed = tmp_path / "killed"
-    state = kill_after_a_checkpoint(command, killed)
+    state = kill_after_a_checkpoint(warm_python, training, killed)
     before = json.loads(state.read_text())["log_history"][-1]["seconds"]
     # A checkpoint that was being written when the power went has no state yet.
     broken = tmp_path / "killed.partial" / "checkpoint-999"

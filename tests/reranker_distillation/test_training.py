@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 import subprocess
-import sys
 
 import pytest
 from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
@@ -90,18 +89,17 @@ def assert_same_weights(model, other):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_cross_encoder):
+def test_two_processes_of_torchrun_train_as_one(tmp_path, tiny_cross_encoder, warm_python):
     groups = triplet_groups(triplets=RAGGED["triplets"])
     write_records(tmp_path / "t.jsonl", [triplet for group in groups for triplet in group])
     command = ["-m", "reranker_distillation.train", "--train_file", f"{tmp_path}/t.jsonl"]
     command += ["--student", tiny_cross_encoder, "--max_steps", "4", "--bf16", "false", "--logging_steps", "1"]
     command += ["--max_length", "64", *PLAIN_SGD]
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     losses = {}
-    for name, launch, size in (("one", [], "8"), ("two", two, "4")):
+    for name, launch, size in (("one", [warm_python.executable], "8"), ("two", warm_python.twice, "4")):
         where = ["--output_dir", f"{tmp_path}/{name}", "--per_device_train_batch_size", size]
         found = subprocess.run(
-            [sys.executable, *launch, *command, *where],
+            [*launch, *command, *where],
             cwd=TINY.parent.parent,
             check=True,
             stdout=subprocess.PIPE,
