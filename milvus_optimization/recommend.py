@@ -47,6 +47,7 @@ class Args(OverwriteArgs, SeedArgs):
     )
     output_dir: Path = flag("folder of the report", decides=False)
     target: Target = flag("what the choice is to be applied to: milvus-lite, or a server", "lite")
+    dense_only: bool = flag("choose no way to rank with BM25, which a Milvus before version 2.5 does not have", False)
     model: str | None = flag("folder of the vectors (default: of the best way to rank)", None)
     max_loss: float = flag("nDCG@10 that the index may lose against exact search, on the tune half", 0.005)
     max_ms: float | None = flag(
@@ -72,6 +73,7 @@ def run(args: Args) -> Path:
         evidence,
         args.constraints,
         target=args.target,
+        dense_only=args.dense_only,
         model=args.model,
         available=BACKEND_INDEXES[args.target],
         tune_fraction=args.tune_fraction,

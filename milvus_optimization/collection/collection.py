@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from milvus_optimization.collection.plan import (
 )
 from milvus_optimization.records import Setting
 from rag_core.base.errors import EngineError, StaleError, UsageError
+from rag_core.base.outside_text import quoted
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -33,9 +35,22 @@ Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
 Hits = Sequence[Mapping[str, Any]]
 
+_HAS_WORDS = (2, 5)
 _ROWS_AT_ONCE = 500  # 500 vectors of 4,096 dimensions are 8 MB; a server takes 64 MB in one message
 _QUERIES_AT_ONCE = 32
 _BY_WORDS = {"metric_type": "BM25"}
+
+
+def check_has_words(version: str) -> None:
+    """Check that a server knows BM25, before anything is made.
+
+    Raises:
+        EngineError: it does not.
+    """
+    told = re.search(r"(\d+)\.(\d+)", version)
+    if told and tuple(map(int, told.groups())) < _HAS_WORDS:
+        what = f"this Milvus is of version {quoted(version)}, and BM25 needs {'.'.join(map(str, _HAS_WORDS))}"
+        raise EngineError(what, "Update it, or pass --dense_only to recommend")
 
 
 class Collection:
@@ -61,6 +76,8 @@ class Collection:
         from pymilvus import DataType, Function, FunctionType
 
         plan = self._plan
+        if plan.uses_words and self._path is None:
+            check_has_words(self._client.get_server_version())
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(ID, DataType.VARCHAR, is_primary=True, max_length=plan.id_bytes)
         schema.add_field(TEXT, DataType.VARCHAR, max_length=LONGEST)

@@ -40,6 +40,7 @@ def recommend(
     constraints: Constraints,
     *,
     target: Target,
+    dense_only: bool,
     model: str | None,
     available: Sequence[str],
     tune_fraction: float,
@@ -48,13 +49,14 @@ def recommend(
     """Choose by the tune half, and measure the choice on the report half.
 
     Args:
+        dense_only: leave out what takes BM25; the defaults are held against it all the same.
         model: that is asked for; `None` for the best of those with index trials.
         available: names of the indexes that the target has.
 
     Raises:
         DataError: the model was not measured, or no trial keeps the constraints.
     """
-    of_models = _retrieval_of(evidence, model)
+    of_models = [trial for trial in _retrieval_of(evidence, model) if not (dense_only and trial.bm25)]
     retrieval = choice.choose(of_models, target)
     first_stage = first_stage_of(retrieval, of_models)
     index = choose_index(evidence.index, retrieval.model, constraints, target, available)

@@ -8,12 +8,28 @@ import numpy as np
 import pytest
 
 from milvus_optimization import apply
+from milvus_optimization.collection.collection import check_has_words
 from milvus_optimization.collection.connection import connected
 from milvus_optimization.collection.plan import scratch_name
+from rag_core.base.errors import EngineError
 
 pytest.importorskip("milvus_lite")
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("version", ["v2.5.0", "2.6.3", "v3.0-beta", "Zilliz Cloud", ""])
+def test_a_server_has_words(version):
+    check_has_words(version)
+
+
+@pytest.mark.parametrize("version", ["v2.3.5-lite", "2.4.17"])
+def test_an_older_server_has_no_bm25(version):
+    with pytest.raises(EngineError) as error:
+        check_has_words(version)
+    assert str(error.value) == (
+        f"this Milvus is of version {version}, and BM25 needs 2.5. Update it, or pass --dense_only to recommend."
+    )
 
 
 @pytest.fixture(autouse=True)

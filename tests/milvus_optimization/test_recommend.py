@@ -199,6 +199,13 @@ def test_too_few_queries_to_choose_by(tmp_path):
     assert "14 queries are too few to choose by: take a default until more are judged." in found["sentence"]
 
 
+def test_without_bm25_dense_search_is_chosen_and_said_to_be_worse(tmp_path):
+    assert run(tmp_path, "--dense_only") == 0
+    found = recommendation(tmp_path)
+    assert (found["retrieval"]["fusion"], found["verdict"]) == ("dense", "worse")
+    assert not found["retrieval"]["bm25"] and "BM25Func" not in (tmp_path / "report" / "collection.py").read_text()
+
+
 def test_the_reranker_is_told_apart_from_what_milvus_does(tmp_path):
     first = retrieval("rrf", 0.65, 0.65, parameter=10.0)
     second = dataclasses.replace(
