@@ -38,6 +38,7 @@ def collection_code(recommendation: Recommendation, corpus: Corpus) -> str:
         "plan": plan,
         "build": milvus_build(plan.index_parameters),
         "model": recommendation.model,
+        "rows": len(corpus.documents),
         "notes": _notes(recommendation),
         "token": TOKEN,
         "results": _RESULTS,

@@ -294,6 +294,14 @@ def test_the_code_that_is_written_runs(served, tmp_path):
     made = subprocess.run([*command, "--query_id", "q1"], check=True, capture_output=True, text=True)
     found = [line.split()[1] for line in made.stdout.splitlines()]
     assert len(found) == 10
+    with connected(str(tmp_path / "own.db")) as client:
+        client.delete("documents", ids=["d7"])
+        client.flush("documents")
+    other = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (other.returncode, other.stderr) == (
+        1,
+        "documents has 499 rows, not 500: drop it, or name another --collection\n",
+    )
     assert apply.main(flags(served, tmp_path)) == 0
     with connected(str(tmp_path / "milvus.db")) as client:
         client.load_collection("passages")
