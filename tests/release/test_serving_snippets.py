@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -69,7 +70,7 @@ def grown(tiny_encoder, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_framework_ranks_as_we_do(framework, prompted_encoder, grown, tmp_path, warm_python):
+def test_a_framework_ranks_as_we_do(framework, prompted_encoder, grown, tmp_path):
     package, left_behind = FRAMEWORKS[framework]
     if find_spec(package) is None:
         pytest.skip(f"{framework} is not installed (extra frameworks)")
@@ -85,7 +86,7 @@ def test_a_framework_ranks_as_we_do(framework, prompted_encoder, grown, tmp_path
         code = code.replace(theirs, value)
     # In a process of its own: frameworks change how a process logs. None may call home.
     done = subprocess.run(
-        [warm_python.executable, "-c", f"import json\n{code}"],
+        [sys.executable, "-c", f"import json\n{code}"],
         env=os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "ANONYMIZED_TELEMETRY": "False"},
         capture_output=True,
         text=True,
