@@ -78,6 +78,11 @@ def run(args: Args) -> Path:
             skipped={"bad_rows": len(bad_rows), "queries_without_relevant": len(groups) - len(qrels)},
         )
         work.remove()
+    if scored_by.score_unit == "cosine":
+        logger.warning(
+            "WARNING: an embedder judges. It takes for relevant what embedders find, and dense search will look best. "
+            "Let BM25 judge with it: merge_scores --bm25"
+        )
     name = teacher.get("name", "unknown")
     logger.info("%s: %d judgements of %d queries by %s", args.output_file, rows, len(qrels), name)
     return args.output_file

@@ -8,7 +8,7 @@ import pytest
 from milvus_optimization import compare_vectors, judge_pool, pool_candidates
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.files.jsonl import read_records, write_records
-from rag_core.files.manifest import read_manifest
+from rag_core.files.manifest import Recipe, read_manifest, write_manifest
 from reranker_distillation import generate_logits
 from tests.milvus_optimization.embedders import write_vectors
 
@@ -122,6 +122,15 @@ def test_scores_of_another_corpus_are_refused(row, sentence, folder, capsys):
     assert judge(folder, scores, "--skip_bad_rows") == 0
     assert (folder.parent / "teacher.tsv").read_text().splitlines()[1:] == ["c\td7\t3"]
     assert read_manifest(folder.parent / "teacher.tsv").skipped["bad_rows"] == 1
+
+
+@pytest.mark.parametrize(("unit", "warned"), [("cosine", True), ("log-odds", False), ("standard deviations", False)])
+def test_an_embedder_is_no_judge_of_embedders(folder, capsys, unit, warned):
+    scores = folder.parent / "scores.jsonl"
+    write_records(scores, [ScoredPair(query_id="a", query="bread", passage="bread", score=0.5)])
+    write_manifest(scores, Recipe("embedding_distillation.generate_logits", {}, {}), score_unit=unit)
+    assert judge(folder, scores) == 0
+    assert ("WARNING: an embedder judges." in capsys.readouterr().err) == warned
 
 
 def test_what_judges_nothing_is_refused(folder, capsys):
