@@ -64,7 +64,7 @@ class TrialStore:
         """
         path = self._folder / _REFERENCE
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return make(dict(stored))
         except FileNotFoundError:
             return None

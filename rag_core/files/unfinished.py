@@ -102,12 +102,8 @@ class UnfinishedWork:
             if not is_open_at(lock, self.directory / _LOCK):  # removed, or that of a run that began after that
                 return
             # Of a run that ended between output and manifest, the recipe alone tells whose the output is.
-            tells = any(
-                path.exists()
-                and not manifest_path(path).exists()
-                and (self._goes_on or _identity(path) != self._were_there[path])
-                for path in self._files
-            )
+            made = [path for path in self._files if path.exists() and not manifest_path(path).exists()]
+            tells = any(self._goes_on or _identity(path) != self._were_there[path] for path in made)
             if not tells and {entry.name for entry in self.directory.iterdir()} <= _EMPTY:
                 _remove(self.directory)
 
@@ -156,11 +152,8 @@ class UnfinishedWork:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what tells a file or folder from another that takes its place; `None` where there is none."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    found = path.lstat() if os.path.lexists(path) else None
+    return found and (found.st_ino, found.st_mtime_ns)
 
 
 def is_finished(output: Path, recipe: Recipe) -> bool:

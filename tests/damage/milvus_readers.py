@@ -7,6 +7,7 @@ import numpy as np
 
 from milvus_optimization import compare_vectors, embed_corpus, judge_pool, pool_candidates, recommend, sweep_indexes
 from milvus_optimization import tune_retrieval as tune
+from milvus_optimization.quality.judged import Judged
 from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.base.records import Document, Query, RankingSample, ScoredPair
 from tests.milvus_optimization import measured
@@ -47,13 +48,13 @@ READERS = {
     ),
     **{
         f"{module.__name__.rpartition('.')[2]}, {file}": (
-            module, Document if file == "documents" else Query, _OUT, (module, stop), f"vectors/{file}.jsonl", False,
+            module, Document if file == "documents" else Query, _OUT, stop, f"vectors/{file}.jsonl", False,
         )
         for module, stop, file in (
-            (compare_vectors, "_halves", "documents"),
-            (sweep_indexes, "check_judged", "queries"),
-            (tune, "read_vectors", "documents"),
-            (pool_candidates, "read_vectors", "queries"),
+            (compare_vectors, (Judged, "of"), "documents"),
+            (sweep_indexes, (Judged, "of"), "queries"),
+            (tune, (tune, "read_vectors"), "documents"),
+            (pool_candidates, (pool_candidates, "read_vectors"), "queries"),
         )
     },
     **{f"recommend, {flag}": (*_recommend(one), "rows.jsonl", False) for flag, one in _TRIALS.items()},

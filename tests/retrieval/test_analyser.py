@@ -143,7 +143,7 @@ def test_a_stemmer_reduces_words_of_texts():
 
 def test_every_language_that_a_flag_names_is_there():
     for language in typing.get_args(StopWords):
-        assert len(analyser._stop_words(language)) > 20, language
+        assert len(analyser.stop_words_of(language)) > 20, language
     snowball = pytest.importorskip("Stemmer")
     assert {*typing.get_args(analyser.Stemmer), "porter"} == {*snowball.algorithms()}
 
