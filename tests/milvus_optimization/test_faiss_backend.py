@@ -16,7 +16,7 @@ faiss = pytest.importorskip("faiss")
 K = 10
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clustered_vectors():
     return make_clustered()
 

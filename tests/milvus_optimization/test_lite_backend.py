@@ -12,7 +12,7 @@ pytest.importorskip("milvus_lite")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def told(tmp_path_factory):
     return run_child("lite_cases.backend", tmp_path_factory.mktemp("backend"))
 
@@ -66,7 +66,7 @@ def test_nothing_is_logged(told):
     assert "Traceback" not in told[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def beside_others(tmp_path_factory):
     folder = tmp_path_factory.mktemp("others")
     return *run_child("lite_cases.others", folder), folder

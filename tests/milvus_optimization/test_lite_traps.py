@@ -11,7 +11,7 @@ pytest.importorskip("milvus_lite")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def told(tmp_path_factory):
     return run_child("trap_cases.traps", tmp_path_factory.mktemp("traps"))[0]
 

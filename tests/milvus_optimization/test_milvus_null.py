@@ -17,7 +17,7 @@ def fewer_resamples(monkeypatch):
     monkeypatch.setattr(significance, "_RESAMPLES", 999)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trials():
     """Forty ways to rank whose values of each query are drawn alike, as those of real fusions: many are 0 or 1."""
     rng = np.random.default_rng(3)

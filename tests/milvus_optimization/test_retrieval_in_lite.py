@@ -98,7 +98,7 @@ print("found", json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def both(tmp_path_factory):
     """Return what milvus-lite finds, and our two rankings."""
     folder = write_corpus(tmp_path_factory.mktemp("lite"), queries=40, documents=200, models=("m",))

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def told(tmp_path_factory):
     room = ["unshare", "-n", "--pid", "--fork", "--kill-child", "--mount-proc"]
     inside = 'ip link set lo up && exec "$@"'

@@ -9,7 +9,7 @@ from rag_core.metrics import significance
 from tests.milvus_optimization.swept import write_vectors
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trials(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faiss") / "vectors"
     write_vectors(folder, rows=3000, queries=120, dimensions=32, noise=0.9)

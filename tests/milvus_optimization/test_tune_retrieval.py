@@ -22,7 +22,7 @@ SMALL = ["--rrf_k", "1", "60", "--weights", "0.3", "0.5", "--raw_weights", "0.9"
 SMALL += ["--bm25_k1", "0.9", "--bm25_b", "0.4"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("vectors"), models=("after", "before"))
 
