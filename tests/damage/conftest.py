@@ -1,5 +1,7 @@
 """A folder with inputs, where each stage can run."""
 
+import logging
+
 import pytest
 
 from tests.conftest import write_model
@@ -24,3 +26,11 @@ def case(request, place, tiny_encoder, tiny_cross_encoder):
     found = cases.commands(tiny_encoder, tiny_cross_encoder)[request.param]
     found.start(place)
     return found
+
+
+@pytest.fixture(autouse=True)
+def same_log_level():
+    """The stages that are run in this process log errors alone; what comes after them logs as it did."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
