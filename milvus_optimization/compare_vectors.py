@@ -14,10 +14,7 @@ from pathlib import Path
 
 from milvus_optimization.corpus.corpus import (
     ARRAYS,
-    DOCUMENTS,
-    QUERIES,
     choose_models,
-    judge_of,
     read_corpus,
     read_vectors,
 )
@@ -54,10 +51,8 @@ class Args(OverwriteArgs, JudgedArgs, SeedArgs):
 def run(args: Args) -> Path:
     """Measure each variant of each model, print the table, write the records; return the output."""
     models = choose_models(args.vectors, args.model)
-    files = [args.vectors / DOCUMENTS, args.vectors / QUERIES]
-    files += [args.vectors / model / name for model in models for name in ARRAYS]
-    files += [args.judgements] if args.qrels or args.judgements.exists() else []
-    recipe = Recipe(STAGE, decisive(args) | {"model": models}, check_inputs(files))
+    arrays = [args.vectors / model / name for model in models for name in ARRAYS]
+    recipe = Recipe(STAGE, decisive(args) | {"model": models}, check_inputs([*args.texts, *arrays]))
     if not args.overwrite and is_finished(args.output_file, recipe):
         show(format_variants(list(read_records(args.output_file, VectorVariant))))
         return args.output_file
@@ -73,9 +68,7 @@ def run(args: Args) -> Path:
             args.output_file,
             recipe,
             rows=rows,
-            judged_by=judge_of(args.judgements),
-            tune_queries=len(judged.halves.tune),
-            report_queries=len(judged.halves.report),
+            **judged.facts(args.judgements),
             skipped={"bad_rows": len(bad_rows)},
         )
         work.remove()

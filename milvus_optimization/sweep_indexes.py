@@ -23,9 +23,7 @@ from milvus_optimization.backends.space import default_grid
 from milvus_optimization.corpus.corpus import (
     ARRAYS,
     DOCUMENTS,
-    QUERIES,
     choose_model,
-    judge_of,
     read_corpus,
     read_vectors,
 )
@@ -77,9 +75,7 @@ def run(args: Args) -> Path:
     _check(args)
     model = choose_model(args.vectors, args.model)
     arrays = [args.vectors / model / name for name in ARRAYS]
-    files = [args.vectors / DOCUMENTS, args.vectors / QUERIES, *arrays]
-    files += [args.judgements] if args.qrels or args.judgements.exists() else []
-    hashes = check_inputs(files)
+    hashes = check_inputs([*args.texts, *arrays])
     recipe = Recipe(STAGE, decisive(args) | {"model": model}, hashes)
     if not args.overwrite and is_finished(args.output_file, recipe):
         show(format_trials(list(read_records(args.output_file, IndexTrial))))
@@ -90,7 +86,9 @@ def run(args: Args) -> Path:
     vectors = read_vectors(args.vectors, model, corpus)
     rows, dimensions = vectors.documents.shape
     if args.k > rows:
-        raise DataError(f"has {rows} documents, fewer than --k {args.k}", "Pass more documents", path=files[0])
+        raise DataError(
+            f"has {rows} documents, fewer than --k {args.k}", "Pass more documents", path=args.vectors / DOCUMENTS
+        )
     workload = Workload.of(judged, vectors, timed=args.queries, k=args.k, seed=args.seed)
     indexes = None if args.indexes is None else ["FLAT", *(name for name in args.indexes if name != "FLAT")]
     settings = default_grid(args.backend, rows, dimensions, args.k, indexes)
@@ -110,9 +108,7 @@ def run(args: Args) -> Path:
             recipe,
             rows=len(trials),
             statuses=dict(Counter(trial.status for trial in trials)),
-            judged_by=judge_of(args.judgements),
-            tune_queries=len(judged.halves.tune),
-            report_queries=len(judged.halves.report),
+            **judged.facts(args.judgements),
             cpu_seconds=round(time.process_time(), 1),
             peak_rss=peak_bytes(),
             load=os.getloadavg(),

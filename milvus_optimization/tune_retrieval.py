@@ -17,11 +17,8 @@ from pathlib import Path
 
 from milvus_optimization.corpus.corpus import (
     ARRAYS,
-    DOCUMENTS,
-    QUERIES,
     Vectors,
     choose_models,
-    judge_of,
     read_corpus,
     read_vectors,
 )
@@ -109,9 +106,7 @@ def run(args: Args) -> Path:
                     args.output_file,
                     recipe,
                     rows=count,
-                    judged_by=judge_of(args.judgements),
-                    tune_queries=len(judged.halves.tune),
-                    report_queries=len(judged.halves.report),
+                    **judged.facts(args.judgements),
                     skipped={"bad_rows": len(bad_rows)},
                 )
                 work.remove()
@@ -132,13 +127,12 @@ def _measure(
 
 def _recipe(args: Args, vectors: Sequence[Vectors], reranker: Reranker | None) -> Recipe:
     """Return what decides the output; flags of the reranker stand in it where there is one."""
-    texts = [args.vectors / DOCUMENTS, args.vectors / QUERIES, args.judgements]
     arrays = [args.vectors / one.model / name for one in vectors for name in ARRAYS]
     flags = decisive(args) | {"model": [one.model for one in vectors]} | args.analyser.recipe
     for field in flags_of(EngineArgs):
         flags.pop(field.name, None)
     scored_by, model = reranker.recipe if reranker else ({}, {})
-    return Recipe(STAGE, flags | scored_by, check_inputs([*texts, *arrays]), model)
+    return Recipe(STAGE, flags | scored_by, check_inputs([*args.texts, *arrays]), model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from milvus_optimization.corpus.corpus import QRELS, Corpus
+from milvus_optimization.corpus.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of
 from milvus_optimization.quality.halves import FEW_TO_TUNE
 from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, Places, measure_places
 from milvus_optimization.records import ByQuery
@@ -32,6 +32,12 @@ class JudgedArgs(BadRowsArgs):
     def judgements(self) -> Path:
         """The file that judges."""
         return self.qrels or self.vectors / QRELS
+
+    @property
+    def texts(self) -> list[Path]:
+        """The files that are read besides vectors: documents, queries, and the judgements where there are any."""
+        judged = [self.judgements] if self.qrels or self.judgements.exists() else []
+        return [self.vectors / DOCUMENTS, self.vectors / QUERIES, *judged]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,11 @@ class Judged:
             few = "%d judged queries to choose by are few: what they choose may be worse than a default. Judge %d"
             logger.warning(f"WARNING: {few}", tune, 2 * FEW_TO_TUNE)
         return cls(corpus, list(judged), list(judged.values()), halves)
+
+    def facts(self, judgements: Path) -> dict[str, Any]:
+        """Return what a manifest says of them."""
+        halves = {"tune_queries": len(self.halves.tune), "report_queries": len(self.halves.report)}
+        return {"judged_by": judge_of(judgements), **halves}
 
     @property
     def texts(self) -> list[str]:

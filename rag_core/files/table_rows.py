@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import first_line, quoted
-from rag_core.files.bad_rows import FIX_ROW, BadRows, NoBadRows
+from rag_core.files.bad_rows import FIX_ROW, BadRows
 from rag_core.files.formats import check_stored, check_text
 from rag_core.files.inputs import DAMAGED_GZIP, LONGEST, TOO_LONG, open_input, reading
 
@@ -40,7 +40,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of by
 Row = tuple[int, Sequence[str], Sequence[Any]]  # number, names of the columns, cells
 
 
-def read_table(path: Path, bad_rows: BadRows | None) -> Iterator[tuple[int, str]]:
+def read_table(path: Path, bad_rows: BadRows) -> Iterator[tuple[int, str]]:
     """Yield (number, JSON object) of the rows: a CSV or TSV row's number is its first line, a Parquet row's its place.
 
     Only columns that a record may have are kept. The other columns of a row are not looked at.
@@ -48,7 +48,6 @@ def read_table(path: Path, bad_rows: BadRows | None) -> Iterator[tuple[int, str]
     Raises:
         DataError: the file cannot be read, or a row is bad and not left out.
     """
-    bad_rows = NoBadRows() if bad_rows is None else bad_rows
     rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
     for number, names, cells in rows:
         try:
