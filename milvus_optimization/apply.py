@@ -30,12 +30,12 @@ from milvus_optimization.collection.remeasurement import (
     read_material,
     read_recommendation,
 )
-from milvus_optimization.corpus.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, choose_model
 from milvus_optimization.records import Applied, Recommendation
 from rag_core.base.errors import DataError, EngineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.outside_text import quoted
 from rag_core.base.stage import OverwriteArgs, run_stage, show
+from rag_core.corpora.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, choose_model
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished

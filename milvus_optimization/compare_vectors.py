@@ -12,18 +12,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import (
-    ARRAYS,
-    choose_models,
-    read_corpus,
-    read_vectors,
-)
 from milvus_optimization.quality.judged import Judged, JudgedArgs
 from milvus_optimization.records import VectorVariant
 from milvus_optimization.vectors.losses import Baseline, format_variants
 from milvus_optimization.vectors.variants import check_variant, default_variants
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
+from rag_core.corpora.corpus import (
+    ARRAYS,
+    choose_models,
+    read_corpus,
+    read_vectors,
+)
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest

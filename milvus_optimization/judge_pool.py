@@ -16,12 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import DOCUMENTS, QUERIES, read_corpus
-from milvus_optimization.corpus.pool import judge
+from milvus_optimization.quality.pool import judge
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import ScoredPair
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
+from rag_core.corpora.corpus import DOCUMENTS, QUERIES, read_corpus
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import ARRAYS, DOCUMENTS, QUERIES, choose_models, read_corpus, read_vectors
 from rag_core.base.flags import decisive, flag
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import OverwriteArgs, run_stage
+from rag_core.corpora.corpus import ARRAYS, DOCUMENTS, QUERIES, choose_models, read_corpus, read_vectors
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
@@ -54,7 +54,7 @@ def run(args: Args) -> Path:
     recipe = Recipe(STAGE, decisive(args) | {"model": models} | analyser.recipe, check_inputs([*texts, *arrays]))
     if not args.overwrite and is_finished(args.output_file, recipe):
         return args.output_file
-    from milvus_optimization.corpus.pool import pool
+    from milvus_optimization.quality.pool import pool
 
     corpus = read_corpus(args.vectors)
     vectors = [read_vectors(args.vectors, model, corpus) for model in models]

@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import ConfigDict, FiniteFloat
 from pydantic.dataclasses import dataclass
 
+from rag_core.metrics.differences import ByQuery, Difference
+
 _CONFIG = ConfigDict(strict=True, extra="ignore")
 
 BackendName = Literal["faiss", "lite", "server"]
@@ -21,18 +23,6 @@ Fusion = Literal["dense", "bm25", "rrf", "weighted"]
 Normalisation = Literal["rank", "minmax", "arctan", "none"]
 Verdict = Literal["better", "equal", "worse", "too few queries"]
 Setting = dict[str, int | float | str]
-ByQuery = dict[str, FiniteFloat]
-
-
-@dataclass(frozen=True, config=_CONFIG)
-class Difference:
-    """A mean difference over the report queries, new minus old, and on how many of them it is above and below 0."""
-
-    difference: FiniteFloat
-    low: FiniteFloat
-    high: FiniteFloat
-    better: int
-    worse: int
 
 
 @dataclass(frozen=True, config=_CONFIG)

@@ -20,13 +20,6 @@ from pathlib import Path
 
 from milvus_optimization.backends.loading import check_uri
 from milvus_optimization.backends.space import default_grid
-from milvus_optimization.corpus.corpus import (
-    ARRAYS,
-    DOCUMENTS,
-    choose_model,
-    read_corpus,
-    read_vectors,
-)
 from milvus_optimization.indexes.strategy import SearchName, Strategy, run_strategy
 from milvus_optimization.indexes.sweep import Subject
 from milvus_optimization.indexes.table import format_trials
@@ -37,6 +30,13 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.processes import peak_bytes
 from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage, show
+from rag_core.corpora.corpus import (
+    ARRAYS,
+    DOCUMENTS,
+    choose_model,
+    read_corpus,
+    read_vectors,
+)
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest

@@ -15,13 +15,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import (
-    ARRAYS,
-    Vectors,
-    choose_models,
-    read_corpus,
-    read_vectors,
-)
 from milvus_optimization.quality.judged import Judged, JudgedArgs
 from milvus_optimization.records import RetrievalTrial
 from milvus_optimization.retrieval.grid import NORMALISATIONS, Grid
@@ -31,6 +24,13 @@ from milvus_optimization.retrieval.table import format_trials
 from milvus_optimization.retrieval.tuning import Tuning
 from rag_core.base.flags import decisive, flag, flags_of
 from rag_core.base.stage import OverwriteArgs, run_stage, show
+from rag_core.corpora.corpus import (
+    ARRAYS,
+    Vectors,
+    choose_models,
+    read_corpus,
+    read_vectors,
+)
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest

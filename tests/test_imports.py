@@ -23,12 +23,13 @@ ROOMS = (
     "engines",
     "scoring",
     "sources",
+    "corpora",
     "release",
     "distillation",
     "evaluation",
 )
 # Those of the pipeline that has rooms of its own. Its records are their ground, its stages stand on top of them.
-MILVUS_ROOMS = ("records", "corpus", "quality", "vectors", "backends", "retrieval", "indexes", "collection", "report")
+MILVUS_ROOMS = ("records", "quality", "vectors", "backends", "retrieval", "indexes", "collection", "report")
 STAGES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("rag_core", *PIPELINES)

@@ -14,10 +14,10 @@ import numpy as np
 from milvus_optimization.backends.faiss_indexes import make_index, make_search, read_parameters
 from milvus_optimization.backends.protocol import Built, Floats, Numbers, Places, UnsupportedIndexError
 from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting
-from milvus_optimization.corpus.corpus import check_vectors
 from milvus_optimization.records import BackendName, Setting
 from rag_core.base.errors import EngineError
 from rag_core.base.outside_text import first_line
+from rag_core.corpora.corpus import check_vectors
 
 _WRITTEN_AT_ONCE = 2**20  # bytes
 

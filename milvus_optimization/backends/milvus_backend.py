@@ -18,9 +18,9 @@ from milvus_optimization.backends.milvus_errors import in_a_sentence
 from milvus_optimization.backends.protocol import Built, Floats, Numbers, Places, UnsupportedIndexError
 from milvus_optimization.backends.readback import plain_setting
 from milvus_optimization.backends.space import BACKEND_INDEXES, check_build, check_setting, milvus_build
-from milvus_optimization.corpus.corpus import check_vectors
 from milvus_optimization.records import BackendName, Setting
 from rag_core.base.errors import EngineError
+from rag_core.corpora.corpus import check_vectors
 
 _INSERTED_AT_ONCE = 8 * 2**20  # bytes of vectors; a request may have 64 MiB
 _SEARCHED_AT_ONCE = 256  # queries

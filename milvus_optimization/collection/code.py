@@ -8,9 +8,9 @@ from typing import Any
 from milvus_optimization.backends.milvus_errors import TOKEN
 from milvus_optimization.backends.space import milvus_build
 from milvus_optimization.collection.plan import CollectionPlan, make_plan
-from milvus_optimization.corpus.corpus import Corpus
 from milvus_optimization.records import Recommendation
 from rag_core.base.outside_text import quoted, visible
+from rag_core.corpora.corpus import Corpus
 from rag_core.retrieval.analyser import stop_words_of
 
 _RESULTS = 10

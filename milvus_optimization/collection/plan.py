@@ -7,10 +7,10 @@ import hashlib
 from typing import Any, get_args
 
 from milvus_optimization.backends.space import check_setting, wide_enough
-from milvus_optimization.corpus.corpus import Corpus
 from milvus_optimization.records import Fusion, Normalisation, Recommendation, Setting
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
+from rag_core.corpora.corpus import Corpus
 from rag_core.retrieval.analyser import Analyser, Stemmer, StopWords
 
 ID, TEXT, WORDS, DENSE, SPARSE = "id", "text", "words", "dense", "sparse"

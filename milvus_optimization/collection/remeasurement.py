@@ -12,15 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from milvus_optimization.collection.collection import Collection, Hits
 from milvus_optimization.collection.plan import CollectionPlan, check_lengths, make_plan
-from milvus_optimization.corpus.corpus import QRELS, Vectors, read_corpus, read_vectors
 from milvus_optimization.quality.judged import Judged
-from milvus_optimization.quality.measures import mean, measure_places
+from milvus_optimization.quality.measures import mean
 from milvus_optimization.quality.recall import Neighbours, true_scores
 from milvus_optimization.records import Promise, Recommendation
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_rows
+from rag_core.corpora.corpus import QRELS, Vectors, read_corpus, read_vectors
 from rag_core.files.inputs import read_whole
+from rag_core.metrics.ranking import measure_places
 from rag_core.retrieval.dense import nearest
 
 Places = npt.NDArray[np.int64]

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, difference
-from milvus_optimization.records import Difference, IndexTrial
+from milvus_optimization.quality.measures import Halves
+from milvus_optimization.records import IndexTrial
+from rag_core.metrics.differences import FEWEST_TO_COMPARE, Difference, difference
 
 Point = tuple[float, float]  # quality, cost
 

@@ -21,11 +21,12 @@ import numpy.typing as npt
 from milvus_optimization.backends.protocol import Backend
 from milvus_optimization.indexes.passes import Pass, is_noisy, queries_per_second, search_each, search_together
 from milvus_optimization.indexes.workload import Workload
-from milvus_optimization.quality.measures import difference, mean, measure_places
+from milvus_optimization.quality.measures import mean
 from milvus_optimization.quality.recall import Neighbours, true_scores
-from milvus_optimization.records import ByQuery, Setting
+from milvus_optimization.records import Setting
 from rag_core.base.processes import peak_bytes
-from rag_core.metrics.ranking import RunMetricName
+from rag_core.metrics.differences import ByQuery, difference
+from rag_core.metrics.ranking import RunMetricName, measure_places
 
 Floats = npt.NDArray[np.float32]
 

@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.corpus.corpus import Vectors
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import Halves
 from rag_core.base.records import Qrels
+from rag_core.corpora.corpus import Vectors
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

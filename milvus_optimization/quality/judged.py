@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 from typing import Any, Self
 
-from milvus_optimization.corpus.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of
 from milvus_optimization.quality.halves import FEW_TO_TUNE
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, Places, measure_places
-from milvus_optimization.records import ByQuery
+from milvus_optimization.quality.measures import Halves
 from rag_core.base.errors import DataError
 from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs
+from rag_core.corpora.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of
+from rag_core.metrics.differences import FEWEST_TO_COMPARE, ByQuery
+from rag_core.metrics.ranking import Places, measure_places
 
 logger = logging.getLogger(__name__)
 

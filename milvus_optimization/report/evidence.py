@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of, read_corpus
-from milvus_optimization.quality.measures import FEWEST_TO_COMPARE, Halves, mean
-from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial, VectorVariant
+from milvus_optimization.quality.measures import Halves, mean
+from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.outside_text import quoted
+from rag_core.corpora.corpus import DOCUMENTS, QRELS, QUERIES, Corpus, judge_of, read_corpus
 from rag_core.files.jsonl import read_records
 from rag_core.files.manifest import UNKNOWN, check_inputs, read_manifest
+from rag_core.metrics.differences import FEWEST_TO_COMPARE, ByQuery
 
 LABELS = "labels"
 _ROUNDING = 1e-5  # of a mean of values that were written with 6 decimals

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from milvus_optimization.quality.measures import difference
-from milvus_optimization.records import ByQuery, IndexTrial, RetrievalTrial
+from milvus_optimization.records import IndexTrial, RetrievalTrial
 from milvus_optimization.report.evidence import LABELS, Evidence
 from milvus_optimization.report.index_choice import measured_trials
 from milvus_optimization.report.recommendation import Outcome
@@ -13,6 +12,7 @@ from milvus_optimization.report.section import QueryChange, Section
 from milvus_optimization.report.waterfall import dense_trials
 from milvus_optimization.report.wording import bm25_name, difference_text, retrieval_name
 from milvus_optimization.retrieval import choice
+from rag_core.metrics.differences import ByQuery, difference
 
 _MOST_QUERIES = 8  # of each way, those with the largest changes
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from milvus_optimization.indexes.pareto import milliseconds
-from milvus_optimization.records import Difference, IndexTrial, Recommendation, RetrievalTrial, Verdict
+from milvus_optimization.records import IndexTrial, Recommendation, RetrievalTrial, Verdict
 from milvus_optimization.report.evidence import LABELS, Evidence
 from milvus_optimization.report.index_choice import Constraints, IndexChoice, choose_index, measured_trials
 from milvus_optimization.report.wording import difference_text, index_name, retrieval_name
@@ -14,6 +14,7 @@ from milvus_optimization.retrieval import choice
 from milvus_optimization.retrieval.choice import Target
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
+from rag_core.metrics.differences import Difference
 
 # The form of vectors that an index holds, whose own loss `compare_vectors` measures.
 _HELD = dict.fromkeys(("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "float32") | {"IVF_SQ8": "sq8"}

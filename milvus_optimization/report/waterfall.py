@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from milvus_optimization.quality.measures import difference
-from milvus_optimization.records import ByQuery, Difference, IndexTrial, RetrievalTrial, VectorVariant
+from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
 from milvus_optimization.report.evidence import Evidence
 from milvus_optimization.report.recommendation import Outcome, held_variant
+from rag_core.metrics.differences import ByQuery, Difference, difference
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from milvus_optimization.indexes.table import named
-from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial
+from milvus_optimization.records import IndexTrial, RetrievalTrial
 from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_difference
+from rag_core.metrics.differences import Difference
 
 
 def index_name(trial: IndexTrial) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from milvus_optimization.quality.halves import FEWEST_TO_TUNE
-from milvus_optimization.quality.measures import Halves, difference
-from milvus_optimization.records import Difference, Fusion, Normalisation, RetrievalTrial, Setting, Verdict
+from milvus_optimization.quality.measures import Halves
+from milvus_optimization.records import Fusion, Normalisation, RetrievalTrial, Setting, Verdict
 from rag_core.base.errors import DataError
+from rag_core.metrics.differences import Difference, difference
 from rag_core.retrieval.bm25 import K1, B
 from rag_core.retrieval.fusion import RANK_CONSTANT
 

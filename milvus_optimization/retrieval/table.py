@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from milvus_optimization.quality.measures import Halves, difference
-from milvus_optimization.records import Difference, RetrievalTrial
+from milvus_optimization.quality.measures import Halves
+from milvus_optimization.records import RetrievalTrial
 from milvus_optimization.retrieval.choice import (
     Target,
     against,
@@ -16,6 +16,7 @@ from milvus_optimization.retrieval.choice import (
     verdict,
 )
 from rag_core.base.tables import format_difference, format_rows
+from rag_core.metrics.differences import Difference, difference
 
 _TARGETS: tuple[Target, ...] = ("lite", "server")
 

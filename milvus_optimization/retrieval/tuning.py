@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import Vectors
 from milvus_optimization.quality.halves import FEWEST_TO_TUNE
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.quality.measures import mean
@@ -17,6 +16,7 @@ from milvus_optimization.retrieval.grid import Grid, Way, WordSettings, alone, d
 from milvus_optimization.retrieval.kept_times import KeptTimes
 from milvus_optimization.retrieval.rankings import Places, Ranking, WordSearch, dense_ranking
 from milvus_optimization.retrieval.reranking import Candidates, Reranker, reranked
+from rag_core.corpora.corpus import Vectors
 from rag_core.retrieval.analyser import Analyser
 
 logger = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 
-from milvus_optimization.corpus.corpus import Vectors
 from milvus_optimization.quality.judged import Judged
-from milvus_optimization.quality.measures import difference
 from milvus_optimization.quality.recall import Neighbours, true_scores
-from milvus_optimization.records import ByQuery, VectorVariant
+from milvus_optimization.records import VectorVariant
 from milvus_optimization.vectors.variants import Variant, make_variant
 from rag_core.base.tables import format_difference, format_rows
+from rag_core.corpora.corpus import Vectors
+from rag_core.metrics.differences import ByQuery, difference
 from rag_core.retrieval.dense import Floats, Places, nearest, scores_at
 
 COUNT = 10  # results of a query, as many as nDCG@10 reads

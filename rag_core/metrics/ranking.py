@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.records import Qrels, RankingSample, Run
+from rag_core.metrics.differences import ByQuery
 from rag_core.metrics.significance import Values
 
 MetricName = Literal["MAP", "MRR@10", "NDCG@10"]
@@ -28,6 +29,7 @@ RUN_METRICS: tuple[RunMetricName, ...] = (*METRICS, "Recall@10", "Recall@100")
 M = TypeVar("M", MetricName, RunMetricName)
 
 PerQuery = dict[MetricName, Values]
+Places = npt.NDArray[np.int64]
 
 # As ir-measures spells them.
 _MEASURES: dict[RunMetricName, str] = {
@@ -63,6 +65,32 @@ def measure_run(qrels: Qrels, run: Run, metrics: Sequence[RunMetricName] = RUN_M
     the share of all relevant documents among the first 10 or 100, so it cannot reach 1 where there are more of them.
     """
     return _measure(metrics, qrels, run)
+
+
+def measure_places(
+    qrels: Qrels,
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    places: Places,
+    metrics: Sequence[RunMetricName],
+) -> dict[RunMetricName, ByQuery]:
+    """Return metric -> query id -> value of rankings given as places of documents.
+
+    Args:
+        query_ids: judged queries, one per row of `places`.
+        places: best first, -1 where nothing was found; shape (queries, results).
+        metrics: those that are wanted: each takes its time.
+    """
+    run = {
+        query_id: {document_ids[place]: -float(rank) for rank, place in enumerate(row) if place >= 0}
+        for query_id, row in zip(query_ids, places, strict=True)
+    }
+    judged = {query_id: qrels[query_id] for query_id in query_ids}
+    found = measure_run(judged, run, metrics)
+    return {
+        metric: dict(zip(query_ids, (round(float(value), 6) for value in values), strict=True))
+        for metric, values in found.items()
+    }
 
 
 def _measure(metrics: Sequence[M], qrels: Qrels, run: Run) -> dict[M, Values]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from milvus_optimization.quality.halves import is_tune_query
 from milvus_optimization.quality.measures import Halves
-from milvus_optimization.records import Difference, IndexTrial, RetrievalTrial, VectorVariant
+from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.files.jsonl import write_records
+from rag_core.metrics.differences import Difference
 
 MODEL = "small"
 DOCUMENTS = 60

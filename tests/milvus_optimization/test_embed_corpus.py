@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from milvus_optimization import embed_corpus
-from milvus_optimization.corpus.corpus import model_names, read_corpus, read_vectors
 from rag_core.base.errors import StaleError
+from rag_core.corpora.corpus import model_names, read_corpus, read_vectors
 from rag_core.files.manifest import read_manifest
 from rag_core.scoring.settings import CHUNK_ROWS
 from tests.milvus_optimization.embedders import (
@@ -262,7 +262,7 @@ KILLED = """
 import collections, json, os, random, shutil, signal, sys
 from pathlib import Path
 from milvus_optimization import embed_corpus
-from milvus_optimization.corpus import embedding as corpus_vectors
+from rag_core.corpora import embedding as corpus_vectors
 from rag_core.engines import identity
 from rag_core.engines.loading import LOADERS
 from rag_core.files import provenance
@@ -274,7 +274,7 @@ LOADERS["sentence-transformers"] = WordEncoder().loaded
 CHUNK_ROWS["sentence-transformers"] = 2
 provenance._git_state = lambda: None  # a process of its own each time
 # Without transformers, whose import takes longer than all the runs.
-identity.describe_models = lambda names, _: [identity.ModelInfo(name, "bi-encoder", "a test") for name in names]
+corpus_vectors.describe_models = lambda names, _: [identity.ModelInfo(name, "bi-encoder", "a test") for name in names]
 generator = random.Random(3)
 
 def deadly(owner, name, left):

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from milvus_optimization.corpus.corpus import read_corpus, read_vectors
 from milvus_optimization.retrieval.fusion import RankingPair
 from milvus_optimization.retrieval.rankings import Ranking, WordSearch, dense_ranking
+from rag_core.corpora.corpus import read_corpus, read_vectors
 from rag_core.retrieval.analyser import PLAIN
 from tests.conftest import TINY
 from tests.milvus_optimization.retrieval_corpus import write_corpus

@@ -6,8 +6,8 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from milvus_optimization.corpus.corpus import DOCUMENTS, QRELS, QUERIES, Corpus
-from milvus_optimization.corpus.sources import query_records
+from rag_core.corpora.corpus import DOCUMENTS, QRELS, QUERIES, Corpus
+from rag_core.corpora.openings import query_records
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import (
     UNKNOWN,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from milvus_optimization.corpus.corpus import ARRAYS, Corpus, check_vectors
-from rag_core.base.errors import EngineError
+from rag_core.base.errors import EngineError, UsageError
+from rag_core.corpora.corpus import ARRAYS, Corpus, check_vectors
 from rag_core.engines.canary import CANARY_PAIRS
+from rag_core.engines.identity import describe_models
 from rag_core.engines.options import EngineName, EngineOptions
 from rag_core.engines.protocols import Pair, Role, TextEncoder
 from rag_core.files.atomic import atomic_write
@@ -22,7 +23,9 @@ from rag_core.files.inputs import sha256
 from rag_core.files.manifest import Recipe, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, what_scores
+from rag_core.scoring.engine_args import EngineArgs, engine_options
+from rag_core.scoring.room import check_room
+from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle, what_scores
 from rag_core.scoring.vectors import embed_texts
 
 Floats = npt.NDArray[np.float32]
@@ -115,6 +118,56 @@ class ModelRun:
             logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
         if close := getattr(model, "close", None):  # a GPU may have no room for the next model beside it
             close()
+
+
+def folder_names(models: Sequence[str], engine: str) -> dict[str, str]:
+    """Return folder name -> model.
+
+    Raises:
+        UsageError: two models have one, or a server is to run several.
+    """
+    names = {(Path(model) if Path(model).name.strip(".") else Path(model).resolve()).name: model for model in models}
+    if len(names) < len(models):
+        raise UsageError("two models have the same last part of their names", "Rename one: it names a folder")
+    if engine == "server" and len(names) > 1:
+        raise UsageError("a server runs one model", "Run the stage once per model, with the same --output_dir")
+    return names
+
+
+def settle_runs(
+    args: EngineArgs,
+    names: Mapping[str, str],
+    files: Sequence[Path],
+    folder: Path,
+    stage: str,
+    *,
+    score_store: Path | None = None,
+    afresh: bool = False,
+) -> list[ModelRun]:
+    """Settle engine, precision and instruction of each model, without loading any.
+
+    Args:
+        names: folder name -> model.
+        files: of the corpus; they may name an instruction.
+        folder: of the corpus.
+        score_store, afresh: as of `ModelRun`.
+
+    Raises:
+        EngineError: a model is no embedder.
+    """
+    models = describe_models(list(names.values()), args.prompt_names())
+    someone_takes_it = any(model.takes_instruction for model in models)
+    runs = []
+    for name, model in zip(names, models, strict=True):
+        if model.kind != "bi-encoder":
+            raise EngineError(f"{model.name} gives no vectors ({model.why}: a {model.kind})", "Pass an embedder")
+        options = engine_options(args, model)
+        if someone_takes_it and not model.takes_instruction:
+            options = dataclasses.replace(options, instruction=None)
+        engine, options = settle("auto" if args.engine == "ray" else args.engine, options, list(files))
+        check_room([], options)
+        runs.append(ModelRun(name, engine, options, folder, stage, score_store, afresh))
+    return runs
 
 
 def _blocks(store: ChunkStore, keys: Sequence[bytes]) -> Iterator[Floats]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from milvus_optimization.corpus.corpus import Corpus
 from rag_core.base.errors import UsageError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import Document, Query
+from rag_core.corpora.corpus import Corpus
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import iterate_samples, read_by_id
 from rag_core.files.qrels import read_qrels

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from milvus_optimization.corpus.corpus import Corpus, Vectors
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.corpora.corpus import Corpus, Vectors
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import Analyser
 from rag_core.retrieval.bm25 import BM25
