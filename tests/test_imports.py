@@ -13,7 +13,7 @@ import pytest
 from rag_core.base.flags import flags_of
 
 ROOT = Path(__file__).parent.parent
-PIPELINES = ("reranker_distillation", "embedding_distillation", "milvus_optimization")
+PIPELINES = ("reranker_distillation", "embedding_distillation", "milvus_optimization", "query_expansion_rl")
 # The rooms of the core, from the ground up: each imports from those before it only.
 ROOMS = (
     "base",
@@ -28,8 +28,20 @@ ROOMS = (
     "distillation",
     "evaluation",
 )
-# Those of the pipeline that has rooms of its own. Its records are their ground, its stages stand on top of them.
-MILVUS_ROOMS = ("records", "quality", "vectors", "backends", "retrieval", "indexes", "collection", "report")
+# Those of the pipelines that have rooms of their own. The records are their ground, the stages stand on top of them.
+ROOMS_OF = {
+    "milvus_optimization": (
+        "records",
+        "quality",
+        "vectors",
+        "backends",
+        "retrieval",
+        "indexes",
+        "collection",
+        "report",
+    ),
+    "query_expansion_rl": ("records", "topics", "retrieval", "writing", "rewards", "learning", "report"),
+}
 STAGES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("rag_core", *PIPELINES)
@@ -38,7 +50,7 @@ STAGES = sorted(
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "datasets", "vllm", "ray", "scipy", "matplotlib", "pandas"),
-    *("faiss", "pymilvus", "milvus_lite", "optuna"),
+    *("faiss", "pymilvus", "milvus_lite", "optuna", "trl", "peft"),
 }
 
 
@@ -127,28 +139,28 @@ def test_an_upward_import_is_found(tmp_path):
     ]
 
 
-def milvus_room(parts):
-    """Return the room of a module of `milvus_optimization`, by the parts of its name."""
-    return parts[1] if parts[1:] and parts[1] in MILVUS_ROOMS else "stages"
+def upward_in(root, pipeline):
+    """Return the places of imports between the rooms of a pipeline that do not run downwards."""
+    floor = {name: number for number, name in enumerate((*ROOMS_OF[pipeline], "stages"))}
 
+    def own_floor(parts):
+        return floor[parts[1] if parts[1:] and parts[1] in floor else "stages"]
 
-def upward_in_milvus(root):
-    """Return the places of imports between its rooms that do not run downwards."""
-    floor = {name: number for number, name in enumerate((*MILVUS_ROOMS, "stages"))}
     found = []
-    for path in sorted((root / "milvus_optimization").rglob("*.py")):
-        own = milvus_room(path.relative_to(root).with_suffix("").parts)
+    for path in sorted((root / pipeline).rglob("*.py")):
+        own = own_floor(path.relative_to(root).with_suffix("").parts)
         for line, name in imports(path):
             to = name.split(".")
-            if to[0] == "milvus_optimization" and floor[milvus_room(to)] > floor[own]:
+            if to[0] == pipeline and own_floor(to) > own:
                 found.append(f"{path.relative_to(root)}:{line}: {name}")
     return found
 
 
-def test_imports_between_the_rooms_of_milvus_optimization_run_downwards():
-    assert upward_in_milvus(ROOT) == []
-    folders = {path.parent.name for path in (ROOT / "milvus_optimization").glob("*/__init__.py")}
-    assert folders == set(MILVUS_ROOMS) - {"records"}
+@pytest.mark.parametrize("pipeline", ROOMS_OF)
+def test_imports_between_the_rooms_of_a_pipeline_run_downwards(pipeline):
+    assert upward_in(ROOT, pipeline) == []
+    folders = {path.parent.name for path in (ROOT / pipeline).glob("*/__init__.py")}
+    assert folders == set(ROOMS_OF[pipeline]) - {"records"}
 
 
 def test_an_upward_import_between_its_rooms_is_found(tmp_path):
@@ -157,7 +169,7 @@ def test_an_upward_import_between_its_rooms_is_found(tmp_path):
     quality = tmp_path / "milvus_optimization" / "quality" / "judged.py"
     quality.write_text("import milvus_optimization.records\nfrom milvus_optimization.indexes.pareto import Point\n")
     (tmp_path / "milvus_optimization" / "records.py").write_text("import milvus_optimization.apply\n")
-    assert upward_in_milvus(tmp_path) == [
+    assert upward_in(tmp_path, "milvus_optimization") == [
         "milvus_optimization/quality/judged.py:2: milvus_optimization.indexes.pareto",
         "milvus_optimization/records.py:1: milvus_optimization.apply",
     ]
@@ -175,8 +187,8 @@ def test_a_chain_of_rooms_is_short():
 def test_every_folder_is_a_room_with_a_charter():
     folders = {path.name for path in (ROOT / "rag_core").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert folders == set(ROOMS)
-    milvus = (f"milvus_optimization/{name}" for name in MILVUS_ROOMS if name != "records")
-    for package in (*(f"rag_core/{name}" for name in ROOMS), "rag_core", *PIPELINES, *milvus):
+    inner = (f"{pipeline}/{name}" for pipeline, names in ROOMS_OF.items() for name in names if name != "records")
+    for package in (*(f"rag_core/{name}" for name in ROOMS), "rag_core", *PIPELINES, *inner):
         charter = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
         assert ast.get_docstring(charter), package
         assert len(charter.body) == 1, f"{package} has code in its __init__"

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.corpora.corpus import ARRAYS, Corpus, check_vectors
 from rag_core.engines.canary import CANARY_PAIRS
-from rag_core.engines.identity import describe_models
 from rag_core.engines.options import EngineName, EngineOptions
 from rag_core.engines.protocols import Pair, Role, TextEncoder
 from rag_core.files.atomic import atomic_write
@@ -155,6 +154,8 @@ def settle_runs(
     Raises:
         EngineError: a model is no embedder.
     """
+    from rag_core.engines.identity import describe_models
+
     models = describe_models(list(names.values()), args.prompt_names())
     someone_takes_it = any(model.takes_instruction for model in models)
     runs = []

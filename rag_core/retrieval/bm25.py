@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,25 @@ class BM25:
         if not known:
             return np.zeros(self._size, dtype=np.float32)
         return np.asarray(self._index.get_scores(known), dtype=np.float32)
+
+    def weighted_scores(self, weights: Mapping[str, float]) -> npt.NDArray[np.float32]:
+        """Score every passage for terms that count differently; shape (passages,).
+
+        With the occurrences of the query's terms as weights, these are `scores`.
+
+        Args:
+            weights: term, as the analyser gives it -> how much it counts.
+        """
+        scores = np.zeros(self._size, dtype=np.float32)
+        for term, weight in weights.items():
+            if (number := self._vocabulary.get(term)) is not None:
+                having = self._postings(number)
+                scores[self._index.scores["indices"][having]] += weight * self._index.scores["data"][having]
+        return scores
+
+    def _postings(self, number: int) -> slice:
+        starts = self._index.scores["indptr"]
+        return slice(starts[number], starts[number + 1])
 
     def nearest(self, query: str, count: int) -> tuple[list[int], npt.NDArray[np.float32]]:
         """Return the places of at most `count` passages that share a word with a query, and their scores, best first.

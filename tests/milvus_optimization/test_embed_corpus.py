@@ -274,7 +274,7 @@ LOADERS["sentence-transformers"] = WordEncoder().loaded
 CHUNK_ROWS["sentence-transformers"] = 2
 provenance._git_state = lambda: None  # a process of its own each time
 # Without transformers, whose import takes longer than all the runs.
-corpus_vectors.describe_models = lambda names, _: [identity.ModelInfo(name, "bi-encoder", "a test") for name in names]
+identity.describe_models = lambda names, _: [identity.ModelInfo(name, "bi-encoder", "a test") for name in names]
 generator = random.Random(3)
 
 def deadly(owner, name, left):

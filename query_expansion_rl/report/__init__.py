@@ -1,0 +1,1 @@
+"""Every way beside every other on the test queries: table, verdict, page."""
