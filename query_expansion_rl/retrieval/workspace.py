@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and its vectors, as `rag_core.corpora` has them |
+| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and vectors, as in `rag_core.corpora` |
 | `topics.jsonl` | `Topic` records, in the order of the queries |
 | `rankings.jsonl` | `Ranking` records: what each way that needs no training found |
 | `judgements.jsonl` | `Judgement` records: the label-free gains |
