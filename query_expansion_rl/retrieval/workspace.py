@@ -2,10 +2,10 @@
 
 | file | holds |
 |---|---|
-| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and its vectors, as `rag_core.corpora` has them |
+| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and vectors, see `rag_core.corpora` |
 | `topics.jsonl` | `Topic` records, in the order of the queries |
-| `rankings.jsonl` | `Ranking` records: what each way that needs no training found |
-| `judgements.jsonl` | `Judgement` records: the label-free gains |
+| `rankings.jsonl` | `Ranking` records: what each way that needs no training found, way by way |
+| `judgements.jsonl` | `Judgement` records: the label-free gains, best first |
 | `baselines.json` | a `Summary`: the retriever and its settings, what was tuned, the table |
 """
 
