@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
@@ -40,7 +40,7 @@ class Judgement:
 
     query_id: Id
     passage_id: Id
-    gain: FiniteFloat = Field(gt=0)
+    gain: Annotated[FiniteFloat, Field(gt=0)]
     teacher: str
 
 
