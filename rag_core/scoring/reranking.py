@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +118,16 @@ class Reranker:
         return _by_place(candidates, scores), milliseconds
 
 
-def check_no_reranker_flags(args: EngineArgs) -> None:
+def check_no_reranker_flags(args: EngineArgs, others: Collection[str] = ()) -> None:
     """Check that flags of a reranker are not given where there is none.
+
+    Args:
+        others: flags that something else takes, too.
 
     Raises:
         UsageError: one is.
     """
-    names = {"reranker_depth", "score_store", *(field.name for field in flags_of(EngineArgs))} - {"log_level"}
+    names = {"reranker_depth", "score_store", *(field.name for field in flags_of(EngineArgs))} - {"log_level", *others}
     for field in flags_of(type(args)):
         if field.name in names and getattr(args, field.name) != default_of(field):
             raise UsageError(f"--{field.name} is for a reranker", "Pass --reranker as well, or leave it out")
