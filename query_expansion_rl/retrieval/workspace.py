@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -164,4 +165,4 @@ def read_workspace(folder: Path) -> Workspace:
     summary = read_json(folder / SUMMARY, "Run rank_baselines again")
     from pydantic import TypeAdapter
 
-    return Workspace(folder, corpus, topics, TypeAdapter(Summary).validate_python(summary))
+    return Workspace(folder, corpus, topics, TypeAdapter(Summary).validate_json(json.dumps(summary)))

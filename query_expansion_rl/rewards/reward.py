@@ -25,10 +25,14 @@ from query_expansion_rl.retrieval.searching import QUERY_WEIGHT, ExpandedQuery, 
 from query_expansion_rl.retrieval.workspace import DEPTH, Workspace
 from query_expansion_rl.rewards.copying import longest_span, spaced
 from query_expansion_rl.rewards.ndcg import TOP, Gains, log_rank, ndcg
+from query_expansion_rl.writing.examples import DOCUMENTS, KEYWORDS
 from rag_core.base.flags import flag, setting
 from rag_core.base.stage import StageArgs
 
 Judge = Literal["teacher", "qrels"]
+
+EXAMPLE_TEXTS = tuple(text for _, text in (*KEYWORDS, *DOCUMENTS))
+"""What the examples of the prompts say: a weak model copies them."""
 
 _CUT = 0.5  # factor of a text that --max_new_tokens ended: it has no end to learn
 _REPETITIVE = 0.5  # share of distinct words below which a text loses
@@ -61,6 +65,10 @@ class RewardArgs(StageArgs):
     free_words: int = flag("words of an expansion that cost nothing", 32, least=0)
     max_copy: float = flag(
         "largest share of an expansion that may stand word for word in a passage or an example", 0.5, least=0, most=1
+    )
+
+    dense_model: str | None = flag(
+        "embedder of the workspace's vectors, where it is elsewhere than it was", None, decides=False
     )
 
     @property
