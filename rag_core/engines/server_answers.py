@@ -75,6 +75,7 @@ class _Judged(_Row):
 
 class _Written(_Row):
     text: Text
+    finish_reason: Text | None = None
 
 
 class _Embedded(_Row):
@@ -150,9 +151,9 @@ LOGPROBS = Endpoint(
 )
 
 
-def completions(max_new_tokens: int) -> Endpoint[list[str]]:
-    """Return the endpoint that writes texts of so many tokens at most."""
-    read = _rows("choices", _Written, lambda row: row.text)
+def completions(max_new_tokens: int) -> Endpoint[list[tuple[str, bool]]]:
+    """Return the endpoint that writes texts of so many tokens at most, each with whether that number ended it."""
+    read = _rows("choices", _Written, lambda row: (row.text, row.finish_reason == "length"))
     return Endpoint("/v1/completions", read, _CHOICE_BYTES + max_new_tokens * _TOKEN_BYTES)
 
 

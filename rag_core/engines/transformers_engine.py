@@ -75,15 +75,11 @@ class _LastPositionModel(abc.ABC):
         """
         import torch
 
-        if len(prompts) < 2:
-            return None
-        first, last = min(prompts), max(prompts)  # in the order of a dictionary: what these two share, all do
-        same = [one == other for one, other in zip(first, last, strict=False)]
-        length = min([*same, False].index(False), min(map(len, prompts)) - 1)
-        if length < _LEAST_PREFIX:
+        length = common_beginning(prompts)
+        if not length:
             return None
         with torch.inference_mode():
-            outputs = self._model.base_model(torch.tensor([first[:length]], device=self._device), use_cache=True)
+            outputs = self._model.base_model(torch.tensor([prompts[0][:length]], device=self._device), use_cache=True)
         return outputs.past_key_values
 
     def _run_batch(self, prompts: list[list[int]], prefix: Any) -> Floats:
@@ -257,6 +253,16 @@ class LastTokenEncoder(_LastPositionModel):
         vectors = last_hidden_states(self._model, inputs, last_positions)
         normalised: torch.Tensor = vectors / vectors.norm(dim=1, keepdim=True)
         return normalised
+
+
+def common_beginning(prompts: Sequence[list[int]]) -> int:
+    """Return how many tokens all prompts begin with, without the last of the shortest; 0 where sharing is no gain."""
+    if len(prompts) < 2:
+        return 0
+    first, last = min(prompts), max(prompts)  # in the order of a dictionary: what these two share, all do
+    same = [one == other for one, other in zip(first, last, strict=False)]
+    length = min([*same, False].index(False), min(map(len, prompts)) - 1)
+    return length if length >= _LEAST_PREFIX else 0
 
 
 def last_hidden_states(model: Any, inputs: dict[str, Any], last_positions: torch.Tensor) -> torch.Tensor:

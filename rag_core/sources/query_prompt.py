@@ -29,7 +29,7 @@ def write_queries(model: TextGenerator, passages: Sequence[str]) -> list[str | N
         EngineError: as the model raises.
     """
     answers = model.generate([Prompt(_QUESTION, passage) for passage in passages], SAMPLING)
-    return [read_answer(answer) for answer in answers]
+    return [read_answer(answer.text) for (answer,) in answers]
 
 
 def read_answer(answer: str) -> str | None:

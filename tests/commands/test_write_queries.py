@@ -5,6 +5,7 @@ import pytest
 from rag_core import write_queries
 from rag_core.base.records import Query
 from rag_core.engines import loading
+from rag_core.engines.generation import Answer
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.sources import query_prompt
@@ -28,7 +29,8 @@ class Writer:
             raise Stopped
         self.calls -= 1
         self.written += [prompt.text for prompt in prompts]
-        return ["" if "mute" in prompt.text else f"what is {prompt.text.split()[0]}" for prompt in prompts]
+        texts = ["" if "mute" in prompt.text else f"what is {prompt.text.split()[0]}" for prompt in prompts]
+        return [[Answer(text, len(text), cut=False)] for text in texts]
 
 
 @pytest.fixture

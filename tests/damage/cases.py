@@ -11,6 +11,7 @@ import numpy as np
 
 from rag_core import demo_models, write_queries
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.engines.generation import Answer
 from rag_core.engines.loading import LOADERS
 from rag_core.files import manifest
 from rag_core.files.jsonl import write_records
@@ -37,7 +38,7 @@ class Writer:
     """Asks for the first word of a passage."""
 
     def generate(self, prompts, sampling):
-        return [f"what is {prompt.text.split()[0]} here" for prompt in prompts]
+        return [[Answer(f"what is {prompt.text.split()[0]} here", 5, cut=False)] for prompt in prompts]
 
 
 @dataclasses.dataclass

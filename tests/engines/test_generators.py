@@ -24,6 +24,7 @@ def test_the_real_engine_answers(qwen_chat, tmp_path):
     together = model.generate(prompts, SHORT)
     assert len(together) == 3
     assert [model.generate([prompt], SHORT)[0] for prompt in prompts] == together  # padding does not matter
+    assert all(answer.cut and answer.tokens == 64 for (answer,) in together)  # weights drawn at random find no end
 
 
 def test_drawn_answers_differ_and_are_drawn_again_alike(qwen_chat):
@@ -31,7 +32,7 @@ def test_drawn_answers_differ_and_are_drawn_again_alike(qwen_chat):
     model = load_generator("transformers", options)
     warm = Sampling(max_new_tokens=16, temperature=1.0, seed=7)
     drawn = model.generate([Prompt("What is ice?")] * 4, warm)
-    assert len(set(drawn)) == 4
+    assert len({answer.text for (answer,) in drawn}) == 4
     assert model.generate([Prompt("What is ice?")] * 4, warm) == drawn
     assert model.generate([Prompt("What is ice?")] * 4, dataclasses.replace(warm, seed=8)) != drawn
 
@@ -46,10 +47,14 @@ def test_vllm_answers_as_transformers(qwen_chat, monkeypatch):
     expected = load_generator("transformers", options).generate(prompts, SHORT)
     model = load_generator("vllm", options)
     answers = model.generate(prompts, SHORT)
-    drawn = model.generate([prompts[0]] * 3, dataclasses.replace(SHORT, temperature=1.0, seed=1))
+    warm = dataclasses.replace(SHORT, temperature=1.0, seed=1, num_samples=2)
+    drawn = model.generate([prompts[0]] * 3, warm)
+    whole = answers[0][0].text
+    (stopped,) = model.generate(prompts[:1], dataclasses.replace(SHORT, stop=(whole[20:24],)))[0]
     model.close()
     assert answers == expected
-    assert len(set(drawn)) == 3
+    assert len({answer.text for two in drawn for answer in two}) == 6
+    assert (stopped.text, stopped.cut) == (whole[: whole.index(whole[20:24])], False)
 
 
 def test_a_model_without_a_chat_template_is_refused(qwen_tokenizer):

@@ -480,8 +480,13 @@ def test_a_cross_encoder_on_tei(fake, tiny_cross_encoder, pairs):
 
 def write(body):
     """Answer in reverse order; an answer names the sum of its prompt's ids, and the seed."""
-    answers = [f"{sum(prompt)} {body.get('seed')}" for prompt in body["prompt"]]
-    return {"choices": [{"index": i, "text": text} for i, text in enumerate(answers)][::-1]}
+    answers = [f"{sum(ids)} {body.get('seed')}" for ids in body["prompt"] for _ in range(body.get("n", 1))]
+    rows = [{"index": i, "text": text, "finish_reason": "length"} for i, text in enumerate(answers)]
+    return {"choices": rows[::-1]}
+
+
+def texts_of(answers):
+    return [[answer.text for answer in found] for found in answers]
 
 
 @pytest.fixture(scope="module")
@@ -506,7 +511,9 @@ def questions(chat_tokenizer):
 def test_a_generator_gives_each_prompt_its_answer(vllm, writer, questions):
     prompts, sums = questions
     vllm.seen.clear()
-    assert writer.generate(prompts, Sampling(max_new_tokens=8)) == [f"{found} None" for found in sums]
+    answers = writer.generate(prompts, Sampling(max_new_tokens=8))
+    assert texts_of(answers) == [[f"{found} None"] for found in sums]
+    assert all(answer.cut and answer.tokens > 2 for (answer,) in answers)
     assert sorted(len(body.pop("prompt")) for _, body, _ in vllm.seen) == [1, 2, 2]
     assert [(path, body) for path, body, _ in vllm.seen] == [
         ("/v1/completions", {"model": "its-name", "max_tokens": 8, "temperature": 0.0, "top_p": 1.0})
@@ -517,10 +524,23 @@ def test_a_generator_draws_with_a_seed_one_higher_per_prompt(vllm, writer, quest
     prompts, sums = questions
     vllm.seen.clear()
     drawn = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7, top_p=0.9, seed=3))
-    assert drawn == [f"{found} {3 + number}" for number, found in enumerate(sums)]
+    assert texts_of(drawn) == [[f"{found} {3 + number}"] for number, found in enumerate(sums)]
     assert {(len(body["prompt"]), body["temperature"], body["top_p"]) for _, body, _ in vllm.seen} == {(1, 0.7, 0.9)}
     unseeded = writer.generate(prompts, Sampling(max_new_tokens=8, temperature=0.7))
-    assert unseeded == [f"{found} None" for found in sums]
+    assert texts_of(unseeded) == [[f"{found} None"] for found in sums]
+
+
+def test_a_generator_asks_for_several_answers_and_where_they_end(vllm, writer, questions):
+    prompts, sums = questions
+    vllm.seen.clear()
+    warm = Sampling(max_new_tokens=8, temperature=0.7, seed=3, num_samples=2, stop=("\n",))
+    answers = writer.generate(prompts, warm)
+    assert texts_of(answers) == [[f"{found} {3 + 2 * number}"] * 2 for number, found in enumerate(sums)]
+    assert {(body["n"], *body["stop"]) for _, body, _ in vllm.seen} == {(2, "\n")}
+    vllm.seen.clear()
+    answers = writer.generate(prompts, dataclasses.replace(warm, seed=None))
+    assert texts_of(answers) == [[f"{found} None"] * 2 for found in sums]
+    assert len(vllm.seen) == 3
 
 
 def test_servers_that_write_nothing_or_too_little(fake, vllm, qwen_chat):
