@@ -13,6 +13,7 @@ from query_expansion_rl.records import Expansion, Ranking, Topic
 from query_expansion_rl.report.written import Written
 from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher, fuse
 from query_expansion_rl.retrieval.workspace import DEPTH, Workspace
+from query_expansion_rl.rewards.gate import passes
 from query_expansion_rl.rewards.ndcg import Gains, ndcg
 from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
@@ -240,7 +241,7 @@ class Comparison:
 
     def _gated(self, row: Row, texts: Sequence[str], alone: _Found, expanded: _Found) -> Row:
         """Take the ranking with the expansion only where the teacher likes it better than that of the query alone."""
-        helps = self.judge(expanded.places) > self.judge(alone.places)
+        helps = passes(alone.places, expanded.places, self.gains)
         kept = [text if passed else "" for text, passed in zip(texts, helps, strict=True)]
         ms = alone.ms + expanded.ms + (self._dense.ms if self._dense else 0.0)
         places = np.where(helps[:, None], expanded.places, alone.places)

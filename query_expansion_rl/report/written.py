@@ -8,10 +8,10 @@ from pathlib import Path
 
 from query_expansion_rl.records import Expansion, Ranking, Topic
 from query_expansion_rl.retrieval.workspace import TOPICS, Workspace
-from rag_core.base.errors import DataError, StaleError, UsageError
+from query_expansion_rl.rewards.samples import check_made_for, read_expansions
+from rag_core.base.errors import DataError, UsageError
 from rag_core.base.outside_text import quoted
 from rag_core.files.bad_rows import NoBadRows
-from rag_core.files.inputs import sha256
 from rag_core.files.jsonl import numbered_records
 from rag_core.files.manifest import UNKNOWN, read_manifest
 
@@ -63,18 +63,11 @@ def read_written(paths: Sequence[Path], workspace: Workspace) -> list[Written]:
         StaleError: a file was made for other topics.
         UsageError: a method stands in two files.
     """
-    known = {topic.query_id for topic in workspace.topics}
     found: dict[str, Written] = {}
     for path in paths:
-        check_same_topics(path, workspace)
         by_method: dict[str, dict[str, dict[int, Expansion]]] = {}
-        for line, one in numbered_records(path, Expansion, NoBadRows()):
-            check_known(one.query_id, known, path, line)
-            samples = by_method.setdefault(one.method, {}).setdefault(one.query_id, {})
-            if one.sample in samples:
-                what = f"query_id {quoted(repr(one.query_id))} has sample {one.sample} twice"
-                raise DataError(what, "Keep one of them", path=path, line=line)
-            samples[one.sample] = one
+        for one in read_expansions(path, Expansion, workspace, NoBadRows()):
+            by_method.setdefault(one.method, {}).setdefault(one.query_id, {})[one.sample] = one
         milliseconds = (read_manifest(path) or UNKNOWN).facts.get("milliseconds_per_expansion")
         for method, rows in by_method.items():
             _check_new(method, found, path)
@@ -92,10 +85,13 @@ def read_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict
     known = {topic.query_id for topic in workspace.topics}
     found: dict[str, dict[str, Ranking]] = {}
     for path in paths:
-        check_same_topics(path, workspace)
+        check_made_for(path, workspace)
         before = set(found)
         for line, one in numbered_records(path, Ranking, NoBadRows()):
-            check_known(one.query_id, known, path, line)
+            if one.query_id not in known:
+                what = f"query_id {quoted(repr(one.query_id))} is not in {TOPICS}"
+                remedy = "Pass --baselines with the folder that the file was made for"
+                raise DataError(what, remedy, path=path, line=line)
             if one.method in before:
                 _check_new(one.method, found, path)
             rows = found.setdefault(one.method, {})
@@ -104,33 +100,6 @@ def read_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict
                 raise DataError(what, "Keep one of them", path=path, line=line)
             rows[one.query_id] = one
     return found
-
-
-def check_same_topics(path: Path, workspace: Workspace) -> None:
-    """Check that a file was made for the queries of a workspace, where its manifest tells.
-
-    Raises:
-        StaleError: it was made for others.
-    """
-    inputs = (read_manifest(path) or UNKNOWN).recipe.get("inputs") or {}
-    made_for = {digest for name, digest in inputs.items() if Path(name).name == TOPICS}
-    if made_for and sha256(workspace.folder / TOPICS) not in made_for:
-        raise StaleError(
-            f"was made for other queries than those of {workspace.folder / TOPICS}",
-            "Pass --baselines with the folder that it was made for, or make it again",
-            path=path,
-        )
-
-
-def check_known(query_id: str, known: Collection[str], path: Path, line: int) -> None:
-    """Check that a query is one of the workspace.
-
-    Raises:
-        DataError: it is not.
-    """
-    if query_id not in known:
-        what = f"query_id {quoted(repr(query_id))} is not in {TOPICS}"
-        raise DataError(what, "Pass --baselines with the folder that the file was made for", path=path, line=line)
 
 
 def _check_new(method: str, found: Collection[str], path: Path) -> None:
