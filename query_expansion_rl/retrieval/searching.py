@@ -75,10 +75,14 @@ class WordSearcher:
         places = np.full((len(queries), count), -1, dtype=np.int64)
         scores = np.full((len(queries), count), -np.inf, dtype=np.float32)
         for row, weights in enumerate(queries):
-            all_scores = self._index.weighted_scores(weights)
+            all_scores = self.scores(weights)
             best = [place for place in best_places(all_scores, count) if all_scores[place] > 0]
             places[row, : len(best)], scores[row, : len(best)] = best, all_scores[best]
         return places, scores
+
+    def scores(self, weights: Mapping[str, float]) -> Floats:
+        """Return the score of every passage for a bag of terms; shape (passages,)."""
+        return self._index.weighted_scores(weights)
 
 
 class VectorSearcher:

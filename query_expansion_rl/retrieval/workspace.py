@@ -2,37 +2,39 @@
 
 | file | holds |
 |---|---|
-| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and its vectors, as `rag_core.corpora` has them |
+| `documents.jsonl`, `queries.jsonl`, `qrels.tsv`, `<model>/*.npy` | the corpus and vectors, see `rag_core.corpora` |
 | `topics.jsonl` | `Topic` records, in the order of the queries |
-| `rankings.jsonl` | `Ranking` records: what each way that needs no training found |
-| `judgements.jsonl` | `Judgement` records: the label-free gains |
+| `rankings.jsonl` | `Ranking` records: what each way that needs no training found, way by way |
+| `judgements.jsonl` | `Judgement` records: the label-free gains, best first |
 | `baselines.json` | a `Summary`: the retriever and its settings, what was tuned, the table |
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, FiniteFloat
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from query_expansion_rl.records import Judgement, Ranking, Split, Topic
 from query_expansion_rl.retrieval.searching import Encode, FusedSearcher, Searcher, VectorSearcher, WordSearcher
 from rag_core.base.errors import DataError
-from rag_core.corpora.corpus import Corpus, Vectors, read_corpus, read_vectors
-from rag_core.files.inputs import read_json
+from rag_core.corpora.corpus import Corpus, read_corpus, read_vectors
+from rag_core.files.inputs import read_whole
 from rag_core.files.jsonl import read_records
-from rag_core.files.manifest import check_inputs
+from rag_core.files.manifest import UNKNOWN, check_inputs, read_manifest
 from rag_core.retrieval.analyser import Analyser, Stemmer, StopWords
+
+_AGAIN = "Run rank_baselines again"
 
 RetrieverName = Literal["bm25", "dense", "hybrid"]
 
 TOPICS, RANKINGS, JUDGEMENTS, SUMMARY = "topics.jsonl", "rankings.jsonl", "judgements.jsonl", "baselines.json"
+
 DEPTH = 100  # results of a ranking that are kept: recall@100 is the deepest figure
 
 
@@ -60,19 +62,31 @@ class Summary:
     """What `rank_baselines` settled and found; `baselines.json`.
 
     Attributes:
-        teacher: who gave the judgements.
+        teacher: who gave the judgements: "hybrid", or the name of a model.
+        judge_top: how many passages of a query have a gain, at most.
         tuned: way -> its parameters, chosen on the train queries.
-        best: the best training-free way that needs no LLM, chosen on the dev queries.
+        tuned_by: what tells which parameters are best.
+        measured_by: what `best` is chosen by, and the table is measured by.
+        best: the best training-free way that needs no LLM.
+        best_on: the queries that it was chosen on: "dev", or "train and dev" where those are few.
         headroom: of the test queries, how much the oracle over the ways is above the retriever, nDCG@10.
-        table: the rows that were printed.
+        figures: way -> metric -> mean over the test queries.
+        table: rows as printed, the head first, without the times, which are in the manifest of the rankings.
+        advice: what to use, in a sentence.
     """
 
     retriever: RetrieverSettings
     teacher: str
+    judge_top: int
     tuned: dict[str, dict[str, float]]
+    tuned_by: Literal["qrels", "judge"]
+    measured_by: Literal["qrels", "judge"]
     best: str
+    best_on: str
     headroom: FiniteFloat | None
+    figures: dict[str, dict[str, FiniteFloat]]
     table: list[list[str]]
+    advice: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +127,9 @@ class Workspace:
             found.setdefault(one.method, {})[one.query_id] = one
         return found
 
-    def vectors(self) -> Vectors:
-        """Return the vectors of the embedder.
-
-        Raises:
-            DataError: there is none.
-        """
-        if self.settings.vectors is None:
-            raise DataError("has no vectors", "Run rank_baselines with --dense_model", path=self.folder)
-        return read_vectors(self.folder, self.settings.vectors, self.corpus)
+    def milliseconds(self) -> dict[str, float]:
+        """Return way -> CPU time of a query, without embedding it."""
+        return dict((read_manifest(self.folder / RANKINGS) or UNKNOWN).facts.get("milliseconds", {}))
 
     def searcher(self, name: RetrieverName, encode: Encode | None = None) -> Searcher:
         """Return a retriever over the corpus: that of the settings, or another.
@@ -137,15 +145,34 @@ class Workspace:
 
     def word_searcher(self) -> WordSearcher:
         """Return BM25 over the corpus."""
-        settings = self.settings
-        analyser = Analyser(settings.bm25_stemmer, settings.bm25_stop_words)
-        return WordSearcher(self.corpus.texts(), analyser, k1=settings.k1, b=settings.b)
+        return word_searcher(self.corpus, self.settings)
 
     def vector_searcher(self, encode: Encode | None = None) -> VectorSearcher:
-        """Return exact dense search over the corpus; the vectors of the queries themselves are known."""
-        vectors = self.vectors()
-        known = dict(zip(self.corpus.queries.values(), np.asarray(vectors.queries), strict=True))
-        return VectorSearcher(vectors.documents, encode or _no_encoder, known)
+        """Return exact dense search over the corpus; the vectors of the queries themselves are known.
+
+        Raises:
+            DataError: there are no vectors.
+        """
+        if self.settings.vectors is None:
+            raise DataError("has no vectors", "Run rank_baselines with --dense_model", path=self.folder)
+        return vector_searcher(self.folder, self.corpus, self.settings.vectors, encode)
+
+
+def word_searcher(corpus: Corpus, settings: RetrieverSettings) -> WordSearcher:
+    """Return BM25 over a corpus."""
+    analyser = Analyser(settings.bm25_stemmer, settings.bm25_stop_words)
+    return WordSearcher(corpus.texts(), analyser, k1=settings.k1, b=settings.b)
+
+
+def vector_searcher(folder: Path, corpus: Corpus, model: str, encode: Encode | None = None) -> VectorSearcher:
+    """Return exact search over the vectors of a model in the folder of a corpus.
+
+    Args:
+        encode: embeds texts other than the queries of the corpus.
+    """
+    vectors = read_vectors(folder, model, corpus)
+    known = dict(zip(corpus.queries.values(), np.asarray(vectors.queries), strict=True))
+    return VectorSearcher(vectors.documents, encode or _no_encoder, known)
 
 
 def _no_encoder(texts: Sequence[str]) -> Any:
@@ -162,7 +189,13 @@ def read_workspace(folder: Path) -> Workspace:
     check_inputs([folder / name for name in (TOPICS, SUMMARY)])
     corpus = read_corpus(folder)
     topics = list(read_records(folder / TOPICS, Topic))
-    summary = read_json(folder / SUMMARY, "Run rank_baselines again")
-    from pydantic import TypeAdapter
+    return Workspace(folder, corpus, topics, _read_summary(folder / SUMMARY))
 
-    return Workspace(folder, corpus, topics, TypeAdapter(Summary).validate_json(json.dumps(summary)))
+
+def _read_summary(path: Path) -> Summary:
+    try:
+        return TypeAdapter(Summary).validate_json(read_whole(path, _AGAIN))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"is no summary of rank_baselines ({'.'.join(map(str, first['loc']))}: {first['msg']})"
+        raise DataError(what, _AGAIN, path=path) from error

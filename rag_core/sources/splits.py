@@ -71,8 +71,11 @@ class Leak:
         }
 
 
-def parse_fractions(words: Sequence[str]) -> dict[str, float]:
+def parse_fractions(words: Sequence[str], flag: str = "--splits") -> dict[str, float]:
     """Read `train=0.8 dev=0.1 test=0.1`.
+
+    Args:
+        flag: whose words they are, for the error.
 
     Raises:
         UsageError: a word is malformed, a name comes twice, or the fractions do not sum to 1.
@@ -81,12 +84,12 @@ def parse_fractions(words: Sequence[str]) -> dict[str, float]:
     for word in words:
         match = re.fullmatch(r"([A-Za-z]\w*)=(0?\.\d+|1(?:\.0*)?)", word)
         if match is None or float(match[2]) == 0:
-            raise UsageError(f"--splits {word!r} is not name=fraction", "Write e.g. train=0.8 dev=0.1 test=0.1")
+            raise UsageError(f"{flag} {word!r} is not name=fraction", "Write e.g. train=0.8 dev=0.1 test=0.1")
         if match[1] in fractions:
-            raise UsageError(f"--splits names {match[1]!r} twice", "Give each split a name of its own")
+            raise UsageError(f"{flag} names {match[1]!r} twice", "Give each split a name of its own")
         fractions[match[1]] = float(match[2])
     if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
-        raise UsageError(f"the --splits fractions sum to {sum(fractions.values()):g}", "Make them sum to 1")
+        raise UsageError(f"the {flag} fractions sum to {sum(fractions.values()):g}", "Make them sum to 1")
     return fractions
 
 
@@ -170,6 +173,15 @@ def find_leaks(splits: Splits) -> list[Leak]:
                 )
             )
     return leaks
+
+
+def duplicates_of(queries: Sequence[str], others: Sequence[str]) -> set[int]:
+    """Return the positions of the queries that have a duplicate, exact or near, among the others."""
+    keys, there = [normalize(query) for query in queries], {normalize(query) for query in others}
+    near: set[str] = set()
+    for left, right in _near_keys(list(dict.fromkeys([*keys, *sorted(there)]))):
+        near |= {key for key, other in ((left, right), (right, left)) if other in there}
+    return {i for i, key in enumerate(keys) if key in there or key in near}
 
 
 def without_leaks(splits: Splits, leaks: Sequence[Leak]) -> Splits:
