@@ -18,8 +18,6 @@ from pathlib import Path
 from milvus_optimization.quality.judged import Judged, JudgedArgs
 from milvus_optimization.records import RetrievalTrial
 from milvus_optimization.retrieval.grid import NORMALISATIONS, Grid
-from milvus_optimization.retrieval.kept_times import KeptTimes
-from milvus_optimization.retrieval.reranking import Reranker, check_no_reranker_flags, settle_reranker
 from milvus_optimization.retrieval.table import format_trials
 from milvus_optimization.retrieval.tuning import Tuning
 from rag_core.base.flags import decisive, flag, flags_of
@@ -33,10 +31,12 @@ from rag_core.corpora.corpus import (
 )
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.kept_times import KeptTimes
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.retrieval.analyser import AnalyserArgs, Stemmer, StopWords
 from rag_core.scoring.engine_args import EngineArgs, check_engine
+from rag_core.scoring.reranking import Reranker, check_no_reranker_flags, settle_reranker
 
 STAGE = "milvus_optimization.tune_retrieval"
 

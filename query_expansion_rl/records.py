@@ -120,3 +120,19 @@ class Preference:
     chosen: Text
     rejected: Text
     margin: FiniteFloat
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class ServedQuery:
+    """A query as it is to be searched for: what `expand` hands to a search engine.
+
+    Attributes:
+        query: as it came; it is always part of what is searched for.
+        expansion: empty where the model had none, or the gate let none through.
+        searches: the texts to search for; where there are two, their rankings are fused by reciprocal rank.
+    """
+
+    query_id: Id
+    query: Text
+    expansion: str
+    searches: list[Text]

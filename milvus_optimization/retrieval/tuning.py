@@ -13,11 +13,11 @@ from milvus_optimization.records import RetrievalTrial
 from milvus_optimization.retrieval.choice import best_of_families
 from milvus_optimization.retrieval.fusion import RankingPair
 from milvus_optimization.retrieval.grid import Grid, Way, WordSettings, alone, default_fusions, trial_id
-from milvus_optimization.retrieval.kept_times import KeptTimes
 from milvus_optimization.retrieval.rankings import Places, Ranking, WordSearch, dense_ranking
-from milvus_optimization.retrieval.reranking import Candidates, Reranker, reranked
 from rag_core.corpora.corpus import Vectors
+from rag_core.files.kept_times import KeptTimes
 from rag_core.retrieval.analyser import Analyser
+from rag_core.scoring.reranking import Candidates, Reranker, reranked
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,10 @@ class Tuning:
             for trial in chosen
         }
         candidates = Candidates.of(
-            self._judged, self._texts, [ranking[:, : max(depths)] for ranking in places.values()]
+            self._judged.ids,
+            self._judged.texts,
+            self._texts,
+            [ranking[:, : max(depths)] for ranking in places.values()],
         )
         pairs = sum(map(len, candidates.rows))
         logger.info("%d rankings are reranked, the best of each family: %d pairs", len(chosen), pairs)

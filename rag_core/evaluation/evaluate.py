@@ -116,7 +116,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
                 evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
             )
             logger.warning("%s: %s", evaluation.path, note)
-    check(expectations, report)
+    check(expectations, report.means())
     return args.output_dir
 
 

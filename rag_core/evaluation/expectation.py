@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -10,9 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from rag_core.base.errors import DataError, PipelineError
 from rag_core.base.outside_text import quoted
-from rag_core.evaluation.report import Report
 from rag_core.files.inputs import read_whole
-from rag_core.metrics.ranking import MetricName
+from rag_core.metrics.ranking import RunMetricName
+
+Means = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""File -> ranker -> metric -> mean: the figures of a report."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ class Expectation:
 
     file: str
     ranker: str
-    metric: MetricName
+    metric: RunMetricName
     expected: float
     tolerance: float
 
@@ -46,13 +49,12 @@ def read_expectations(path: Path) -> list[Expectation]:
         ) from error
 
 
-def check(expectations: list[Expectation], report: Report) -> None:
+def check(expectations: Sequence[Expectation], means: Means) -> None:
     """Log one line per expectation: verdict, expected, actual, delta.
 
     Raises:
         PipelineError: one is missed or cannot be found in the report.
     """
-    means = {Path(file.path).name: {str(ranker): by for ranker, by in file.means.items()} for file in report.files}
     failed = 0
     for item in expectations:
         actual = means.get(item.file, {}).get(item.ranker, {}).get(item.metric)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rag_core.evaluation.depth import DepthResult, depth_warnings
@@ -63,6 +64,16 @@ class Report:
     training: TrainingRecord
     files: list[FileReport]
     latency: LatencyReport | None = None
+
+    def means(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the figures that --expect can name: name of a file, ranker, metric."""
+        return {
+            Path(file.path).name: {
+                str(ranker): {str(metric): value for metric, value in by_metric.items()}
+                for ranker, by_metric in file.means.items()
+            }
+            for file in self.files
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `report.json`; what was not measured has no key."""

@@ -262,7 +262,7 @@ def save_whole(output_dir: Path, unfinished: Path, write: Callable[[Path], None]
 
 
 def save_together(
-    output_dir: Path, unfinished: Path, write: Callable[[Path], None], *, names: Sequence[str], kept: str
+    output_dir: Path, unfinished: Path, write: Callable[[Path], None], *, names: Sequence[str], kept: str | None = None
 ) -> None:
     """Let `write` fill a folder beside, and put its files in the place of the old ones, in one step where that can be.
 
@@ -271,15 +271,16 @@ def save_together(
 
     Args:
         names: of the files, that by which a reader knows that they are there first.
-        kept: the name of a folder of ours in `output_dir`, which stays as it is.
+        kept: the name of a folder of ours in `output_dir`, which stays as it is, where there is one.
     """
     _fill(unfinished, write)
     folder = output_dir.resolve()
-    if _is_ours_alone(folder, {*names, kept}):
-        if (folder / kept).exists():
+    ours = {*names, kept} if kept else {*names}
+    if _is_ours_alone(folder, ours):
+        if kept and (folder / kept).exists():
             shutil.copytree(folder / kept, unfinished / kept, copy_function=_link)
         exchange(unfinished, folder)
-        for name in {entry.name for entry in unfinished.iterdir()} - {*names, kept}:  # came in the meantime
+        for name in {entry.name for entry in unfinished.iterdir()} - ours:  # came in the meantime
             (unfinished / name).rename(folder / name)
         shutil.rmtree(unfinished)  # the old one
     else:

@@ -9,7 +9,7 @@ import pytest
 
 from milvus_optimization import apply, compare_vectors, pool_candidates, sweep_indexes, tune_retrieval
 from milvus_optimization.indexes.store import TrialStore
-from milvus_optimization.retrieval.kept_times import KeptTimes
+from rag_core.files.kept_times import KeptTimes
 from rag_core.files.manifest import manifest_path
 from tests.damage import milvus_cases
 from tests.damage.mutations import mutated_rows

@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from milvus_optimization.records import RetrievalTrial
-from milvus_optimization.retrieval.kept_times import KeptTimes
 from milvus_optimization.tune_retrieval import main
 from rag_core.engines import identity
 from rag_core.files.jsonl import read_records
+from rag_core.files.kept_times import KeptTimes
 from rag_core.files.manifest import Recipe, read_manifest, write_manifest
 from rag_core.files.qrels import read_qrels, write_qrels
 from tests.conftest import TINY
@@ -244,7 +244,7 @@ def test_a_reranker_orders_the_best_of_each_family(tune, overlap_teacher):
 def test_the_reranker_moves_its_first_documents_only():
     import numpy as np
 
-    from milvus_optimization.retrieval.reranking import reranked
+    from rag_core.scoring.reranking import reranked
 
     places = np.array([[3, 1, 2, 0], [5, 4, -1, -1]])
     scores = {(0, 3): 0.1, (0, 1): 0.5, (0, 2): 0.5, (0, 0): 9.0, (1, 5): 0.0, (1, 4): 1.0}

@@ -1,25 +1,24 @@
-"""A reranker over what the fusions find first: each pair is scored once, kept at once, and timed on a few queries."""
+"""A reranker over what several rankings find first: each pair is scored once, kept, and timed on a few queries."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milvus_optimization.quality.judged import Judged
-from milvus_optimization.retrieval.kept_times import KeptTimes
-from milvus_optimization.retrieval.rankings import Places
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.flags import default_of, flags_of
 from rag_core.base.records import RankingSample
 from rag_core.engines.protocols import PairScorer
 from rag_core.files.bad_rows import NoBadRows
 from rag_core.files.jsonl import write_records
+from rag_core.files.kept_times import KeptTimes
+from rag_core.metrics.ranking import Places
 from rag_core.scoring.engine_args import EngineArgs, engine_options
 
 if TYPE_CHECKING:
@@ -36,19 +35,23 @@ class Candidates:
     """What is to be reranked: for each query the documents that any of the rankings has among its first.
 
     Attributes:
+        query_ids, queries: of the rows.
         texts: of all documents.
         rows: the places of documents of each query, in their order.
     """
 
-    judged: Judged
+    query_ids: Sequence[str]
+    queries: Sequence[str]
     texts: Sequence[str]
     rows: Sequence[Sequence[int]]
 
     @classmethod
-    def of(cls, judged: Judged, texts: Sequence[str], rankings: Sequence[Places]) -> Candidates:
+    def of(
+        cls, query_ids: Sequence[str], queries: Sequence[str], texts: Sequence[str], rankings: Sequence[Places]
+    ) -> Candidates:
         """Gather the documents of several rankings of the queries; shape (queries, results) each."""
         together = np.concatenate(rankings, axis=1)
-        return cls(judged, texts, [np.unique(row[row >= 0]).tolist() for row in together])
+        return cls(query_ids, queries, texts, [np.unique(row[row >= 0]).tolist() for row in together])
 
     def write(self, path: Path) -> None:
         """Write the queries that have any as samples without labels."""
@@ -56,7 +59,7 @@ class Candidates:
             path,
             (
                 RankingSample(query, candidates=[self.texts[place] for place in row], query_id=query_id)
-                for query, query_id, row in zip(self.judged.texts, self.judged.ids, self.rows, strict=True)
+                for query, query_id, row in zip(self.queries, self.query_ids, self.rows, strict=True)
                 if row
             ),
         )
@@ -115,13 +118,16 @@ class Reranker:
         return _by_place(candidates, scores), milliseconds
 
 
-def check_no_reranker_flags(args: EngineArgs) -> None:
+def check_no_reranker_flags(args: EngineArgs, others: Collection[str] = ()) -> None:
     """Check that flags of a reranker are not given where there is none.
+
+    Args:
+        others: flags that something else takes, too.
 
     Raises:
         UsageError: one is.
     """
-    names = {"reranker_depth", "score_store", *(field.name for field in flags_of(EngineArgs))} - {"log_level"}
+    names = {"reranker_depth", "score_store", *(field.name for field in flags_of(EngineArgs))} - {"log_level", *others}
     for field in flags_of(type(args)):
         if field.name in names and getattr(args, field.name) != default_of(field):
             raise UsageError(f"--{field.name} is for a reranker", "Pass --reranker as well, or leave it out")
@@ -159,7 +165,7 @@ def reranked(places: Places, depth: int, scores: Mapping[tuple[int, int], float]
 
 def _by_place(candidates: Candidates, scores: Scores) -> dict[tuple[int, int], float]:
     found: dict[tuple[int, int], float] = {}
-    for row, (query, places) in enumerate(zip(candidates.judged.texts, candidates.rows, strict=True)):
+    for row, (query, places) in enumerate(zip(candidates.queries, candidates.rows, strict=True)):
         if places:
             values = scores.of([(query, candidates.texts[place]) for place in places])
             found |= {(row, place): float(value) for place, value in zip(places, values, strict=True)}
@@ -174,7 +180,7 @@ def _time(model: PairScorer, candidates: Candidates, depth: int, times: KeptTime
     truncated = model.truncated
     spent = []
     for row in [row for row, places in enumerate(candidates.rows) if places][: 1 + _TIMED_QUERIES]:
-        pairs = [(candidates.judged.texts[row], candidates.texts[place]) for place in candidates.rows[row][:depth]]
+        pairs = [(candidates.queries[row], candidates.texts[place]) for place in candidates.rows[row][:depth]]
         started = time.process_time()
         model.score(pairs)
         spent.append((time.process_time() - started) * 1000)
