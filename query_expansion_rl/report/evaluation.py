@@ -133,7 +133,7 @@ class Evaluation:
         names = [row.name for row in rows]
         for name in names:
             if names.count(name) > 1:
-                raise UsageError(f"two rows are named {name}", "Give one of the methods another --method_name")
+                raise UsageError(f"two rows are named {name}", "Give one of the methods another --method")
         return rows, {row.name: values.get(row.name) or self._measure(row.places) for row in rows}
 
     def _oracle(self, name: str, rankings: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]) -> Row:
