@@ -15,8 +15,9 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from query_expansion_rl.records import Rewarded
+from query_expansion_rl.records import Demonstration, Preference, Rewarded
 from query_expansion_rl.retrieval.workspace import TOPICS, read_workspace
 from query_expansion_rl.rewards.pairs import Choice, Pairs, choose_pairs
 from query_expansion_rl.rewards.samples import read_expansions
@@ -77,19 +78,31 @@ def run(args: Args) -> list[Path]:
             "Lower --min_margin, or write more expansions of a query (generate_expansions --num_samples)",
             path=args.input_file,
         )
-    for path, records in zip(outputs, (pairs.demonstrations, pairs.preferences), strict=True):
-        if not args.overwrite and is_finished(path, recipe):
-            continue
-        with UnfinishedWork(path, recipe, overwrite=args.overwrite) as work:
-            if not args.overwrite and is_finished(path, recipe):  # by another run, in the meantime
-                continue
-            count = write_records(path, records)
-            skipped = {"bad_rows": len(bad_rows), "rows_of_other_splits": len(rows) - sum(map(len, groups.values()))}
-            facts = {"rows": count, "queries": len(groups), "form": dataclasses.asdict(form), "skipped": skipped}
-            write_manifest(path, recipe, **facts)
-            work.remove()
+    facts: dict[str, Any] = {
+        "queries": len(groups),
+        "form": dataclasses.asdict(form),
+        "skipped": {"bad_rows": len(bad_rows), "rows_of_other_splits": len(rows) - sum(map(len, groups.values()))},
+    }
+    made: list[tuple[Path, Sequence[Demonstration | Preference]]] = [
+        (outputs[0], pairs.demonstrations),
+        (outputs[1], pairs.preferences),
+    ]
+    for path, records in made:
+        _write(args, path, records, recipe, facts)
     show(_table(args, pairs, len(groups)))
     return outputs
+
+
+def _write(
+    args: Args, path: Path, records: Sequence[Demonstration | Preference], recipe: Recipe, facts: dict[str, Any]
+) -> None:
+    if not args.overwrite and is_finished(path, recipe):
+        return
+    with UnfinishedWork(path, recipe, overwrite=args.overwrite) as work:
+        if not args.overwrite and is_finished(path, recipe):  # by another run, in the meantime
+            return
+        write_manifest(path, recipe, rows=write_records(path, records), **facts)
+        work.remove()
 
 
 def _table(args: Args, pairs: Pairs, queries: int) -> str:

@@ -146,6 +146,7 @@ def parse_training_arguments(
     """Parse the trainer's own flags over our defaults.
 
     Args:
+        defaults: take the place of what is settled here.
         evaluates: whether there is unseen data for the loss.
 
     Raises:
@@ -159,23 +160,23 @@ def parse_training_arguments(
 
     selection = selection or NO_SELECTION
     parser = HfArgumentParser(arguments_type, allow_abbrev=False)
-    parser.set_defaults(
-        **defaults,
-        bf16=resolve_dtype("auto") == "bfloat16",
-        use_cpu=not torch.accelerator.is_available(),
-        eval_strategy="steps" if evaluates or selection.dev_sets else "no",
-        eval_steps=0.1 if evaluates or selection.dev_sets else None,
-        metric_for_best_model=PRIMARY if selection.dev_sets else None,
-        load_best_model_at_end=selection.early_stopping_patience is not None,
-        restore_callback_states_from_checkpoint=selection.early_stopping_patience is not None,
-        disable_tqdm=not sys.stderr.isatty(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        logging_nan_inf_filter=False,
-    )
+    ours = {
+        "bf16": resolve_dtype("auto") == "bfloat16",
+        "use_cpu": not torch.accelerator.is_available(),
+        "eval_strategy": "steps" if evaluates or selection.dev_sets else "no",
+        "eval_steps": 0.1 if evaluates or selection.dev_sets else None,
+        "metric_for_best_model": PRIMARY if selection.dev_sets else None,
+        "load_best_model_at_end": selection.early_stopping_patience is not None,
+        "restore_callback_states_from_checkpoint": selection.early_stopping_patience is not None,
+        "disable_tqdm": not sys.stderr.isatty(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_nan_inf_filter": False,
+    }
+    parser.set_defaults(**ours | defaults)
     try:
         (arguments,) = parser.parse_args_into_dataclasses(["--output_dir", "unused", "--seed", str(seed), *flags])
     except argparse.ArgumentError as error:
-        raise UsageError(str(error), f"See the {arguments_type.__name__} of sentence-transformers") from error
+        raise UsageError(str(error), f"See the {arguments_type.__name__} of {_library(arguments_type)}") from error
     except ValueError as error:
         raise UsageError(first_line(error, 1000), "Change the training flags") from error
     _check_numbers(arguments)
@@ -183,6 +184,10 @@ def parse_training_arguments(
     if selection.average_checkpoints and arguments.save_total_limit:
         arguments.save_total_limit = max(arguments.save_total_limit, selection.average_checkpoints)
     return arguments  # type: ignore[no-any-return]
+
+
+def _library(arguments_type: type[Any]) -> str:
+    return arguments_type.__module__.partition(".")[0].replace("_", "-")
 
 
 def _check_numbers(arguments: BaseTrainingArguments) -> None:
