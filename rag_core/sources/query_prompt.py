@@ -1,35 +1,101 @@
 """What an LLM is asked when it writes the query of a passage, and what is taken of its answer.
 
 After Bonifacio et al. 2022, "InPars: Data Augmentation for Information Retrieval using Large Language Models",
-arXiv:2202.05144, without examples: a model that follows instructions needs none.
+arXiv:2202.05144. A model that follows instructions needs no examples; a small one needs them, and no instructions: told
+the task in a chat, SmolLM2-135M spoke of the task in 35 of 50 answers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Literal
 
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from rag_core.base.records import Text
 from rag_core.engines.generation import Prompt, Sampling, TextGenerator
 from rag_core.retrieval.analyser import count_words
 
-VERSION = "one-query-1"
-SAMPLING = Sampling(max_new_tokens=64)  # the most probable answer
+Style = Literal["chat", "completion"]
 
-_QUESTION = (
+VERSION = "one-query-2"  # of what is asked, and of the examples
+
+_TASK = (
     "Write the one search query that the passage below answers best, in the words of someone who has not read it. "
-    "Answer with the query and nothing else.\n\nPassage: "
+    "Answer with the query and nothing else.\n\n"
 )
 _MOST_WORDS = 40
+_MOST_TOKENS = 64
 
 
-def write_queries(model: TextGenerator, passages: Sequence[str]) -> list[str | None]:
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="ignore"))
+class Example:
+    """A passage, and a query that it answers."""
+
+    passage: Text
+    query: Text
+
+
+# Of a domain that few corpora are about: where examples and passages are alike, a weak model copies the examples.
+EXAMPLES = (
+    Example(
+        "Blot a fresh coffee spill with a dry cloth and never rub it. Mix cold water with a spoonful of white vinegar "
+        "and a drop of dish soap, dab the stain from its edge inwards, and rinse the wool with clear water.",
+        "remove coffee stain from wool carpet",
+    ),
+    Example(
+        "Warmth and light end the rest of a stored tuber, and it grows shoots. A dark, airy cellar at about eight "
+        "degrees keeps a harvest until spring, as long as no apples lie beside it, whose gas wakes the buds.",
+        "why do potatoes sprout in storage",
+    ),
+    Example(
+        "A belt needs no oil and makes no sound, and a gear hub shifts while the bicycle stands at a light. Both cost "
+        "more than a chain and weigh half a kilogram more, which few riders in town will notice.",
+        "belt drive and hub gears for city bikes",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryPrompt:
+    """How a query is asked for.
+
+    Attributes:
+        style: "chat" tells the task in a turn of a user; "completion" shows examples, and the model goes on.
+    """
+
+    style: Style = "chat"
+    examples: Sequence[Example] = ()
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the answer is written: the most probable one."""
+        return Sampling(_MOST_TOKENS, stop=("\n",) if self.style == "completion" else ())
+
+    def of(self, passage: str) -> Prompt:
+        """Return what is asked about a passage."""
+        shown = "".join(f"Passage: {_flat(one.passage)}\nQuery: {_flat(one.query)}\n\n" for one in self.examples)
+        task = _TASK if self.style == "chat" else ""
+        if not shown and task:
+            return Prompt(f"{task}Passage: ", passage, style=self.style)
+        return Prompt(f"{task}{shown}Passage: ", _flat(passage), "\nQuery:", self.style)
+
+
+def write_queries(model: TextGenerator, passages: Sequence[str], prompt: QueryPrompt) -> list[str | None]:
     """Return one query for each passage; `None` where the answer is none.
 
     Raises:
         EngineError: as the model raises.
     """
-    answers = model.generate([Prompt(_QUESTION, passage) for passage in passages], SAMPLING)
+    answers = model.generate([prompt.of(passage) for passage in passages], prompt.sampling)
     return [read_answer(answer.text) for (answer,) in answers]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def read_answer(answer: str) -> str | None:
