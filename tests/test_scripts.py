@@ -205,7 +205,7 @@ def test_the_stages_take_the_flags_of_a_script(script, tmp_path):
     assert ended.returncode == 0, ended.stderr
     for module, *words in (call[1:] for call in calls):
         stage = importlib.import_module(module)
-        args, rest = make_parser(stage.Args, "").parse_known_args(words)
+        _, rest = make_parser(stage.Args, "").parse_known_args(words)
         assert set(rest[::2]) <= (OF_TRL if stage.Args.takes_further_flags else set()), rest
 
 
