@@ -14,17 +14,10 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from query_expansion_rl.retrieval.judging import HYBRID, Teacher, settle_teacher
-from query_expansion_rl.retrieval.workspace import (
-    JUDGEMENTS,
-    RANKINGS,
-    SUMMARY,
-    TOPICS,
-    RetrieverName,
-    RetrieverSettings,
-    read_workspace,
-)
+from query_expansion_rl.retrieval.workspace import RetrieverName, RetrieverSettings, read_workspace
 from query_expansion_rl.topics.splitting import FRACTIONS, settle_splitting
 from rag_core.base.errors import UsageError
 from rag_core.base.flags import decisive, flag, flags_of
@@ -34,11 +27,13 @@ from rag_core.corpora.corpus import ARRAYS, DOCUMENTS, QRELS, QUERIES, read_corp
 from rag_core.corpora.folder import CorpusFolder
 from rag_core.corpora.openings import open_corpus
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.manifest import Recipe, check_inputs, is_made
-from rag_core.files.unfinished import UnfinishedWork, is_finished
+from rag_core.files.manifest import Recipe, check_inputs
 from rag_core.retrieval.analyser import AnalyserArgs, Stemmer, StopWords
 from rag_core.retrieval.bm25 import K1, B
 from rag_core.scoring.engine_args import EngineArgs, check_engine
+
+if TYPE_CHECKING:
+    from rag_core.corpora.embedding import ModelRun
 
 STAGE = "query_expansion_rl.rank_baselines"
 
@@ -94,20 +89,15 @@ def run(args: Args) -> Path:
     """Write the folder, and print the table; return the folder."""
     from query_expansion_rl.report.baseline_run import BaselineRun
     from query_expansion_rl.report.baselines import notes, with_times
-    from rag_core.corpora.embedding import folder_names, settle_runs
 
     _check(args)
     splitting = settle_splitting(args.input, args.splits, args.test_split, args.fractions, args.seed)
     source = open_corpus(args.input, args.splits)
     flags = {"splits": args.splits, "skip_bad_rows": args.skip_bad_rows}
     target = CorpusFolder(args.output_dir, Recipe(STAGE, flags, check_inputs(source.files)))
-    teacher = _teacher(args, source.files)
-    # The engine that is asked for is the teacher's; beside one, the embedder has its own.
-    embedding = dataclasses.replace(args, engine="auto", server_url=None) if teacher else args
-    names = folder_names([args.dense_model], embedding.engine) if args.dense_model else {}
-    embedders = settle_runs(
-        embedding, names, source.files, args.output_dir, STAGE, score_store=args.score_store, afresh=args.overwrite
-    )
+    judging = dataclasses.replace(args, max_length=args.teacher_max_length or args.max_length)
+    teacher = None if args.teacher == HYBRID else settle_teacher(args.teacher, judging, source.files)
+    name, embedders = _embedders(args, source.files, beside_teacher=teacher is not None)
     bad_rows = BadRows(skip=args.skip_bad_rows)
     if args.overwrite or not target.is_finished():
         target.write(source.read(bad_rows), overwrite=args.overwrite, bad_rows=len(bad_rows))
@@ -120,25 +110,21 @@ def run(args: Args) -> Path:
         b=args.bm25_b,
         bm25_stemmer=args.bm25_stemmer,
         bm25_stop_words=args.bm25_stop_words,
-        vectors=next(iter(names), None),
+        vectors=name,
         dense_model=args.dense_model,
     )
     recipe = _recipe(args, settings, teacher, source.files)
-    outputs = [args.output_dir / name for name in (TOPICS, JUDGEMENTS, RANKINGS, SUMMARY)]
-    if args.overwrite or not _are_finished(outputs, recipe):
-        with UnfinishedWork(outputs[-1], recipe, overwrite=args.overwrite, before=outputs[:-1]) as work:
-            if args.overwrite or not _are_finished(outputs, recipe):  # by another run, in the meantime
-                BaselineRun(
-                    folder=args.output_dir,
-                    corpus=corpus,
-                    settings=settings,
-                    teacher=teacher,
-                    teacher_depth=args.teacher_depth,
-                    judge_top=args.judge_top,
-                    force=args.force,
-                    seed=args.seed,
-                ).make(splitting, recipe, bad_rows.again(), work.directory, args.score_store)
-                work.remove()
+    BaselineRun(
+        folder=args.output_dir,
+        corpus=corpus,
+        settings=settings,
+        teacher=teacher,
+        teacher_depth=args.teacher_depth,
+        judge_top=args.judge_top,
+        force=args.force,
+        seed=args.seed,
+        score_store=args.score_store,
+    ).make(splitting, recipe, bad_rows.again(), overwrite=args.overwrite)
     workspace = read_workspace(args.output_dir)
     table = with_times(workspace.summary.table, workspace.milliseconds())
     show("\n\n".join(filter(None, [format_rows(table), notes(table), workspace.summary.advice])))
@@ -161,11 +147,21 @@ def _check(args: Args) -> None:
         raise UsageError(what, "Pass a model that ranks better as --teacher")
 
 
-def _teacher(args: Args, files: Sequence[Path]) -> Teacher | None:
-    if args.teacher == HYBRID:
-        return None
-    asked = dataclasses.replace(args, max_length=args.teacher_max_length or args.max_length)
-    return settle_teacher(args.teacher, asked, files)
+def _embedders(args: Args, files: Sequence[Path], *, beside_teacher: bool) -> tuple[str | None, Sequence[ModelRun]]:
+    """Return the folder of the embedder's vectors, and what makes them, where there is an embedder.
+
+    Args:
+        beside_teacher: whether engine and instruction that are asked for are those of a teacher.
+    """
+    from rag_core.corpora.embedding import folder_names, settle_runs
+
+    if args.dense_model is None:
+        return None, []
+    asked = dataclasses.replace(args, engine="auto", server_url=None, instruction=None) if beside_teacher else args
+    names = folder_names([args.dense_model], asked.engine)
+    store, afresh = args.score_store, args.overwrite
+    runs = settle_runs(asked, names, files, args.output_dir, STAGE, score_store=store, afresh=afresh)
+    return next(iter(names)), runs
 
 
 def _recipe(args: Args, settings: RetrieverSettings, teacher: Teacher | None, files: Sequence[Path]) -> Recipe:
@@ -178,11 +174,6 @@ def _recipe(args: Args, settings: RetrieverSettings, teacher: Teacher | None, fi
     arrays = [args.output_dir / settings.vectors / name for name in ARRAYS] if settings.vectors else []
     inputs = check_inputs([*(path for path in texts if path.exists()), *arrays, *files])
     return Recipe(STAGE, flags | scored_by, inputs, model)
-
-
-def _are_finished(outputs: Sequence[Path], recipe: Recipe) -> bool:
-    *others, last = outputs
-    return all([is_finished(last, recipe), *(is_made(path, recipe) for path in others)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ def settle_form(model: str, train_file: Path | None, output: Output | None, max_
 
 def _form(told: object) -> Form | None:
     try:
-        return TypeAdapter(Form).validate_python(told)
+        return TypeAdapter(Form).validate_json(json.dumps(told))
     except ValidationError:
         return None
 

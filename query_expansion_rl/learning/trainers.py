@@ -7,12 +7,13 @@ al. 2024, arXiv:2402.03300.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from datasets import Dataset
 from transformers import Trainer
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from query_expansion_rl.learning.dev_queries import DevQueries, distinct_1
 from query_expansion_rl.learning.policy import LoraSettings, Policy
@@ -23,7 +24,36 @@ from query_expansion_rl.writing.forms import Form
 
 Method = Literal["rft", "dpo", "grpo"]
 
-ARGUMENTS: dict[Method, Any] = {"rft": SFTConfig, "dpo": DPOConfig, "grpo": GRPOConfig}
+
+def arguments_type(method: Method) -> Any:
+    """Return the type of a method's training arguments."""
+    with _quiet_about_vllm():
+        if method == "rft":
+            from trl import SFTConfig as Config
+        elif method == "dpo":
+            from trl import DPOConfig as Config
+        else:
+            from trl import GRPOConfig as Config
+    return Config
+
+
+def _trainer_type(method: Method) -> Any:
+    with _quiet_about_vllm():  # of the three, only GRPO's imports vLLM, which takes its time
+        if method == "rft":
+            from trl import SFTTrainer as Base
+        elif method == "dpo":
+            from trl import DPOTrainer as Base
+        else:
+            from trl import GRPOTrainer as Base
+    return type("MeasuredTrainer", (_MeasuredByDevQueries, Base), {})
+
+
+@contextmanager
+def _quiet_about_vllm() -> Iterator[None]:
+    """Let trl be imported without a word on the version of a vLLM that may not be used; `check_vllm` says it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+        yield
 
 
 class _MeasuredByDevQueries:
@@ -55,40 +85,27 @@ class _MeasuredByDevQueries:
         """Send nothing."""
 
 
-class _RftTrainer(_MeasuredByDevQueries, SFTTrainer):  # type: ignore[misc]  # untyped base
-    pass
-
-
-class _DpoTrainer(_MeasuredByDevQueries, DPOTrainer):  # type: ignore[misc]  # untyped base
-    pass
-
-
-class _GrpoTrainer(_MeasuredByDevQueries, GRPOTrainer):  # type: ignore[misc]  # untyped base
-    pass
-
-
 def make_trainer(
+    method: Method,
     policy: Policy,
     arguments: Any,
     rows: Sequence[Demonstration | Preference | Topic],
+    *,
     lora: LoraSettings,
     dev: DevQueries,
 ) -> Trainer:
     """Return the trainer of a method.
 
     Args:
-        arguments: of the method; see `ARGUMENTS`.
+        arguments: of the type that `arguments_type` names.
         rows: demonstrations for SFT, preferences for DPO, train topics for GRPO.
         dev: GRPO also rewards by its reward, in its form.
     """
     keywords: dict[str, Any] = {}
-    kind: type[Any]
-    if isinstance(arguments, GRPOConfig):
-        kind, keywords["reward_funcs"] = _GrpoTrainer, [grpo_reward(dev.reward, dev.form, policy.tokenizer)]
-    else:
-        kind = _DpoTrainer if isinstance(arguments, DPOConfig) else _RftTrainer
+    if method == "grpo":
+        keywords["reward_funcs"] = [grpo_reward(dev.reward, dev.form, policy.tokenizer)]
     dataset = Dataset.from_list([_example(row, dev.form) for row in rows])
-    trainer = kind(
+    trainer = _trainer_type(method)(
         model=policy.model,
         args=arguments,
         train_dataset=dataset,

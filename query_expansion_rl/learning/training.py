@@ -11,7 +11,7 @@ from typing import Any
 
 from query_expansion_rl.learning.dev_queries import DevQueries
 from query_expansion_rl.learning.policy import LoraSettings, count_parameters, load_policy, save_policy, training_dtype
-from query_expansion_rl.learning.trainers import ARGUMENTS, Method, make_trainer
+from query_expansion_rl.learning.trainers import Method, arguments_type, make_trainer
 from query_expansion_rl.records import Demonstration, Preference, Topic
 from query_expansion_rl.writing.forms import Form
 from rag_core.base.errors import UsageError
@@ -97,7 +97,7 @@ def parse_arguments(
     elif use_vllm != "no":
         raise UsageError(f"--method {method} draws no samples while it trains", "Leave out --use_vllm")
     arguments = parse_training_arguments(
-        ARGUMENTS[method], flags, defaults, seed=seed, evaluates=True, selection=DevSelection((), patience)
+        arguments_type(method), flags, defaults, seed=seed, evaluates=True, selection=DevSelection((), patience)
     )
     if method == "grpo" and arguments.max_completion_length != settings.form.max_new_tokens:
         raise UsageError("--max_completion_length is --max_new_tokens here", "Pass --max_new_tokens alone")
@@ -147,7 +147,7 @@ def train(
     arguments.eval_on_start = not whole_checkpoints(checkpoints)
     set_seed(arguments.seed)  # before adapters are drawn
     policy = load_policy(settings.model)
-    trainer: Any = make_trainer(policy, arguments, rows, settings.lora, dev)
+    trainer: Any = make_trainer(settings.method, policy, arguments, rows, lora=settings.lora, dev=dev)
     selection = DevSelection((), patience)
     facts = run_trainer(trainer, selection)
     measured = dev_values(trainer.state.log_history, selection.metric_names())

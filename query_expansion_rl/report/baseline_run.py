@@ -43,7 +43,8 @@ from rag_core.corpora.corpus import Corpus
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, write_manifest
+from rag_core.files.manifest import Recipe, is_made, write_manifest
+from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.metrics.differences import FEWEST_TO_COMPARE
 from rag_core.metrics.ranking import Places
 
@@ -62,18 +63,28 @@ class BaselineRun:
     judge_top: int
     force: bool
     seed: int
+    score_store: Path | None
 
-    def make(
-        self, splitting: Splitting, recipe: Recipe, bad_rows: BadRows, unfinished: Path, store: Path | None
-    ) -> None:
-        """Write topics, judgements, rankings and summary, the last being what tells that all are there.
-
-        Args:
-            unfinished: folder where a teacher's scores are kept meanwhile; `store` is where they stay.
+    def make(self, splitting: Splitting, recipe: Recipe, bad_rows: BadRows, *, overwrite: bool) -> None:
+        """Write topics, judgements, rankings and summary, unless they are there.
 
         Raises:
+            StaleError: those of other settings are there, and not `overwrite`.
             PipelineError: the teacher ranks worse than the retriever, or as its engine raises.
         """
+        *others, last = [self.folder / name for name in (TOPICS, JUDGEMENTS, RANKINGS, SUMMARY)]
+
+        def are_finished() -> bool:
+            return not overwrite and all([is_finished(last, recipe), *(is_made(path, recipe) for path in others)])
+
+        if are_finished():
+            return
+        with UnfinishedWork(last, recipe, overwrite=overwrite, before=others) as work:
+            if not are_finished():  # by another run, in the meantime
+                self._make(splitting, recipe, bad_rows, work.directory)
+            work.remove()
+
+    def _make(self, splitting: Splitting, recipe: Recipe, bad_rows: BadRows, unfinished: Path) -> None:
         topics, left_out = splitting.topics(self.corpus, bad_rows)
         path = self.folder / TOPICS
         splits = dict(Counter(topic.split for topic in topics))
@@ -82,7 +93,7 @@ class BaselineRun:
         logger.info("%s: %s%s", path, splits, f", {left_out} near duplicates left out" if left_out else "")
 
         ways = self._ways(topics)
-        ranking = ways.found[HYBRID] if self.teacher is None else self._judged(ways, topics, unfinished, store)
+        ranking = ways.found[HYBRID] if self.teacher is None else self._judged(ways, topics, unfinished)
         self._compare(topics, ranking[0], ways.found[self.settings.retriever][0])
         gains = top_gains(ranking[0], self.judge_top)
         path, name = self.folder / JUDGEMENTS, self.teacher.name if self.teacher else HYBRID
@@ -113,11 +124,13 @@ class BaselineRun:
         ways.search()
         return ways
 
-    def _judged(self, ways: Ways, topics: Sequence[Topic], unfinished: Path, store: Path | None) -> Found:
+    def _judged(self, ways: Ways, topics: Sequence[Topic], unfinished: Path) -> Found:
         assert self.teacher is not None
         firsts = [ways.found[way][0] for way in ("bm25", "dense") if way in ways.found]
         queries = {topic.query_id: topic.query for topic in topics}
-        return self.teacher.rank(queries, pool(firsts, self.teacher_depth), self.corpus.texts(), unfinished, store)
+        return self.teacher.rank(
+            queries, pool(firsts, self.teacher_depth), self.corpus.texts(), unfinished, self.score_store
+        )
 
     def _compare(self, topics: Sequence[Topic], teacher: Places, retriever: Places) -> None:
         """Tell by the judged train and dev queries whether the teacher is one; see `conclude`."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from query_expansion_rl.records import Judgement
 from query_expansion_rl.retrieval.searching import ExpandedQuery, Found, Searcher
-from rag_core.base.errors import PipelineError
+from rag_core.base.errors import DataError, PipelineError
 from rag_core.base.records import Qrels, RankingSample
 from rag_core.files.bad_rows import NoBadRows
 from rag_core.files.jsonl import write_records
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rag_core.evaluation.verdict import Comparison, Role
 
 HYBRID = "hybrid"
+# The gains are graded by rank. On 748 claims of scifact and 12 RM3 variants, the sign of a variant's change by the
+# hybrid's first 5 is that by the labels in 68 of 100 changes, where all have the same gain in 59; of the first 3, 66
+# and 53, and of the first 10, 65 and 51. A variant picked by it gains .011 nDCG@10, and .000 by equal gains.
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +113,7 @@ class Teacher:
             store: where they are kept for good.
 
         Raises:
+            DataError: there are no candidates.
             PipelineError: as the engine raises, or a query leaves no room for a passage.
         """
         from rag_core.scoring.chunks import Work
@@ -118,6 +122,8 @@ class Teacher:
         from rag_core.scoring.scores import compute_scores, scored_samples
         from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of
 
+        if not any(candidates):
+            raise DataError("BM25 finds nothing that a teacher could judge", "Pass --dense_model, or a --bm25_stemmer")
         path = folder / "pool.jsonl"
         rows = [(query_id, mine) for query_id, mine in zip(queries, candidates, strict=True) if mine]
         write_records(
