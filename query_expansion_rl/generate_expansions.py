@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import random
 import sys
+import time
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import OverwriteArgs, SeedArgs, run_stage
 from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.kept_times import KeptTimes
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 
@@ -105,15 +107,21 @@ def run(args: Args) -> Path:
         )
         sampling = Sampling(form.max_new_tokens, args.temperature, args.top_p, args.seed, num_samples, form.stop)
         generator = load_generator(args.engine, options) if todo else None
+        times = KeptTimes(work.directory)
         for start, path in tqdm(todo, unit="chunk", desc="write expansions", disable=None):
             assert generator is not None  # for mypy
             # A chunk has the seeds that its queries would have without chunks.
             drawn = dataclasses.replace(sampling, seed=args.seed + start * num_samples)
-            write_records(path, write_expansions(generator, form, topics[start : start + _CHUNK], drawn, method))
+            started = time.perf_counter()
+            found = list(write_expansions(generator, form, topics[start : start + _CHUNK], drawn, method))
+            times.keep(path.name, (time.perf_counter() - started) * 1000)
+            write_records(path, found)
         census = Census()
         written = chain.from_iterable(read_records(path, Expansion) for path in chunks.values())
         rows = write_records(args.output_file, census.counted(written))
-        write_manifest(args.output_file, recipe, rows=rows, queries=len(topics), counts=dataclasses.asdict(census))
+        spent = sum(times.get(path.name) or 0.0 for path in chunks.values())
+        facts = {"milliseconds_per_expansion": round(spent / rows, 3), "counts": dataclasses.asdict(census)}
+        write_manifest(args.output_file, recipe, rows=rows, queries=len(topics), **facts)
         work.remove()
     for warning in census.warnings(form):
         logger.warning("WARNING: %s", warning)

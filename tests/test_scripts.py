@@ -1,5 +1,6 @@
 """The bash scripts: they parse, and the recipe runs end to end on data/tiny, from another directory."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_core.base.stage import make_parser
 from tests.conftest import TINY
 from tests.zoo import rerankers
 
@@ -165,6 +167,11 @@ def run_script(script, folder, run_dir, *flags, **settings):
         *(f"embedding/{name}.sh" for name in ("4_evaluate", "run_all", "from_documents")),
         *(f"milvus/{name}.sh" for name in ("1_embed_corpus", "2_compare_vectors", "3_sweep_indexes", "run_all")),
         *(f"milvus/{name}.sh" for name in ("4_tune_retrieval", "5_recommend", "6_apply")),
+        *(f"query_expansion/{name}.sh" for name in ("1_rank_baselines", "2_generate_expansions", "3_score_expansions")),
+        *(
+            f"query_expansion/{name}.sh"
+            for name in ("4_create_pairs", "5_train", "6_evaluate", "expand", "run_all", "gpu")
+        ),
         *("reranker/run_all.sh", "check_teacher.sh", "prepare_data.sh"),
     ],
 )
@@ -177,14 +184,29 @@ def test_a_run_folder_of_any_name(script, tmp_path):
             (tmp_path / folder / "data" / f"{name}.jsonl").touch()
             (tmp_path / folder / "scores" / f"{name}_logits.jsonl").touch()
     models = {"TEACHER": "t m", "STUDENT": "s m", "BEFORE": "s m", "PASSAGES": "a * b.jsonl", "QUERIES": "q *.jsonl"}
-    models |= {"CORPUS": "c *.jsonl", "MODEL": "m *", "RERANKER": "r *"}
+    models |= {"CORPUS": "c *.jsonl", "MODEL": "m *", "RERANKER": "r *", "DENSE_MODEL": "d *"}
     ended, calls = run_script(script, tmp_path, run_dir, "--log_level", "debug", **models)
     assert ended.returncode == 0, ended.stderr
     assert calls
     for word in (word for call in calls for word in call if str(tmp_path) in word or "run" in word):
         assert word.startswith(f"{run_dir}/"), calls
-    known = {"t m", "s m", "a * b.jsonl", "q *.jsonl", "c *.jsonl", "m *", "r *"}
+    known = {"t m", "s m", "a * b.jsonl", "q *.jsonl", "c *.jsonl", "m *", "r *", "d *"}
     assert {word for call in calls for word in call if " " in word and run_dir not in word} <= known
+
+
+# Fields of trl's GRPOConfig, whose import takes seconds.
+OF_TRL = {"--num_generations", "--per_device_train_batch_size", "--learning_rate", "--beta", "--max_steps"}
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (SCRIPTS / "query_expansion").glob("[!d]*.sh")))
+def test_the_stages_take_the_flags_of_a_script(script, tmp_path):
+    settings = {"CORPUS": "c", "QUERIES": "q", "RERANKER": "r", "SECOND": "hybrid", "LIMIT": "9", "MAX_NEW_TOKENS": "9"}
+    ended, calls = run_script(f"query_expansion/{script}", tmp_path, "run", **settings)
+    assert ended.returncode == 0, ended.stderr
+    for module, *words in (call[1:] for call in calls):
+        stage = importlib.import_module(module)
+        _, rest = make_parser(stage.Args, "").parse_known_args(words)
+        assert set(rest[::2]) <= (OF_TRL if stage.Args.takes_further_flags else set()), rest
 
 
 @pytest.mark.parametrize("pipeline", ["reranker", "embedding"])

@@ -133,7 +133,7 @@ class Evaluation:
         names = [row.name for row in rows]
         for name in names:
             if names.count(name) > 1:
-                raise UsageError(f"two rows are named {name}", "Give one of the methods another --method_name")
+                raise UsageError(f"two rows are named {name}", "Give one of the methods another --method")
         return rows, {row.name: values.get(row.name) or self._measure(row.places) for row in rows}
 
     def _oracle(self, name: str, rankings: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]) -> Row:
@@ -158,7 +158,9 @@ class Evaluation:
     def _dev(self, compared: Compared) -> tuple[dict[str, float], int]:
         """Return the dev figure of each expansion's rows, where every method has expansions for all dev queries."""
         topics = self._workspace.of("dev")
-        if len(topics) < 2 or any(written.lacks(topics) for written in compared.written):
+        if not Measure.is_possible(self._workspace, topics) or any(
+            written.lacks(topics) for written in compared.written
+        ):
             return {}, 0
         if any(topic.query_id not in found for found in compared.rankings.values() for topic in topics):
             return {}, 0

@@ -94,6 +94,13 @@ class Measure:
         self._gains = [{place_of[key]: gain for key, gain in gains[one].items()} for one in self.query_ids if gains]
         self._qrels = labelled or {one: dict.fromkeys(gains[one], 1) for one in self.query_ids}
 
+    @staticmethod
+    def is_possible(workspace: Workspace, topics: Sequence[Topic]) -> bool:
+        """Tell whether enough queries are judged, by people or by the teacher."""
+        gains = workspace.gains()
+        judged = len(workspace.qrels(topics)) or sum(bool(gains[topic.query_id]) for topic in topics)
+        return judged >= FEWEST_TO_COMPARE
+
     def __call__(self, places: Places) -> Values:
         """Return metric -> query id -> value; without labels, a passage that the teacher wants is relevant."""
         mine = places[self._rows]

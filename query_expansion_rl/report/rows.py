@@ -103,6 +103,7 @@ class Comparison:
         ]
         self._searchers, self._times = searchers, times
         self._weight, self._gate = query_weight, gate
+        self._known_ms = workspace.milliseconds()
         alone = [ExpandedQuery(topic.query) for topic in topics]
         self._own = self._search(searchers.own_name, searchers.own, alone)
         self._dense = self._search("dense", searchers.dense, alone) if searchers.dense else None
@@ -126,10 +127,7 @@ class Comparison:
         for method, by_query in rankings.items():
             if method != own:
                 rows.append(Row(method, "training-free", self._as_places(method, by_query, path), own))
-        if self._dense:
-            spent = {"dense": self._dense.ms, "hybrid": self._own.ms + self._dense.ms}
-            rows = [replace(row, search_ms=spent.get(row.name, row.search_ms)) for row in rows]
-        return rows
+        return [replace(row, search_ms=self._known_ms.get(row.name, row.search_ms)) for row in rows]
 
     def policies(self, rankings: Mapping[str, Mapping[str, Ranking]]) -> list[Row]:
         """Return the ways that were handed in as rankings."""

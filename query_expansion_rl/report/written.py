@@ -105,4 +105,4 @@ def read_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict
 def _check_new(method: str, found: Collection[str], path: Path) -> None:
     if method in found:
         what = f"{path} has the method {quoted(repr(method))}, which another file has, too"
-        raise UsageError(what, "Give one of them another --method_name")
+        raise UsageError(what, "Give one of them another --method")

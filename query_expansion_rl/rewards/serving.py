@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from query_expansion_rl.records import ServedQuery
+from query_expansion_rl.retrieval.judging import hybrid_gains
 from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher, fuse
 from query_expansion_rl.retrieval.workspace import DEPTH
 from query_expansion_rl.rewards.gate import passes
-from query_expansion_rl.rewards.ndcg import Gains
 
 Fuse = Literal["concat", "rrf"]
 
@@ -21,11 +21,11 @@ class Gatekeeper:
 
     Attributes:
         searcher: the user's retriever.
-        teacher: gives the gains of queries, of new ones, too.
+        hybrid: whose first `top` passages are the teacher's.
     """
 
     searcher: Searcher
-    teacher: Searcher
+    hybrid: Searcher
     top: int
     fuse: Fuse
     query_weight: float
@@ -43,14 +43,10 @@ class Gatekeeper:
         )[0]
         if self.fuse == "rrf":
             expanded = fuse([alone, expanded], DEPTH)[0]
-        gains = self._gains([queries[row] for row in rows])
+        gains = hybrid_gains(self.hybrid, [queries[row] for row in rows], self.top)
         for row, passed in zip(rows, passes(alone, expanded, gains), strict=True):
             kept[row] = expansions[row] if passed else ""
         return kept
-
-    def _gains(self, queries: Sequence[str]) -> list[Gains]:
-        places = self.teacher.search([ExpandedQuery(query) for query in queries], self.top)[0]
-        return [{int(place): float(self.top - rank) for rank, place in enumerate(row) if place >= 0} for row in places]
 
 
 def served(
