@@ -56,7 +56,7 @@ class Args(RewardArgs, SeedArgs, OverwriteArgs, BadRowsArgs):
     train_file: Path | None = flag(
         "rft: Demonstration records, dpo: Preference records, made by create_pairs", None, decides=False
     )
-    output: Output | None = flag(
+    prompt: Output | None = flag(
         "what is written for a query (default: as the training file or the model says, else keywords)", None
     )
     max_new_tokens: int | None = flag(
@@ -111,7 +111,7 @@ def _learn(args: Args, workspace: Workspace, inputs: dict[str, str]) -> Path:
 
     assert args.model is not None and args.method != "select"  # _check_flags sees to it
     bad_rows = BadRows(skip=args.skip_bad_rows)
-    form = settle_form(args.model, args.train_file, args.output, args.max_new_tokens)
+    form = settle_form(args.model, args.train_file, args.prompt, args.max_new_tokens)
     lora = LoraSettings(args.lora_rank, 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha)
     settings = LearnerSettings(args.method, args.model, form, lora)
     arguments = parse_arguments(
