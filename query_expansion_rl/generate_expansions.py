@@ -120,8 +120,14 @@ def run(args: Args) -> Path:
         written = chain.from_iterable(read_records(path, Expansion) for path in chunks.values())
         rows = write_records(args.output_file, census.counted(written))
         spent = sum(times.get(path.name) or 0.0 for path in chunks.values())
-        facts = {"milliseconds_per_expansion": round(spent / rows, 3), "counts": dataclasses.asdict(census)}
-        write_manifest(args.output_file, recipe, rows=rows, queries=len(topics), **facts)
+        write_manifest(
+            args.output_file,
+            recipe,
+            rows=rows,
+            queries=len(topics),
+            milliseconds_per_expansion=round(spent / rows, 3),
+            counts=dataclasses.asdict(census),
+        )
         work.remove()
     for warning in census.warnings(form):
         logger.warning("WARNING: %s", warning)

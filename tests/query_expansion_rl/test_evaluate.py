@@ -1,5 +1,6 @@
 """evaluate through its command: figures that can be reckoned, the verdict, the gate, and what is refused."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from query_expansion_rl.evaluate import main
+from query_expansion_rl.learning.selection import FEATURES, SELECTION, Selector
 from query_expansion_rl.records import Ranking
 from query_expansion_rl.retrieval.workspace import read_workspace
 from rag_core.files.jsonl import write_records
@@ -181,6 +183,20 @@ def test_a_policy_that_writes_nothing(evaluate, files, tmp_path):
     assert row["means"] == {"NDCG@10": 1.0, "MAP": 1.0, "Recall@100": 1.0}
     assert report["verdict"]["use"] == "select"
     assert "Use select: nDCG@10 1.000" in report["verdict"]["sentence"]
+
+
+def test_a_selection(evaluate, tmp_path):
+    count = len(FEATURES)
+    always_dense = Selector(["bm25", "dense"], [0.0] * count, [0.0, 1.0], [0.0, 0.0], [0.0] * count, [1.0] * count)
+    (tmp_path / "select").mkdir()
+    (tmp_path / "select" / SELECTION).write_text(json.dumps(dataclasses.asdict(always_dense)))
+    _, report, _ = evaluate(flags=["--selections", tmp_path / "select"])
+    rows = rows_of(report)
+    assert rows["select"]["by_query"] == rows["dense"]["by_query"] and rows["select"]["kind"] == "policy"
+    strange = dataclasses.replace(always_dense, variants=["bm25", "rm3"])
+    (tmp_path / "select" / SELECTION).write_text(json.dumps(dataclasses.asdict(strange)))
+    code, _, printed = evaluate(output="other", flags=["--selections", tmp_path / "select"])
+    assert code == 1 and "chooses among ways that the workspace lacks (rm3)" in printed.err
 
 
 def test_without_qrels_the_teacher_judges_and_the_headline_says_so(files, tmp_path, capsys):
