@@ -93,7 +93,7 @@ def test_an_expansion_is_recommended_where_it_beats_what_needs_none(words_only):
     report, printed = words_only("good", "random", flags=["--control", "random"])
     assert report["verdict"]["use"] == "dpo" and report["verdict"]["outcome"] == "expansion"
     sentence = report["verdict"]["sentence"]
-    assert sentence.startswith("Use dpo: nDCG@10 0.") and " against bm25, the best way without a language " in sentence
+    assert sentence.startswith("Use dpo: nDCG@10 0.") and " against bm25, the best way without training" in sentence
     assert "chosen among 6 rows on the dev queries" in sentence and report["dev_queries"] == 20
     assert "Minus the control random, which learned from random samples: its expansions alone +0." in sentence
     assert printed.splitlines()[-2] == f"Only 40 queries report. {sentence}"
@@ -122,7 +122,7 @@ def test_a_cheaper_way_that_does_better_is_not_passed_over(evaluate):
     rows = rows_of(report)
     assert rows["dpo + dense"]["minus_best"]["low"] > 0
     assert report["verdict"]["use"] == "bm25"
-    assert "but dense reached 0.664 on these queries, without a language model" in report["verdict"]["sentence"]
+    assert "but dense reached 0.664 on these queries, without training" in report["verdict"]["sentence"]
 
 
 def test_the_gate_never_lowers_what_the_teacher_sees(files):
