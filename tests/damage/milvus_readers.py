@@ -10,6 +10,7 @@ from milvus_optimization import tune_retrieval as tune
 from milvus_optimization.quality.judged import Judged
 from milvus_optimization.records import IndexTrial, RetrievalTrial, VectorVariant
 from rag_core.base.records import Document, Query, RankingSample, ScoredPair
+from rag_core.corpora import embedding
 from tests.milvus_optimization import measured
 
 _IDS = measured.query_ids(12)
@@ -35,7 +36,7 @@ def _recommend(mutated):
 
 
 # As the fields of a Reader: module, record, argv, stop, file, whether there is --skip_bad_rows for its rows.
-_EMBEDDING = (embed_corpus, "_model_runs")
+_EMBEDDING = (embedding, "settle_runs")
 READERS = {
     "embed_corpus": (embed_corpus, RankingSample, "--model m --output_dir out --input FILE", _EMBEDDING),
     "embed_corpus beir, corpus": (embed_corpus, Document, "--model m --output_dir out --input FOLDER", _EMBEDDING),

@@ -78,7 +78,13 @@ def test_a_dev_split_of_a_beir_folder_stays_too(tmp_path):
     assert [topic.split for topic in topics] == ["train"] * 10 + ["dev"] * 4 + ["test"] * 6
 
 
-def test_a_query_in_two_splits_is_a_test_query(tmp_path):
+def test_a_query_in_dev_and_test_is_a_test_query(tmp_path):
+    folder = write_splits(tmp_path, train=range(10), dev=range(9, 15), test=range(14, 20))
+    topics, _ = read(folder, settled(folder))
+    assert [topic.split for topic in topics] == ["train"] * 9 + ["dev"] * 5 + ["test"] * 6
+
+
+def test_a_query_in_train_and_test_is_a_test_query(tmp_path):
     folder = write_splits(tmp_path, train=range(13), test=range(12, 20))
     topics, left_out = read(folder, settled(folder))
     assert next(topic.split for topic in topics if topic.query_id == "q12") == "test"
