@@ -29,7 +29,7 @@ from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage,
 from rag_core.base.tables import format_rows
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, check_inputs, write_manifest
+from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 
 STAGE = "query_expansion_rl.create_pairs"
@@ -47,7 +47,11 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs):
     choose: Choice = flag("best: by the reward; random: the control", "best")
     best: int = flag("demonstrations of a query, at most", 2, least=1)
     min_margin: float = flag("least reward of a query's best above its worst for a pair", 0.02, least=0)
-    output: Output = flag("what is written for a query: the form that the model is trained in", "keywords")
+    prompt: Output | None = flag(
+        "what is written for a query: the form that the model is trained in (default: as the expansions were)",
+        None,
+        decides=False,
+    )
 
 
 def run(args: Args) -> list[Path]:
@@ -55,7 +59,9 @@ def run(args: Args) -> list[Path]:
     workspace = read_workspace(args.baselines)
     bad_rows = BadRows(skip=args.skip_bad_rows)
     rows = read_expansions(args.input_file, Rewarded, workspace, bad_rows)
-    recipe = Recipe(STAGE, decisive(args), check_inputs([args.input_file, args.baselines / TOPICS]))
+    prompt = args.prompt or _prompt_of(args.input_file)
+    inputs = check_inputs([args.input_file, args.baselines / TOPICS])
+    recipe = Recipe(STAGE, decisive(args) | {"prompt": prompt}, inputs)
     outputs = [args.output_dir / DEMONSTRATIONS, args.output_dir / PREFERENCES]
     queries = {topic.query_id: topic.query for topic in workspace.of("train")}
     groups = by_query([row for row in rows if row.query_id in queries])
@@ -63,7 +69,7 @@ def run(args: Args) -> list[Path]:
         raise DataError(
             "has no expansion of a train query", "Run generate_expansions --split train", path=args.input_file
         )
-    form = untrained_form(args.output, style="completion", shots=0)
+    form = untrained_form(prompt, style="completion", shots=0)
     pairs = choose_pairs(
         groups,
         lambda query_id: form.text(queries[query_id]),
@@ -91,6 +97,12 @@ def run(args: Args) -> list[Path]:
         _write(args, path, records, recipe, facts)
     show(_table(args, pairs, len(groups)))
     return outputs
+
+
+def _prompt_of(path: Path) -> Output:
+    """Return what was asked for when the expansions were written; keywords where nobody knows."""
+    told = (read_manifest(path) or UNKNOWN).facts.get("prompt")
+    return "document" if told == "document" else "keywords"
 
 
 def _write(

@@ -108,7 +108,7 @@ def _write(args: Args, rewards: _Rewards, rows: Sequence[Expansion], recipe: Rec
         rows=len(rewarded),
         teacher={"name": rewards.teacher},
         written_by=source.model,
-        form=source.facts.get("form"),
+        prompt=source.flags.get("prompt"),
         table=summary.table(),
         summary=dataclasses.asdict(summary),
         skipped={"bad_rows": bad_rows, "rows_of_queries_without_gains": len(rows) - len(usable)},

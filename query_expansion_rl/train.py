@@ -56,7 +56,7 @@ class Args(RewardArgs, SeedArgs, OverwriteArgs, BadRowsArgs):
     train_file: Path | None = flag(
         "rft: Demonstration records, dpo: Preference records, made by create_pairs", None, decides=False
     )
-    output: Output | None = flag(
+    prompt: Output | None = flag(
         "what is written for a query (default: as the training file or the model says, else keywords)", None
     )
     max_new_tokens: int | None = flag(
@@ -70,7 +70,10 @@ class Args(RewardArgs, SeedArgs, OverwriteArgs, BadRowsArgs):
     )
     dev_every: int = flag("steps after which the dev queries are measured, and a checkpoint is written", 10, least=1)
     dev_queries: int = flag("dev queries that are measured, at most: the first", 100, least=1)
-    patience: int = flag("stop after this many measurements without a new best", 3, least=1)
+    keep: Literal["best", "last"] = flag(
+        "whose weights: those of the best step on the dev queries, step 0 among them, or of the last step", "best"
+    )
+    patience: int = flag("keep best: stop after this many measurements without a new best", 3, least=1)
     use_vllm: Literal["no", "colocate", "server"] = flag("grpo: let vLLM write, on the same GPU or a server", "no")
     variants: list[str] | None = flag(
         "select: methods of rankings.jsonl to choose from (default: all but the judge itself)", None
@@ -111,15 +114,16 @@ def _learn(args: Args, workspace: Workspace, inputs: dict[str, str]) -> Path:
 
     assert args.model is not None and args.method != "select"  # _check_flags sees to it
     bad_rows = BadRows(skip=args.skip_bad_rows)
-    form = settle_form(args.model, args.train_file, args.output, args.max_new_tokens)
+    form = settle_form(args.model, args.train_file, args.prompt, args.max_new_tokens)
     lora = LoraSettings(args.lora_rank, 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha)
     settings = LearnerSettings(args.method, args.model, form, lora)
+    patience = args.patience if args.keep == "best" else None
     arguments = parse_arguments(
         settings,
         args.further_flags,
         seed=args.seed,
         dev_every=args.dev_every,
-        patience=args.patience,
+        patience=patience,
         use_vllm=args.use_vllm,
     )
     check_vllm(args.use_vllm)
@@ -136,7 +140,7 @@ def _learn(args: Args, workspace: Workspace, inputs: dict[str, str]) -> Path:
         arguments.output_dir = str(work.directory)
         dev = _dev_queries(args, workspace, settings, work.directory)
         examples: Sequence[Any] = _topics(workspace, dev.reward) if rows is None else rows
-        facts = train(settings, arguments, examples, dev, args.output_dir, patience=args.patience)
+        facts = train(settings, arguments, examples, dev, args.output_dir, patience=patience)
         if is_main_process():
             write_manifest(args.output_dir, recipe, **facts, form=flags["form"], skipped={"bad_rows": len(bad_rows)})
             work.remove()

@@ -21,7 +21,7 @@ from rag_core.files.jsonl import numbered_records
 from rag_core.files.manifest import UNKNOWN, read_manifest
 
 
-def settle_form(model: str, train_file: Path | None, output: Output | None, max_new_tokens: int | None) -> Form:
+def settle_form(model: str, train_file: Path | None, prompt: Output | None, max_new_tokens: int | None) -> Form:
     """Return the form to train in: without examples, and as the training file or the model has it.
 
     Raises:
@@ -29,10 +29,10 @@ def settle_form(model: str, train_file: Path | None, output: Output | None, max_
     """
     told = (read_manifest(train_file) or UNKNOWN).facts.get("form") if train_file else None
     known = _form(told) if told else read_form(Path(model))
-    if known and output not in (None, known.output):
+    if known and prompt not in (None, known.output):
         source = train_file if told else model
-        raise UsageError(f"--output is {output}, and {source} is for {known.output}", "Leave out --output")
-    form = known or untrained_form(output or "keywords", style="completion", shots=0)
+        raise UsageError(f"--prompt is {prompt}, and {source} is for {known.output}", "Leave out --prompt")
+    form = known or untrained_form(prompt or "keywords", style="completion", shots=0)
     form = dataclasses.replace(form, shots=0, style="completion")
     return dataclasses.replace(form, max_new_tokens=max_new_tokens) if max_new_tokens else form
 

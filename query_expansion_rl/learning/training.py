@@ -66,9 +66,12 @@ class LearnerSettings:
 
 
 def parse_arguments(
-    settings: LearnerSettings, flags: Sequence[str], *, seed: int, dev_every: int, patience: int, use_vllm: str
+    settings: LearnerSettings, flags: Sequence[str], *, seed: int, dev_every: int, patience: int | None, use_vllm: str
 ) -> Any:
     """Parse the trainer's own flags over our defaults.
+
+    Args:
+        patience: as of `train`.
 
     Raises:
         UsageError: a flag is unknown, or values contradict each other.
@@ -133,13 +136,13 @@ def train(
     dev: DevQueries,
     output_dir: Path,
     *,
-    patience: int,
+    patience: int | None,
 ) -> dict[str, Any]:
     """Train, from the last whole checkpoint if there is one; save the best, and return facts for the manifest.
 
     Args:
         arguments: of the trainer; checkpoints go to their `output_dir`.
-        patience: measurements without a new best, after which it ends.
+        patience: measurements without a new best, after which it ends with the best; `None` keeps the last step.
     """
     from transformers import set_seed
 
@@ -151,7 +154,7 @@ def train(
     selection = DevSelection((), patience)
     facts = run_trainer(trainer, selection)
     measured = dev_values(trainer.state.log_history, selection.metric_names())
-    best = trainer.state.best_global_step or 0
+    best = trainer.state.global_step if patience is None else trainer.state.best_global_step or 0
     facts |= {"dev": measured, "best_step": best, "examples": len(rows)}
     if best == 0:
         logger.warning(

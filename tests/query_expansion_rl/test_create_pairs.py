@@ -1,5 +1,6 @@
 """What is learned from, and the control, which differs by its choice alone."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -63,6 +64,14 @@ def test_the_control_differs_by_its_choice_alone(folder):
 def test_no_pair_is_far_enough_apart(folder, capsys):
     assert create(folder, "best", "--min_margin", "0.9") == 1
     assert "rewards are 0.9 or more apart. Lower --min_margin, or write" in capsys.readouterr().err
+
+
+def test_the_form_is_that_of_the_expansions(folder):
+    manifest = folder / "rewarded.jsonl.manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"prompt": "document"}))
+    assert create(folder, "best") == 0
+    assert read(folder, "best")[0][0].prompt == "Query: s0\nPassage:"
+    assert json.loads((folder / "best" / "demonstrations.jsonl.manifest.json").read_text())["form"]["shots"] == 0
 
 
 def test_no_train_query(folder, capsys):

@@ -163,7 +163,7 @@ def test_the_form_is_that_of_file_or_model(tmp_path):
     assert settle_form(str(tmp_path), None, "document", 96) == Form("document", 0, "completion", 96)
     write_form(tmp_path, Form("document", 2, "completion", 50))
     assert settle_form(str(tmp_path), None, None, None) == Form("document", 0, "completion", 50)
-    with pytest.raises(UsageError, match=r"--output is keywords, and .* is for document"):
+    with pytest.raises(UsageError, match=r"--prompt is keywords, and .* is for document"):
         settle_form(str(tmp_path), None, "keywords", None)
     path = write_rows(tmp_path / "rows.jsonl", [{}])
     form = {"output": "keywords", "shots": 0, "style": "completion", "max_new_tokens": 20}

@@ -117,6 +117,12 @@ def test_where_step_0_is_best_the_start_is_kept(folder, tiny_writer, tmp_path, c
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), kept.parameters(), strict=True))
     assert "no step is better on the dev queries than the start (0.5000)" in capsys.readouterr().err
 
+    values = iter([0.5, 0.1, 0.2])
+    last = tmp_path / "last"
+    assert train(folder, "rft", tiny_writer, last, "--max_steps", "4", "--learning_rate", "0.01", "--keep", "last") == 0
+    kept = AutoModelForCausalLM.from_pretrained(last)
+    assert not all(torch.equal(a, b) for a, b in zip(start.parameters(), kept.parameters(), strict=True))
+
 
 @pytest.mark.slow
 def test_dpo_parts_what_it_is_shown(folder, tiny_writer, tmp_path):
