@@ -90,8 +90,8 @@ def conclude(
         )
     elif shown and shown.minus_best:
         sentence += (
-            f" No {what} is better beyond the interval: {_named(shown)}, the best of {len(candidates)} rows{on_dev}, is "
-            f"{text_of(shown.minus_best)} against {_named(rival)}.{_on_controls(shown, controls)}"
+            f" No {what} is better beyond the interval: {_named(shown)}, the best of {len(candidates)} rows{on_dev}, "
+            f"is {text_of(shown.minus_best)} against {_named(rival)}.{_on_controls(shown, controls)}"
         )
     use = best if outcome == "training-free" else retriever
     return Verdict(use=use, outcome=outcome, sentence=sentence, shown=shown.name if shown else "")

@@ -21,7 +21,7 @@ if [[ $METHOD == select ]]; then  # no language model: a choice among the ways w
     --output_dir "$RUN_DIR/models/select" "$@"
   exit
 fi
-learn --method rft --model "$MODEL" --train_file "$RUN_DIR/pairs/random/demonstrations.jsonl" \
+learn --method rft --keep last --model "$MODEL" --train_file "$RUN_DIR/pairs/random/demonstrations.jsonl" \
   --output_dir "$RUN_DIR/models/control"
 case $METHOD in
   rft) from=(--model "$MODEL" --train_file "$RUN_DIR/pairs/best/demonstrations.jsonl") ;;

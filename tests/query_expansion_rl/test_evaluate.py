@@ -235,6 +235,7 @@ def test_a_second_retriever_embeds_the_expansions(evaluate, monkeypatch):
     assert rows["dpo on hybrid"]["minus_retriever"]["difference"] == pytest.approx((values - theirs).mean())
 
 
+@pytest.mark.slow
 def test_behind_a_reranker(evaluate, overlap_teacher, tmp_path):
     flags = ["--reranker", "t", "--reranker_depth", "5", "--score_store", tmp_path / "store"]
     code, report, _ = evaluate("good", flags=flags)
@@ -350,7 +351,7 @@ print(json.dumps(ends))
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_bytes_are_the_same(files, tmp_path):
-    runs = [*([moment, "killed"] for moment in (1, 2, 4, 7, 9, 11, 12, 13)), [0, "killed"], [0, "whole"]]
+    runs = [*([moment, "killed"] for moment in (1, 4, 7, 11, 13)), [0, "killed"], [0, "whole"]]
     argv = ["--baselines", str(files / "w"), "--expansions", str(files / "good.jsonl"), str(files / "four.jsonl")]
     command = [sys.executable, "-c", KILLED, json.dumps(runs), *argv]
     found = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True)
