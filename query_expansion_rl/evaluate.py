@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from query_expansion_rl.learning.selection import SELECTION
 from query_expansion_rl.report.evaluation import Compared, Evaluation, Reranking
 from query_expansion_rl.report.rows import Gate, Searchers
-from query_expansion_rl.report.written import read_rankings, read_written
+from query_expansion_rl.report.written import read_rankings, read_written, selected_rankings
 from query_expansion_rl.retrieval.encoding import ExpansionEncoder
 from query_expansion_rl.retrieval.searching import QUERY_WEIGHT
 from query_expansion_rl.retrieval.workspace import (
@@ -54,7 +55,8 @@ class Args(OverwriteArgs, SeedArgs, EngineArgs):
 
     baselines: Path = flag("folder that rank_baselines made", decides=False)
     expansions: list[Path] = flag("Expansion records for the test queries, one file or several", [], decides=False)
-    rankings: list[Path] = flag("Ranking records of a policy that writes nothing (--method select)", [], decides=False)
+    selections: list[Path] = flag("folders that train --method select made", [], decides=False)
+    rankings: list[Path] = flag("Ranking records of any other way to search", [], decides=False)
     output_dir: Path = flag("folder of the report", decides=False)
     control: str | None = flag("the method that learned from random samples; learned ones are held against it", None)
     query_weight: float = flag("of the query's terms, where those of the expansion have 1", QUERY_WEIGHT, least=0)
@@ -87,7 +89,7 @@ def run(args: Args) -> Path:
     workspace = read_workspace(args.baselines)
     compared = Compared(
         read_written(args.expansions, workspace),
-        read_rankings(args.rankings, workspace),
+        read_rankings(args.rankings, workspace) | selected_rankings(args.selections, workspace),
         control=args.control,
         shown=args.examples_of,
     )
@@ -149,7 +151,8 @@ def _recipe(args: Args, workspace: Workspace, reranker: Reranker | None) -> Reci
     names = [TOPICS, RANKINGS, JUDGEMENTS, SUMMARY, DOCUMENTS]
     if workspace.settings.vectors:
         names += [f"{workspace.settings.vectors}/{name}" for name in ARRAYS]
-    hashes = check_inputs([*(workspace.folder / name for name in names), *args.expansions, *args.rankings])
+    selections = [path / SELECTION if path.is_dir() else path for path in args.selections]
+    hashes = check_inputs([*(workspace.folder / name for name in names), *args.expansions, *args.rankings, *selections])
     flags = decisive(args)
     for field in flags_of(EngineArgs):
         flags.pop(field.name, None)

@@ -199,8 +199,16 @@ OF_TRL = {"--num_generations", "--per_device_train_batch_size", "--learning_rate
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (SCRIPTS / "query_expansion").glob("[!d]*.sh")))
-def test_the_stages_take_the_flags_of_a_script(script, tmp_path):
-    settings = {"CORPUS": "c", "QUERIES": "q", "RERANKER": "r", "SECOND": "hybrid", "LIMIT": "9", "MAX_NEW_TOKENS": "9"}
+@pytest.mark.parametrize("method", ["dpo", "grpo", "rft", "select"])
+def test_the_stages_take_the_flags_of_a_script(script, method, tmp_path):
+    settings = {"METHOD": method} | {
+        "CORPUS": "c",
+        "QUERIES": "q",
+        "RERANKER": "r",
+        "SECOND": "hybrid",
+        "LIMIT": "9",
+        "MAX_NEW_TOKENS": "9",
+    }
     ended, calls = run_script(f"query_expansion/{script}", tmp_path, "run", **settings)
     assert ended.returncode == 0, ended.stderr
     for module, *words in (call[1:] for call in calls):

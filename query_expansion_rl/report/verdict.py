@@ -61,35 +61,37 @@ def conclude(
     shown = max(candidates, key=lambda row: dev.get(row.name, 0.0) if dev else row.ndcg) if candidates else None
     rival = by_name[best]
     over = rival.minus_retriever
+    on_dev = " on the dev queries" if dev else ""
+    what = "choice query by query" if shown and shown.kind == "policy" else "expansion"
     beaten = _is_above(shown, retriever) if shown else False
     # Which way without training is best was chosen on other queries: what does better here is not to be passed over.
     better = max((row for row in rows if row.kind in ("retriever", "training-free")), key=lambda row: row.ndcg)
     if shown and shown.minus_best and beaten and shown.ndcg > better.ndcg:
         sentence = (
             f"Use {_named(shown)}: nDCG@10 {shown.ndcg:.3f}, {text_of(shown.minus_best)} against {_named(rival)}, the "
-            f"best way without a language model. {_chosen(len(candidates), dev)}{_on_controls(shown, controls)}"
+            f"best way without training. {_chosen(len(candidates), dev)}{_on_controls(shown, controls)}"
         )
         return Verdict(use=shown.name, outcome="expansion", sentence=sentence, shown=shown.name)
     if over is not None and over.low > 0:
         outcome: Outcome = "training-free"
         sentence = (
-            f"Use {_named(rival)}: nDCG@10 {rival.ndcg:.3f}, {text_of(over)} against {quoted(retriever)}, without a "
-            "language model."
+            f"Use {_named(rival)}: nDCG@10 {rival.ndcg:.3f}, {text_of(over)} against {quoted(retriever)}, without "
+            "training."
         )
     else:
         outcome = "retriever"
         sentence = f"Leave {quoted(retriever)} as it is: nDCG@10 {by_name[retriever].ndcg:.3f}."
         if over is not None:
-            sentence += f" Without a language model {_named(rival)} did best on the dev queries: {text_of(over)}."
+            sentence += f" Without training {_named(rival)} did best on the dev queries: {text_of(over)}."
     if shown and shown.minus_best and beaten:
         sentence += (
             f" {_named(shown)} is {text_of(shown.minus_best)} against {_named(rival)}, but {_named(better)} reached "
-            f"{better.ndcg:.3f} on these queries, without a language model either: have more dev queries choose."
+            f"{better.ndcg:.3f} on these queries, without training either: have more dev queries choose."
         )
     elif shown and shown.minus_best:
         sentence += (
-            f" No expansion is better beyond the interval: {_named(shown)}, the best of {len(candidates)} rows, is "
-            f"{text_of(shown.minus_best)} against {_named(rival)}.{_on_controls(shown, controls)}"
+            f" No {what} is better beyond the interval: {_named(shown)}, the best of {len(candidates)} rows{on_dev}, "
+            f"is {text_of(shown.minus_best)} against {_named(rival)}.{_on_controls(shown, controls)}"
         )
     use = best if outcome == "training-free" else retriever
     return Verdict(use=use, outcome=outcome, sentence=sentence, shown=shown.name if shown else "")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from query_expansion_rl.learning.selection import read_selection
 from query_expansion_rl.records import Expansion, Ranking, Topic
 from query_expansion_rl.retrieval.workspace import TOPICS, Workspace
 from query_expansion_rl.rewards.samples import check_made_for, read_expansions
@@ -99,6 +100,32 @@ def read_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict
                 what = f"query_id {quoted(repr(one.query_id))} has two rankings by {quoted(repr(one.method))}"
                 raise DataError(what, "Keep one of them", path=path, line=line)
             rows[one.query_id] = one
+    return found
+
+
+def selected_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict[str, Ranking]]:
+    """Return what selections choose among the ways of a workspace: name of a selection -> query id -> ranking.
+
+    Raises:
+        DataError: a selection is damaged, or chooses among other ways.
+        StaleError: it was made for other topics.
+        UsageError: two have one name.
+    """
+    found: dict[str, dict[str, Ranking]] = {}
+    for path in paths:
+        check_made_for(path, workspace)
+        selector, ways, gains = read_selection(path), workspace.rankings(), workspace.gains()
+        missing = [name for name in selector.variants if name not in ways]
+        if missing:
+            what = f"chooses among ways that the workspace lacks ({', '.join(missing)})"
+            raise DataError(what, "Pass --baselines with the folder that it was made for", path=path)
+        name = path.resolve().name
+        _check_new(name, found, path)
+        rows = found.setdefault(name, {})
+        for topic in workspace.topics:
+            of_query = {way: ways[way][topic.query_id] for way in selector.variants}
+            chosen = of_query[selector.choose(topic.query, of_query, gains[topic.query_id])]
+            rows[topic.query_id] = Ranking(topic.query_id, name, chosen.passages, chosen.scores)
     return found
 
 

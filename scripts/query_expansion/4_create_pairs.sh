@@ -6,10 +6,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PYTHON=${PYTHON:-$([[ -x $ROOT/.venv/bin/python ]] && echo "$ROOT/.venv/bin/python" || echo python3)}
 
 RUN_DIR=${RUN_DIR:-runs/expansion}
-PROMPT=${PROMPT:-keywords}
-printf '%s\n' "RUN_DIR=$RUN_DIR" "PROMPT=$PROMPT" >&2
+printf '%s\n' "RUN_DIR=$RUN_DIR" >&2
 
 for choice in best random; do
   "$PYTHON" -m query_expansion_rl.create_pairs --baselines "$RUN_DIR/baselines" --input_file "$RUN_DIR/rewarded.jsonl" \
-    --choose "$choice" --output "$PROMPT" --output_dir "$RUN_DIR/pairs/$choice" "$@"
+    --choose "$choice" --output_dir "$RUN_DIR/pairs/$choice" "$@"
 done

@@ -16,7 +16,12 @@ flags=()
 learn() {
   "$PYTHON" -m query_expansion_rl.train --baselines "$RUN_DIR/baselines" "${flags[@]}" "$@"
 }
-learn --method rft --model "$MODEL" --train_file "$RUN_DIR/pairs/random/demonstrations.jsonl" \
+if [[ $METHOD == select ]]; then  # no language model: a choice among the ways without training
+  "$PYTHON" -m query_expansion_rl.train --baselines "$RUN_DIR/baselines" --method select \
+    --output_dir "$RUN_DIR/models/select" "$@"
+  exit
+fi
+learn --method rft --keep last --model "$MODEL" --train_file "$RUN_DIR/pairs/random/demonstrations.jsonl" \
   --output_dir "$RUN_DIR/models/control"
 case $METHOD in
   rft) from=(--model "$MODEL" --train_file "$RUN_DIR/pairs/best/demonstrations.jsonl") ;;

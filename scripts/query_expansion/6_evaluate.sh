@@ -12,13 +12,16 @@ SECOND=${SECOND:-}        # another retriever that gets the same expansions: den
 printf '%s\n' "RUN_DIR=$RUN_DIR" "METHOD=$METHOD" "RERANKER=$RERANKER" "SECOND=$SECOND" >&2
 
 files=("$RUN_DIR/expansions/untrained.jsonl")
-for name in control "$METHOD"; do
+learned=(control "$METHOD") flags=(--control control)
+if [[ $METHOD == select ]]; then  # which writes nothing
+  learned=() flags=(--selections "$RUN_DIR/models/select")
+fi
+for name in "${learned[@]}"; do
   files+=("$RUN_DIR/expansions/$name.jsonl")
   "$PYTHON" -m query_expansion_rl.generate_expansions --baselines "$RUN_DIR/baselines" --model "$RUN_DIR/models/$name" \
     --split dev test --temperature 0 --method "$name" --output_file "$RUN_DIR/expansions/$name.jsonl"
 done
-flags=()
 [[ -z $RERANKER ]] || flags+=(--reranker "$RERANKER" --score_store "$RUN_DIR/scores")
 [[ -z $SECOND ]] || flags+=(--second_retriever "$SECOND")
-"$PYTHON" -m query_expansion_rl.evaluate --baselines "$RUN_DIR/baselines" --expansions "${files[@]}" --control control \
+"$PYTHON" -m query_expansion_rl.evaluate --baselines "$RUN_DIR/baselines" --expansions "${files[@]}" \
   --output_dir "$RUN_DIR/report" "${flags[@]}" "$@"
