@@ -40,8 +40,8 @@ class Example:
 
 
 # Of a domain that few corpora are about: where examples and passages are alike, a weak model copies the examples. The
-# queries name what only their passage is about; behind "how to" and "why", SmolLM2-135M asked "what is leukemia", and 63
-# of 120 queries did not find their passage.
+# queries name what only their passage is about; behind "how to" and "why", SmolLM2-135M asked "what is leukemia", and
+# 63 of 120 queries did not find their passage.
 EXAMPLES = (
     Example(
         "Coffee on a wool carpet. Blot a fresh spill with a dry cloth and never rub it. Cold water with a spoonful of "
