@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from query_expansion_rl.records import SPLITS, Expansion, Topic
-from query_expansion_rl.retrieval.workspace import TOPICS
+from query_expansion_rl.retrieval.workspace import TOPICS, read_topics
 from query_expansion_rl.writing.form_choice import FormArgs, choose_form, recipe_of
 from query_expansion_rl.writing.forms import VERSION, Form, read_form
 from query_expansion_rl.writing.sampling import Census, write_expansions
@@ -157,7 +157,7 @@ def _topics(args: Args) -> list[Topic]:
         DataError: there are none.
     """
     path = args.baselines / TOPICS
-    topics = list(read_records(path, Topic))
+    topics = read_topics(path)
     found = []
     for split in args.split:
         of_split = [topic for topic in topics if topic.split == split]

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, FiniteFloat
 from pydantic.dataclasses import dataclass
 
-from rag_core.base.records import Id, Text
+from rag_core.base.records import LARGEST_SCORE, SMALLEST_MARGIN, Id, Score, Text
 
 _CONFIG = ConfigDict(strict=True, extra="ignore")
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+_LARGEST = 2**31 - 1
+_Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -26,7 +29,7 @@ class Topic:
     query_id: Id
     query: Text
     split: Split
-    relevant: dict[str, int] | None = None
+    relevant: dict[str, Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]] | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -40,13 +43,13 @@ class Judgement:
 
     query_id: Id
     passage_id: Id
-    gain: Annotated[FiniteFloat, Field(gt=0)]
+    gain: Annotated[FiniteFloat, Field(ge=SMALLEST_MARGIN, le=LARGEST_SCORE)]
     teacher: str
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Ranking:
-    """What one way to search found for a query, best first; `passages` and `scores` have the same length.
+    """What one way to search found for a query, best first; `passages`, each once, and `scores` have the same length.
 
     Attributes:
         method: of the row in the table, as "bm25", "rm3", "hybrid".
@@ -55,11 +58,13 @@ class Ranking:
     query_id: Id
     method: str
     passages: list[str]
-    scores: list[FiniteFloat]
+    scores: list[Score]
 
     def __post_init__(self) -> None:
         if len(self.passages) != len(self.scores):
             raise ValueError(f"has {len(self.passages)} passages but {len(self.scores)} scores")
+        if len(set(self.passages)) < len(self.passages):
+            raise ValueError("names a passage twice")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -76,9 +81,9 @@ class Expansion:
 
     query_id: Id
     method: str
-    sample: int = Field(ge=0)
+    sample: _Count
     text: str
-    tokens: int = Field(ge=0)
+    tokens: _Count
     cut: bool = False
 
 

@@ -131,8 +131,11 @@ def read_selection(path: Path) -> Selector:
         of_features = {len(FEATURES), len(selector.weights), len(selector.centre), len(selector.scale)}
         if len(of_ways) != 1 or len(of_features) != 1:
             raise ValueError("its lists do not fit together")
-        np.array([selector.weights, selector.centre, selector.scale], dtype=np.float64)
-        np.array([selector.bias, selector.by_length], dtype=np.float64)
+        of_all = [*selector.weights, *selector.centre, *selector.scale, *selector.bias, *selector.by_length]
+        if not np.isfinite(np.array(of_all, dtype=np.float64)).all() or min(selector.scale) <= 0:
+            raise ValueError("its numbers are not finite, or a scale is not above 0")
+        if not all(isinstance(name, str) for name in selector.variants):
+            raise ValueError("a way is no text")
     except (TypeError, ValueError) as error:
         raise DataError(f"is no selection ({quoted(str(error))})", again, path=file) from error
     return selector
@@ -161,7 +164,7 @@ def features_of(query: str, rankings: Sequence[Ranking], gains: Mapping[str, flo
 def _fall(scores: Sequence[float], rank: int) -> float:
     if len(scores) <= rank or not scores[0]:
         return 1.0 if len(scores) == 1 else 0.0
-    return (scores[0] - scores[rank]) / abs(scores[0])
+    return max(-1e6, min(1e6, (scores[0] - scores[rank]) / abs(scores[0])))  # where it is next to 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ from rag_core.corpora.corpus import Corpus
 from rag_core.files.atomic import atomic_write
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
-from rag_core.files.manifest import Recipe, is_made, write_manifest
+from rag_core.files.manifest import Recipe, is_made, unfinished_differences, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 from rag_core.metrics.differences import FEWEST_TO_COMPARE
 from rag_core.metrics.ranking import Places
@@ -75,7 +75,13 @@ class BaselineRun:
         *others, last = [self.folder / name for name in (TOPICS, JUDGEMENTS, RANKINGS, SUMMARY)]
 
         def are_finished() -> bool:
-            return not overwrite and all([is_finished(last, recipe), *(is_made(path, recipe) for path in others)])
+            if overwrite:
+                return False
+            begun = unfinished_differences(last, recipe) == []
+            made = is_finished(last, recipe)
+            if begun and not made:  # by a run that may have ended between one of the others and its manifest
+                return False
+            return all([made, *(is_made(path, recipe) for path in others)])
 
         if are_finished():
             return

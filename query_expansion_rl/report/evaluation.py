@@ -16,6 +16,7 @@ from query_expansion_rl.report.verdict import Controlled, Verdict, compare_with_
 from query_expansion_rl.report.written import Written
 from query_expansion_rl.retrieval.workspace import RANKINGS, Workspace
 from rag_core.base.errors import UsageError
+from rag_core.base.outside_text import quoted
 from rag_core.files.kept_times import KeptTimes
 from rag_core.scoring.reranking import Candidates, Reranker, reranked
 
@@ -83,7 +84,7 @@ class Evaluation:
         best, own = self._workspace.summary.best, self._searchers.own_name
         rows, values = self._rows(compared)
         if best not in values:
-            raise UsageError(f"the best way, {best}, is not among the rankings", "Run rank_baselines again")
+            raise UsageError(f"the best way, {quoted(best)}, is not among the rankings", "Run rank_baselines again")
         reports = report_rows(rows, values, best, self._measure.query_ids, self._seed)
         controls = self._controls(compared, reports)
         dev, dev_queries = self._dev(compared)

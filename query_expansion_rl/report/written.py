@@ -8,7 +8,7 @@ from pathlib import Path
 
 from query_expansion_rl.learning.selection import read_selection
 from query_expansion_rl.records import Expansion, Ranking, Topic
-from query_expansion_rl.retrieval.workspace import TOPICS, Workspace
+from query_expansion_rl.retrieval.workspace import RANKINGS, Workspace
 from query_expansion_rl.rewards.samples import check_made_for, read_expansions
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.outside_text import quoted
@@ -69,7 +69,7 @@ def read_written(paths: Sequence[Path], workspace: Workspace) -> list[Written]:
         by_method: dict[str, dict[str, dict[int, Expansion]]] = {}
         for one in read_expansions(path, Expansion, workspace, NoBadRows()):
             by_method.setdefault(one.method, {}).setdefault(one.query_id, {})[one.sample] = one
-        milliseconds = (read_manifest(path) or UNKNOWN).facts.get("milliseconds_per_expansion")
+        milliseconds = (read_manifest(path) or UNKNOWN).number("milliseconds_per_expansion")
         for method, rows in by_method.items():
             _check_new(method, found, path)
             ordered = {key: [samples[number] for number in sorted(samples)] for key, samples in rows.items()}
@@ -83,14 +83,12 @@ def read_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, dict
     Raises:
         DataError, StaleError, UsageError: as `read_written`.
     """
-    known = {topic.query_id for topic in workspace.topics}
     found: dict[str, dict[str, Ranking]] = {}
     for path in paths:
         check_made_for(path, workspace)
         before = set(found)
         for line, one in numbered_records(path, Ranking, NoBadRows()):
-            if one.query_id not in known:
-                what = f"query_id {quoted(repr(one.query_id))} is not in {TOPICS}"
+            if what := workspace.unknown(one.query_id, one.passages):
                 remedy = "Pass --baselines with the folder that the file was made for"
                 raise DataError(what, remedy, path=path, line=line)
             if one.method in before:
@@ -117,12 +115,15 @@ def selected_rankings(paths: Sequence[Path], workspace: Workspace) -> dict[str, 
         selector, ways, gains = read_selection(path), workspace.rankings(), workspace.gains()
         missing = [name for name in selector.variants if name not in ways]
         if missing:
-            what = f"chooses among ways that the workspace lacks ({', '.join(missing)})"
+            what = f"chooses among ways that the workspace lacks ({quoted(', '.join(missing))})"
             raise DataError(what, "Pass --baselines with the folder that it was made for", path=path)
         name = path.resolve().name
         _check_new(name, found, path)
         rows = found.setdefault(name, {})
         for topic in workspace.topics:
+            if lacks := [way for way in selector.variants if topic.query_id not in ways[way]]:
+                what = f"{quoted(repr(lacks[0]))} has no ranking of the query {quoted(repr(topic.query_id))}"
+                raise DataError(what, "Run rank_baselines again", path=workspace.folder / RANKINGS)
             of_query = {way: ways[way][topic.query_id] for way in selector.variants}
             chosen = of_query[selector.choose(topic.query, of_query, gains[topic.query_id])]
             rows[topic.query_id] = Ranking(topic.query_id, name, chosen.passages, chosen.scores)

@@ -12,20 +12,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from query_expansion_rl.records import Judgement, Ranking, Split, Topic
 from query_expansion_rl.retrieval.searching import Encode, FusedSearcher, Searcher, VectorSearcher, WordSearcher
 from rag_core.base.errors import DataError
-from rag_core.corpora.corpus import Corpus, read_corpus, read_vectors
+from rag_core.base.outside_text import quoted
+from rag_core.corpora.corpus import DOCUMENTS, Corpus, read_corpus, read_vectors
 from rag_core.files.inputs import read_whole
-from rag_core.files.jsonl import read_records
+from rag_core.files.jsonl import numbered_records
 from rag_core.files.manifest import UNKNOWN, check_inputs, read_manifest
 from rag_core.retrieval.analyser import Analyser, Stemmer, StopWords
 
@@ -49,8 +51,8 @@ class RetrieverSettings:
     """
 
     retriever: RetrieverName
-    k1: FiniteFloat
-    b: FiniteFloat
+    k1: Annotated[FiniteFloat, Field(ge=0)]
+    b: Annotated[FiniteFloat, Field(ge=0, le=1)]
     bm25_stemmer: Stemmer | None = None
     bm25_stop_words: StopWords | None = None
     vectors: str | None = None
@@ -77,7 +79,7 @@ class Summary:
 
     retriever: RetrieverSettings
     teacher: str
-    judge_top: int
+    judge_top: Annotated[int, Field(ge=1, le=100)]
     tuned: dict[str, dict[str, float]]
     tuned_by: Literal["qrels", "judge"]
     measured_by: Literal["qrels", "judge"]
@@ -114,22 +116,54 @@ class Workspace:
         }
 
     def gains(self) -> dict[str, dict[str, float]]:
-        """Return query id -> passage id -> the teacher's gain."""
+        """Return query id -> passage id -> the teacher's gain.
+
+        Raises:
+            DataError: a row is bad, stands twice, or is of a query or passage that is not in the workspace.
+        """
         found: dict[str, dict[str, float]] = {topic.query_id: {} for topic in self.topics}
-        for one in read_records(self.folder / JUDGEMENTS, Judgement):
+        path = self.folder / JUDGEMENTS
+        for line, one in numbered_records(path, Judgement, None):
+            if fault := self.unknown(one.query_id, [one.passage_id]):
+                raise DataError(fault, _AGAIN, path=path, line=line)
+            if one.passage_id in found[one.query_id]:
+                what = f"query_id {quoted(repr(one.query_id))} has {quoted(repr(one.passage_id))} twice"
+                raise DataError(what, "Keep one of them", path=path, line=line)
             found[one.query_id][one.passage_id] = one.gain
         return found
 
     def rankings(self) -> dict[str, dict[str, Ranking]]:
-        """Return method -> query id -> its ranking."""
+        """Return method -> query id -> its ranking.
+
+        Raises:
+            DataError: as `gains`.
+        """
         found: dict[str, dict[str, Ranking]] = {}
-        for one in read_records(self.folder / RANKINGS, Ranking):
-            found.setdefault(one.method, {})[one.query_id] = one
+        path = self.folder / RANKINGS
+        for line, one in numbered_records(path, Ranking, None):
+            if fault := self.unknown(one.query_id, one.passages):
+                raise DataError(fault, _AGAIN, path=path, line=line)
+            rows = found.setdefault(one.method, {})
+            if one.query_id in rows:
+                what = f"query_id {quoted(repr(one.query_id))} has two rankings by {quoted(repr(one.method))}"
+                raise DataError(what, "Keep one of them", path=path, line=line)
+            rows[one.query_id] = one
         return found
+
+    def unknown(self, query_id: str, passages: Sequence[str]) -> str | None:
+        """Say which of the ids of a row is not in the workspace; `None` where all are."""
+        if query_id not in self._query_ids:
+            return f"query_id {quoted(repr(query_id))} is not in {TOPICS}"
+        unknown = next((key for key in passages if key not in self.corpus.documents), None)
+        return None if unknown is None else f"the passage {quoted(repr(unknown))} is not in {DOCUMENTS}"
+
+    @functools.cached_property
+    def _query_ids(self) -> frozenset[str]:
+        return frozenset(topic.query_id for topic in self.topics)
 
     def milliseconds(self) -> dict[str, float]:
         """Return way -> CPU time of a query, without embedding it."""
-        return dict((read_manifest(self.folder / RANKINGS) or UNKNOWN).facts.get("milliseconds", {}))
+        return (read_manifest(self.folder / RANKINGS) or UNKNOWN).numbers("milliseconds")
 
     def searcher(self, name: RetrieverName, encode: Encode | None = None) -> Searcher:
         """Return a retriever over the corpus: that of the settings, or another.
@@ -188,14 +222,28 @@ def read_workspace(folder: Path) -> Workspace:
     """
     check_inputs([folder / name for name in (TOPICS, SUMMARY)])
     corpus = read_corpus(folder)
-    topics = list(read_records(folder / TOPICS, Topic))
-    return Workspace(folder, corpus, topics, _read_summary(folder / SUMMARY))
+    return Workspace(folder, corpus, read_topics(folder / TOPICS), _read_summary(folder / SUMMARY))
+
+
+def read_topics(path: Path) -> list[Topic]:
+    """Read the topics of a workspace.
+
+    Raises:
+        DataError: a row is bad, or an id stands twice.
+    """
+    found: dict[str, Topic] = {}
+    for line, topic in numbered_records(path, Topic, None):
+        if topic.query_id in found:
+            what = f"query_id {quoted(repr(topic.query_id))} stands in more than one row"
+            raise DataError(what, "Keep one of them", path=path, line=line)
+        found[topic.query_id] = topic
+    return list(found.values())
 
 
 def _read_summary(path: Path) -> Summary:
     try:
         return TypeAdapter(Summary).validate_json(read_whole(path, _AGAIN))
     except ValidationError as error:
-        first = error.errors()[0]
-        what = f"is no summary of rank_baselines ({'.'.join(map(str, first['loc']))}: {first['msg']})"
-        raise DataError(what, _AGAIN, path=path) from error
+        first = error.errors(include_url=False)[0]
+        fault = quoted(": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]])))
+        raise DataError(f"is no summary of rank_baselines ({fault})", _AGAIN, path=path) from error

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.outside_text import quoted
@@ -107,10 +107,25 @@ class Manifest:
         """The number of rows."""
         return self.facts.get("rows")
 
+    def numbers(self, name: str) -> dict[str, float]:
+        """Return a fact that is a table of numbers, without what is none; empty where it is something else."""
+        told = self.facts.get(name)
+        return {key: float(value) for key, value in told.items() if _is_number(value)} if isinstance(told, dict) else {}
+
+    def number(self, name: str) -> float | None:
+        """Return a fact that is a number; `None` where it is none."""
+        value = self.facts.get(name)
+        return float(value) if _is_number(value) else None
+
     @property
     def skipped(self) -> Mapping[str, int]:
         """What was left out, by reason."""
         return self.facts.get("skipped") or {}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Tell whether it is one that a figure may be: JSON may also have NaN, and whole numbers of any length."""
+    return isinstance(value, int | float) and abs(value) < 1e15
 
 
 UNKNOWN = Manifest()

@@ -275,6 +275,7 @@ def save_together(
     """
     _fill(unfinished, write)
     folder = output_dir.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     ours = {*names, kept} if kept else {*names}
     if _is_ours_alone(folder, ours):
         if kept and (folder / kept).exists():
@@ -284,7 +285,6 @@ def save_together(
             (unfinished / name).rename(folder / name)
         shutil.rmtree(unfinished)  # the old one
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         for name in names:
             (folder / name).unlink(missing_ok=True)
         for name in reversed(names):

@@ -19,7 +19,7 @@ from rag_core.files import manifest
 from rag_core.files.jsonl import write_records
 from rag_core.scoring.settings import CHUNK_ROWS
 from tests.conftest import OverlapScorer, write_model
-from tests.damage import milvus_cases
+from tests.damage import expansion_cases, milvus_cases
 
 _TOPICS = ("hens lay eggs", "a bank lends money", "rivers carry sand")
 
@@ -108,6 +108,7 @@ def write_inputs(folder):
     ]
     write_records(folder / "labels.jsonl", labels)
     milvus_cases.write_inputs(folder)
+    expansion_cases.write_inputs(folder)
     splits = ("train", "dev", "test")
     topics = [Topic(f"q{number}", f"why {topic}", splits[number % 3]) for number, topic in enumerate(_TOPICS)]
     write_records(folder / "topics.jsonl", topics)
@@ -217,6 +218,7 @@ def commands(encoder, cross_encoder):
             stage: Case(*given, start=functools.partial(milvus_cases.start, stage))
             for stage, given in milvus_cases.commands(encoder).items()
         },
+        **{stage: Case(*given) for stage, given in expansion_cases.commands().items()},
     }
 
 
@@ -244,6 +246,7 @@ def fake(monkeypatch):
     monkeypatch.setattr("rag_core.distillation.trainer.time", StandingClock)
     fake_packages(monkeypatch)
     milvus_cases.fake(monkeypatch)
+    expansion_cases.fake(monkeypatch)
 
 
 def fake_packages(monkeypatch):

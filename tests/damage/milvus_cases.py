@@ -199,8 +199,9 @@ class StandingClock:
 
 def fake(monkeypatch):
     """Let clocks stand still and memory be none, leave out pictures, and let Milvus be files below `out`."""
-    for module in ("indexes.passes", "retrieval.rankings", "retrieval.reranking", "backends.faiss_backend"):
+    for module in ("indexes.passes", "retrieval.rankings", "backends.faiss_backend"):
         monkeypatch.setattr(f"milvus_optimization.{module}.time", StandingClock)
+    monkeypatch.setattr("rag_core.scoring.reranking.time", StandingClock)
     monkeypatch.setattr("milvus_optimization.sweep_indexes.time", StandingClock)
     for module in ("indexes.trial", "sweep_indexes"):
         monkeypatch.setattr(f"milvus_optimization.{module}.peak_bytes", lambda: 0)

@@ -34,12 +34,25 @@ def mutated_rows(good, others, *, seed, count):
     made = [json.dumps(row).encode() for row in (*others, *good)]
     while len(made) < count:
         row = json.loads(json.dumps(generator.choice(good)))
-        if "passage" in row and generator.random() < 0.5:
+        if further := _further(row, len(made)):
+            row |= further
+        elif "passage" in row and generator.random() < 0.5:
             row["passage"] += f" {len(made)}"
         elif generator.random() < 0.5:
             row |= {name: f"new {len(made)}" for name in ("query_id", "_id") if name in row}
         made.append(generator.choice(changes)(row, generator).replace(b"\n", b" "))
     return made
+
+
+def _further(row, number):
+    """Return what makes another row of one of query expansion, for the same query: no other would be known."""
+    if "sample" in row:
+        return {"sample": number, "text": f"sorted {number}"}
+    if "method" in row:
+        return {"method": f"new {number}"}
+    if "gain" in row:
+        return {"passage_id": f"d{2 + number % 2}"}
+    return {"prompt": f"Query: {number}"} if "prompt" in row else {}
 
 
 def _write(row, raw=None):

@@ -38,7 +38,7 @@ from rag_core.evaluation import training_record
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import numbered_records, read_records, write_records
 from rag_core.sources import beir, corpus, own_files
-from tests.damage import milvus_readers
+from tests.damage import expansion_readers, milvus_readers
 from tests.damage.mutations import mutated_rows
 
 COUNT = 1000
@@ -74,7 +74,7 @@ GOOD = {
     RankingSample: SAMPLES, ScoredPair: PAIRS, Triplet: TRIPLETS, SoftLabels: LISTS, Passage: PASSAGES,
     Document: DOCUMENTS, Query: QUERIES,
 }  # fmt: skip
-ALL_GOOD = GOOD | milvus_readers.GOOD
+ALL_GOOD = GOOD | milvus_readers.GOOD | expansion_readers.GOOD
 
 
 class RowsTakenError(Exception):
@@ -168,13 +168,15 @@ READERS = {
         "--model m --output_dir out --dataset RankingSample --precision int8 --calibration_file FILE",
     ),
     **{name: Reader(*given) for name, given in milvus_readers.READERS.items()},
+    **{name: Reader(*given) for name, given in expansion_readers.READERS.items()},
 }
 
 # Of these nobody can tell which row is right, or they are of several rows: they are told with --skip_bad_rows, too.
 OF_SEVERAL_ROWS = (
     "stands in more than one row", "stands for two queries", "twice. Keep one", "has two rows",
     "has one candidate, which", "queries have one candidate", "has no score for", "with one target only",
-    "is not in the corpus", "is not in queries", "holds figures of", "were measured on", "has a tune half of",
+    "has two rankings by", "is not in the corpus", "is not in queries", "holds figures of",
+    "were measured on", "has a tune half of",
 )  # fmt: skip
 
 
@@ -193,6 +195,7 @@ def lay_out(folder, name, reader):
         (folder / "beir" / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "beir" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
     milvus_readers.lay_out(folder, GOOD)
+    expansion_readers.lay_out(folder, GOOD)
     path = folder / reader.file
     if "beir" in name:
         path = folder / "beir" / ("corpus.jsonl" if reader.record is Document else "queries.jsonl")
@@ -207,6 +210,8 @@ def _line(row):
 
 
 class _NoWork:
+    directory = Path("out.partial")
+
     def __init__(self, *_, **__):
         pass
 
@@ -234,6 +239,8 @@ def test_every_row_is_taken_or_told(name, tmp_path, monkeypatch, capsys):
     # What takes time and reads no rows.
     monkeypatch.setattr(training_record, "read_training", lambda *_: None)
     monkeypatch.setattr(rag_core.prepare, "UnfinishedWork", _NoWork)
+    if name in expansion_readers.READERS:
+        expansion_readers.fake(monkeypatch, _NoWork)
     path, good, argv = lay_out(tmp_path, name, reader)
     path.touch()
     there = files_of(tmp_path)

@@ -11,7 +11,8 @@ CASES = [
     "reranker train", "embedding train", "reranker evaluate", "embedding evaluate", "prepare", "prepare with vectors",
     "write_queries", "check_teacher", "merge_scores", "calibrate", "export", "demo_models",
     "embed_corpus", "compare_vectors", "sweep_indexes", "tune_retrieval", "recommend", "apply", "pool_candidates",
-    "judge_pool", "generate_expansions",
+    "judge_pool", "generate_expansions", "rank_baselines", "score_expansions", "create_pairs", "train select",
+    "expansion evaluate", "expand",
 ]  # fmt: skip
 BUSY = re.compile(r"Error: \S+: another process is (working on this output|writing it)\. Wait[^\n]*\.\n")
 MEETINGS = 6  # operations before which a second run comes and goes

@@ -13,7 +13,9 @@ SPLITS = ("test", "test", "dev", "train")
 COMMON = [f"common{number}" for number in range(6)]
 
 
-def write_workspace(folder, *, queries=80, qrels=True, retriever="bm25", best="hybrid", vectors=True, seed=0):
+def write_workspace(
+    folder, *, queries=80, qrels=True, retriever="bm25", best="hybrid", vectors=True, seed=0, dimensions=8
+):
     """Write a workspace; query `i` says `alias<i>`, and its document `name<i>`. Vectors know half of the answers."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,8 +29,8 @@ def write_workspace(folder, *, queries=80, qrels=True, retriever="bm25", best="h
         rows = "".join(f"q{i}\td{i}\t1\n" for i in range(queries))
         (folder / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
     if vectors:
-        documents = rng.standard_normal((queries, 8))
-        near = documents + rng.choice([0.1, 3.0], queries)[:, None] * rng.standard_normal((queries, 8))
+        documents = rng.standard_normal((queries, dimensions))
+        near = documents + rng.choice([0.1, 3.0], queries)[:, None] * rng.standard_normal((queries, dimensions))
         (folder / "m").mkdir(exist_ok=True)
         for name, values in (("documents", documents), ("queries", near)):
             unit = values / np.linalg.norm(values, axis=1, keepdims=True)
