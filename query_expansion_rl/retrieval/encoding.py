@@ -5,20 +5,37 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from query_expansion_rl.retrieval.searching import Floats
 from query_expansion_rl.retrieval.workspace import Workspace
-from rag_core.base.errors import EngineError, StaleError, UsageError
-from rag_core.files.manifest import UNKNOWN, read_manifest
+from rag_core.base.errors import DataError, EngineError, StaleError, UsageError
+from rag_core.files.manifest import UNKNOWN, manifest_path, read_manifest
+from rag_core.files.manifest_shape import shape_fault
 
 if TYPE_CHECKING:
     from rag_core.engines.options import EngineName, EngineOptions
     from rag_core.engines.protocols import TextEncoder
 
-_KEPT_FLAGS = ("instruction", "max_length", "dtype", "vllm_runner", "quantization")  # of how the corpus was embedded
+_SERVERS = "the server's"  # precision of vectors that a server made: none of ours
+
+
+@with_config(ConfigDict(extra="ignore"))
+class _How(TypedDict, total=False):
+    """How a corpus was embedded, as far as its expansions are embedded the same way."""
+
+    instruction: str | None
+    max_length: Annotated[int, Field(ge=1)]
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "the server's"]
+    vllm_runner: Literal["generate", "pooling"]
+    quantization: str | None
+
+
+_HOW = TypeAdapter(_How)
 
 
 class ExpansionEncoder:
@@ -106,7 +123,12 @@ def _settle(vectors: Path, name: str, batch_size: int) -> tuple[EngineName, Engi
             "Pass --dense_model with that model, or run rank_baselines again",
             path=vectors,
         )
-    flags = {key: made.flags[key] for key in _KEPT_FLAGS if key in made.flags}
+    if fault := shape_fault(dict(made.flags), _HOW):
+        what = f"does not tell how the corpus was embedded ({fault})"
+        raise DataError(what, "Run rank_baselines again", path=manifest_path(vectors))
+    flags = {key: made.flags[key] for key in _How.__annotations__ if key in made.flags}
+    if flags.get("dtype") == _SERVERS:
+        del flags["dtype"]
     vllm = VllmOptions(**{key: flags.pop(key) for key in ("vllm_runner", "quantization") if key in flags})
     options = dataclasses.replace(EngineOptions(model, batch_size=batch_size, vllm=vllm), **flags)
     return settle("auto", options, [])

@@ -6,7 +6,13 @@ import re
 
 import pytest
 
+from query_expansion_rl import train
 from query_expansion_rl.learning.selection import SELECTION
+from query_expansion_rl.records import Demonstration
+from query_expansion_rl.retrieval.encoding import ExpansionEncoder
+from query_expansion_rl.retrieval.workspace import read_workspace
+from rag_core.distillation import train_args
+from rag_core.engines.generation import Answer
 from rag_core.files.manifest import manifest_path
 from tests.damage import cases, expansion_cases, expansion_readers
 from tests.damage.mutations import mutated_rows
@@ -171,9 +177,21 @@ def test_how_the_corpus_was_embedded_may_be_told_in_any_shape(folder, capsys):
         manifest_path(path).write_text(json.dumps(told))
         code = run("expand")
         said = last(capsys)
-        if code not in (1, 2) or not re.fullmatch(r"Error: .+\.", said):
+        if code != 1 or not re.fullmatch(r"Error: w/m/queries\.npy\.manifest\.json: does not tell how .+\.", said):
             wrong.append((flags, code, said[:300]))
     assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_a_corpus_that_a_server_embedded(folder, capsys):
+    """Its precision is none that a model here could be loaded in."""
+    path = folder / "w" / "m" / "queries.npy"
+    recipe = {
+        "flags": {"dtype": "the server's", "engine": "server", "max_length": 64},
+        "inputs": {"q": _sha256(folder / "w" / "queries.jsonl")},
+    }
+    manifest_path(path).write_text(json.dumps({"recipe": recipe, "output": {"sha256": _sha256(path)}}))
+    encoder = ExpansionEncoder(read_workspace(folder / "w"), None, folder / "vectors")
+    assert (encoder._options.dtype, encoder._options.max_length) == ("float32", 64)
 
 
 def test_a_selection_of_any_shape(folder, capsys):
@@ -193,6 +211,58 @@ def test_a_selection_of_any_shape(folder, capsys):
             wrong.append((line[:300], code, said[:300]))
     assert not wrong, f"{len(wrong)}: " + "\n".join(map(str, wrong[:9]))
     assert 5 < taken < len(lines) - 10
+
+
+OF_ANOTHER = {
+    "score_expansions": ("expansions.jsonl", []),
+    "create_pairs": ("rewarded.jsonl", []),
+    "expansion evaluate": ("expansions.jsonl", []),
+    "rankings": ("other.jsonl", ["--rankings", "other.jsonl"]),
+    "a selection": ("out/s", ["--selections", "out/s"]),
+    "train rft": ("demonstrations.jsonl", ["--method", "rft", "--model", "t", "--train_file", "demonstrations.jsonl"]),
+}
+
+
+@pytest.mark.parametrize("stage", OF_ANOTHER)
+def test_a_workspace_that_is_not_the_one_of_a_file(stage, folder, capsys, monkeypatch):
+    expansion_readers.fake(monkeypatch, train.UnfinishedWork)
+    monkeypatch.setattr(train_args, "decisive_settings", lambda *_: {})
+    name, more = OF_ANOTHER[stage]
+    assert run("train select") == 0
+    (folder / "other.jsonl").write_bytes((folder / "w" / "rankings.jsonl").read_bytes())
+    expansion_cases.write_lines(folder / "demonstrations.jsonl", expansion_readers.GOOD[Demonstration])
+    output = {} if (folder / name).is_dir() else {"sha256": _sha256(folder / name)}
+    told = {"recipe": {"inputs": {"elsewhere/topics.jsonl": "0" * 64}}, "output": output}
+    manifest_path(folder / name).write_text(json.dumps(told))
+    capsys.readouterr()
+    code = run({"train rft": "train select"}.get(stage, "expansion evaluate" if more else stage), *more)
+    assert (code, last(capsys).partition(" Pass")[0]) == (
+        1,
+        f"Error: {name}: was made from another topics.jsonl than w/topics.jsonl.",
+    )
+
+
+def test_expansions_that_say_nothing(folder, capsys):
+    """Empty ones, and the same again and again, have one reward: exit 1, and nothing is written."""
+    path = folder / "expansions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for text in ("", "common1, common1, common1"):
+        expansion_cases.write_lines(path, [row | {"text": text} for row in rows])
+        assert run("score_expansions") == 1
+        assert last(capsys).startswith(
+            "Error: the samples of each of the 12 queries have one reward, so there is nothing"
+        )
+        assert not (folder / "out" / "r.jsonl").exists()
+
+
+@pytest.mark.parametrize("answer", ["", " \n", "alias0 common0, ALIAS0 COMMON0", "<think>name0"])
+def test_an_answer_that_is_no_expansion_leaves_the_query(answer, folder, monkeypatch):
+    writer = cases.Writer()
+    monkeypatch.setattr(writer, "generate", lambda prompts, _: [[Answer(answer, 5, cut=False)]] * len(prompts))
+    monkeypatch.setattr("rag_core.engines.loading.load_generator", lambda *_: writer)
+    assert run("expand") == 0
+    row = json.loads((folder / "out" / "q.jsonl").read_text().splitlines()[0])
+    assert (row["expansion"], row["searches"]) == ("", [row["query"]])
 
 
 @pytest.mark.parametrize("file", ["w/topics.jsonl", "w/baselines.json", "expansions.jsonl", "rewarded.jsonl"])
