@@ -20,7 +20,8 @@ FEW_TO_CHOOSE = 100  # dev queries; with fewer, train and dev choose together
 _HEAD = ("nDCG@10", "minus {retriever}", "wins", "losses", "harm", "MAP", "recall@100")
 _NOTES = {
     ORACLE: "the best of the ways for each query, known only afterwards",
-    PICKED: "BM25 or one of 12 RM3 variants for each query, picked by the judge, without labels",
+    PICKED: "BM25 or one of 12 RM3 variants (with the hybrid's feedback passages where there is a hybrid) for each "
+    "query, picked by the judge, without labels",
 }
 
 ByWay = dict[str, dict[RunMetricName, dict[str, float]]]

@@ -104,16 +104,19 @@ def best_setting(variants: Mapping[Settings, Places], query_ids: Sequence[str], 
 def picked(ways: Ways, query_ids: Sequence[str], judge: Judge) -> Found:
     """Return for each query the ranking of BM25, or of the RM3 variant whose first 10 the judge likes better.
 
-    Where a judge has nothing to say, and among equals, BM25 stays.
+    Where a judge has nothing to say, and among equals, BM25 stays. The feedback passages are the hybrid's where there
+    is one: on the train and dev queries of three sets, such picks gained .018, .027 and .072 nDCG@10 by labels, and
+    picks with BM25's passages .011, .023 and .026.
     """
-    variants = rm3_variants(ways.words, ways.models, ways.queries, ways.found["bm25"], PICKED_FROM)
+    feedback = ways.found.get("hybrid", ways.found["bm25"])
+    variants = rm3_variants(ways.words, ways.models, ways.queries, feedback, PICKED_FROM)
     values = {settings: judge.values(query_ids, places) for settings, places in variants.items()}
     alone = judge.values(query_ids, ways.found["bm25"][0])
     places, scores = ways.found["bm25"][0].copy(), ways.found["bm25"][1].copy()
     for row, query_id in enumerate(query_ids):
         best = max(PICKED_FROM, key=lambda settings: values[settings].get(query_id, 0.0))
         if values[best].get(query_id, 0.0) > alone.get(query_id, 0.0):
-            bag = ways.models.bag(ways.queries[row], *found_of(ways.found["bm25"], row), best)
+            bag = ways.models.bag(ways.queries[row], *found_of(feedback, row), best)
             ((places[row],), (scores[row],)) = ways.words.search_weighted([bag], places.shape[1])
     return places, scores
 

@@ -39,22 +39,24 @@ class Example:
     query: Text
 
 
-# Of a domain that few corpora are about: where examples and passages are alike, a weak model copies the examples.
+# Of a domain that few corpora are about: where examples and passages are alike, a weak model copies the examples. The
+# queries name what only their passage is about; behind "how to" and "why", SmolLM2-135M asked "what is leukemia", and
+# 63 of 120 queries did not find their passage.
 EXAMPLES = (
     Example(
-        "Blot a fresh coffee spill with a dry cloth and never rub it. Mix cold water with a spoonful of white vinegar "
-        "and a drop of dish soap, dab the stain from its edge inwards, and rinse the wool with clear water.",
-        "remove coffee stain from wool carpet",
+        "Coffee on a wool carpet. Blot a fresh spill with a dry cloth and never rub it. Cold water with a spoonful of "
+        "white vinegar, dabbed from the edge inwards, lifts the stain.",
+        "white vinegar against coffee stains in wool carpets",
     ),
     Example(
-        "Warmth and light end the rest of a stored tuber, and it grows shoots. A dark, airy cellar at about eight "
-        "degrees keeps a harvest until spring, as long as no apples lie beside it, whose gas wakes the buds.",
-        "why do potatoes sprout in storage",
+        "Storing potatoes over winter. Warmth and light end the rest of the tuber, and it grows shoots. In a dark, "
+        "airy cellar a harvest keeps until spring, away from apples, whose gas wakes the buds.",
+        "gas of apples makes stored potatoes sprout",
     ),
     Example(
-        "A belt needs no oil and makes no sound, and a gear hub shifts while the bicycle stands at a light. Both cost "
-        "more than a chain and weigh half a kilogram more, which few riders in town will notice.",
-        "belt drive and hub gears for city bikes",
+        "Belts instead of bicycle chains. A belt needs no oil and makes no sound, but the frame must have a gap for "
+        "it. With a gear hub it lasts four times as long as a chain.",
+        "lifetime of a belt drive with a gear hub compared to a chain",
     ),
 )
 

@@ -112,7 +112,7 @@ def test_another_chat_template_is_another_recipe(run, tmp_path, capsys):
 
 FAULTS = {
     "word0": "ice",
-    "word1": "why do potatoes sprout in storage?",
+    "word1": "Gas of apples makes stored potatoes sprout!",
     "word2": "The one search query that the passage answers",
     "word4": "what is word5",  # of another passage
     "word6": "Query: what is word6",  # a label, which is taken off
@@ -165,7 +165,7 @@ def test_examples_are_shown(run, tmp_path, capsys):
     run(99, "--prompt_style", "completion", "--overwrite")
     (first, *_) = run.writer.prompts
     assert (first.style, first.ending, run.writer.sampling.stop) == ("completion", "\nQuery:", ("\n",))
-    assert first.question.startswith(f"Passage: {query_prompt.EXAMPLES[0].passage}\nQuery: remove coffee")
+    assert first.question.startswith(f"Passage: {query_prompt.EXAMPLES[0].passage}\nQuery: white vinegar")
     assert first.question.endswith("\n\nPassage: ")
     examples = tmp_path / "examples.jsonl"
     examples.write_text('{"passage": "Ice floats\\non water.", "query": "does ice float"}\n')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_expansion_rl import score_expansions
+from query_expansion_rl import create_pairs, score_expansions
 from query_expansion_rl.create_pairs import main
 from query_expansion_rl.records import Demonstration, Preference, Rewarded
 from query_expansion_rl.rewards.pairs import choose_pairs
@@ -64,6 +64,31 @@ def test_the_control_differs_by_its_choice_alone(folder):
 def test_no_pair_is_far_enough_apart(folder, capsys):
     assert create(folder, "best", "--min_margin", "0.9") == 1
     assert "rewards are 0.9 or more apart. Lower --min_margin, or write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_killed_run_goes_on_to_the_same_bytes(folder, monkeypatch, writes):
+    class Killed(BaseException):
+        pass
+
+    manifest = create_pairs.write_manifest
+    done = []
+
+    def kill(path, *given, **facts):
+        if len(done) == writes:
+            raise Killed
+        done.append(manifest(path, *given, **facts))
+
+    assert create(folder, "whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(create_pairs, "write_manifest", kill)
+        with pytest.raises(Killed):
+            create(folder, "killed")
+    assert create(folder, "killed") == 0
+    for name in ("demonstrations.jsonl", "preferences.jsonl"):
+        assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+        assert (folder / "killed" / f"{name}.manifest.json").exists()
+        assert not (folder / "killed" / f"{name}.partial").exists()
 
 
 def test_the_form_is_that_of_the_expansions(folder):

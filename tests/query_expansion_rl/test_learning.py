@@ -100,6 +100,27 @@ def test_a_damaged_selection(tmp_path):
         read_selection(path)
 
 
+@pytest.mark.slow
+def test_vllm_beside_trl(monkeypatch, caplog):
+    import importlib.metadata
+
+    from query_expansion_rl.learning.training import check_vllm
+
+    check_vllm("no")
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.32.0" if name == "vllm" else version(name))
+    check_vllm("colocate")
+    assert "vLLM 0.32.0 is here; trl" in caplog.text
+    assert "supports 0.22.0 to 0.31.0" in caplog.text
+
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    with pytest.raises(UsageError, match="--use_vllm colocate needs vLLM"):
+        check_vllm("colocate")
+
+
 def dev_entry(step, dev, **others):
     zeros = {"eval_dev_error": 0.01, "eval_dev_truth": 0.0, "eval_dev_cut": 0.0, "eval_dev_empty": 0.0}
     return {"step": step, "eval_dev": dev, **zeros, **others}
