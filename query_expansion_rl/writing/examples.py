@@ -16,7 +16,7 @@ KEYWORDS = (
         "cargo bike, belt drive, pannier rack, commuter",
     ),
 )
-"""Queries, and words that stand in passages that answer them: as few as fit an answer, or a weak model never ends one."""
+"""Queries, and words of passages that answer them: few, since a weak model writes as many, and an answer has an end."""
 
 DOCUMENTS = (
     (
