@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from rag_core.evaluation.verdict import Comparison, Role
 
 HYBRID = "hybrid"
-# The gains are graded by rank. Of 12 RM3 variants for 748 claims of scifact, the sign of a change by the hybrid's first 5
-# is right in 68 of 100 (first 3: 66, first 10: 65), and in 59 where all have the same gain (53, 51). What SmolLM2-135M
-# wrote for 120 claims, 8 texts each, is told apart best by the first 10: the best text wins 16 times and loses once, the
-# sign is right in 72 of 100; by the first 5 it is 15 to 4, and 69.
+# The gains are graded by rank. Of 12 RM3 variants for 748 claims of scifact, the sign of a change by the first 5 of the
+# hybrid is right in 68 of 100 (first 3: 66, first 10: 65), and in 59 where all have the same gain (53, 51). Texts of
+# SmolLM2-135M, 8 for each of 120 claims, are told apart best by the first 10: the best one wins 16 times and loses once,
+# and the sign is right in 72 of 100; by the first 5 it is 15 to 4, and 69.
 
 logger = logging.getLogger(__name__)
 
