@@ -84,6 +84,9 @@ def run(args: Args) -> Path:
     if args.gate == "teacher" and workspace.settings.vectors is None:
         what = "the gate asks the hybrid, and the workspace has no vectors"
         raise UsageError(what, "Pass --gate none, or run rank_baselines with --dense_model")
+    if args.gate == "teacher" and workspace.settings.retriever == "hybrid":
+        what = "the gate asks the hybrid, which is the retriever itself and likes no other ranking better"
+        raise UsageError(what, "Pass --gate none")
     bad_rows = BadRows(skip=args.skip_bad_rows)
     queries = _read_queries(args.input_file, bad_rows)
     form, model = choose_form(args, args.model), describe_model(args.model)

@@ -78,7 +78,7 @@ class Args(OverwriteArgs, BadRowsArgs, SeedArgs, AnalyserArgs, EngineArgs):
     teacher_max_length: int | None = flag(
         "a model as teacher: tokens that it reads (default: --max_length)", None, decides=False, least=1
     )
-    judge_top: int = flag("first passages of the teacher that have a gain", 5, least=1, most=100)
+    judge_top: int = flag("first passages of the teacher that have a gain", 10, least=1, most=100)
     force: bool = flag("go on even where the teacher ranks worse than the retriever", False, decides=False)
     score_store: Path | None = flag(
         "folder that keeps vectors and a teacher's scores for other runs", None, decides=False

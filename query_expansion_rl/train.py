@@ -78,6 +78,9 @@ class Args(RewardArgs, SeedArgs, OverwriteArgs, BadRowsArgs):
     variants: list[str] | None = flag(
         "select: methods of rankings.jsonl to choose from (default: all but the judge itself)", None
     )
+    shuffle_rewards: bool = flag(
+        "select: deal each query's rewards to its ways at random: the control, which learns from noise", False
+    )
 
 
 def run(args: Args) -> Path:
@@ -95,8 +98,9 @@ def _check_flags(args: Args) -> None:
         raise UsageError(f"{given} has no effect on --method select", "Leave it out")
     if args.method != "select" and args.model is None:
         raise UsageError(f"--method {args.method} needs a model to start from", "Pass --model")
-    if args.method != "select" and args.variants:
-        raise UsageError("--variants are of --method select", "Leave them out")
+    if args.method != "select" and (args.variants or args.shuffle_rewards):
+        given = "--variants" if args.variants else "--shuffle_rewards"
+        raise UsageError(f"{given} has no effect on --method {args.method}", "Leave it out")
     if (args.method in ("rft", "dpo")) != (args.train_file is not None):
         does = "learns from its own samples" if args.train_file else "needs what create_pairs made"
         raise UsageError(
@@ -172,7 +176,7 @@ def _select(args: Args, workspace: Workspace, inputs: dict[str, str]) -> Path:
     with UnfinishedWork(args.output_dir, recipe, overwrite=args.overwrite) as work:
         if not args.overwrite and is_finished(args.output_dir, recipe):  # by another run, in the meantime
             return args.output_dir
-        learned = learn_selection(workspace, args.variants, args.reward, args.seed)
+        learned = learn_selection(workspace, args.variants, args.reward, args.seed, shuffled=args.shuffle_rewards)
         learned.save(args.output_dir, work.directory / "selection")
         write_manifest(args.output_dir, recipe, **learned.facts())
         work.remove()

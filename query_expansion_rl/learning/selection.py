@@ -177,13 +177,17 @@ class _Data:
     rewards: Floats
 
 
-def learn_selection(workspace: Workspace, variants: Sequence[str] | None, judge: Judge, seed: int) -> Learned:
+def learn_selection(
+    workspace: Workspace, variants: Sequence[str] | None, judge: Judge, seed: int, *, shuffled: bool = False
+) -> Learned:
     """Learn the choice on the train queries.
 
     Args:
         variants: ways to choose from; `None` for all but the one that is the judge itself.
         judge: whose gains reward: the teacher's, or those of the qrels.
-        seed: of the interval.
+        seed: of the interval, and of what is shuffled.
+        shuffled: whether each query's rewards are dealt to its ways at random: a control that learns from noise, from
+            the same start.
 
     Raises:
         UsageError: a way is unknown, or there are fewer than two.
@@ -199,7 +203,7 @@ def learn_selection(workspace: Workspace, variants: Sequence[str] | None, judge:
         return _read(workspace, split, names=names, rankings=rankings, gains=gains, rewarded_by=rewarded_by)
 
     train, dev = data("train"), data("dev")
-    learned = _learn(train, dev, names)
+    learned = _learn(train, dev, names, np.random.default_rng(seed) if shuffled else None)
     judged = [query_id for query_id in dev.query_ids if query_id in qrels]
     if len(judged) < FEWEST_TO_COMPARE:
         return learned
@@ -264,7 +268,7 @@ def _ndcg_of(rankings: Sequence[Ranking], gains: Mapping[str, float]) -> Floats:
     return ndcg(rows, [mine] * len(rankings))
 
 
-def _learn(train: _Data, dev: _Data, names: Sequence[str]) -> Learned:
+def _learn(train: _Data, dev: _Data, names: Sequence[str], noise: np.random.Generator | None) -> Learned:
     centre = train.features.mean(axis=(0, 1))
     scale = train.features.std(axis=(0, 1))
     scale[scale == 0] = 1.0
@@ -275,6 +279,8 @@ def _learn(train: _Data, dev: _Data, names: Sequence[str]) -> Learned:
     state = np.zeros(columns + 2 * ways)
     spread = means.std() or 1.0
     state[columns : columns + ways] = (means - means[single]) / spread
+    if noise:
+        train, dev = (dataclasses.replace(data, rewards=noise.permuted(data.rewards, axis=1)) for data in (train, dev))
     moment, squares = np.zeros_like(state), np.zeros_like(state)
     mean_length = train.lengths.mean()
 

@@ -103,7 +103,7 @@ class Comparison:
         ]
         self._searchers, self._times = searchers, times
         self._weight, self._gate = query_weight, gate
-        self._known_ms = workspace.milliseconds()
+        self._known_ms, self._teacher = workspace.milliseconds(), workspace.summary.teacher
         alone = [ExpandedQuery(topic.query) for topic in topics]
         self._own = self._search(searchers.own_name, searchers.own, alone)
         self._dense = self._search("dense", searchers.dense, alone) if searchers.dense else None
@@ -194,7 +194,7 @@ class Comparison:
         rows = [
             replace(made, name=f"{method} on {name}", way="other", places=found.places, base=base, search_ms=found.ms)
         ]
-        if self._gate == "teacher":
+        if self._gate == "teacher" and name != self._teacher:  # who likes no ranking better than its own
             gated = replace(made, name=f"{method} on {name} gated", way="other gated", base=base)
             rows.append(self._gated(gated, texts, self._other, found))
         return rows

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from rag_core.evaluation.verdict import Comparison, Role
 
 HYBRID = "hybrid"
-# The gains are graded by rank. On 748 claims of scifact and 12 RM3 variants, the sign of a variant's change by the
-# hybrid's first 5 is that by the labels in 68 of 100 changes, where all have the same gain in 59; of the first 3, 66
-# and 53, and of the first 10, 65 and 51. A variant picked by it gains .011 nDCG@10, and .000 by equal gains.
+# The gains are graded by rank. Of 12 RM3 variants for 748 claims of scifact, the sign of a change by the first 5 of the
+# hybrid is right in 68 of 100 (first 3: 66, first 10: 65), and in 59 where all have the same gain (53, 51). Texts of
+# SmolLM2-135M, 8 for each of 120 claims, are told apart best by the first 10: the best one wins 16 times and loses
+# once, and the sign is right in 72 of 100; by the first 5 it is 15 to 4, and 69.
 
 logger = logging.getLogger(__name__)
 

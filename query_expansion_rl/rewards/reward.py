@@ -30,6 +30,9 @@ from rag_core.base.flags import flag, setting
 from rag_core.base.stage import StageArgs
 
 Judge = Literal["teacher", "qrels"]
+# Of 95 samples with which true nDCG@10 changes (scifact, 120 claims, 8 samples), the reward has the sign of the change
+# in 66 by the hybrid's first five, graded, in 52 by the same, all alike, in 68 by the first ten, graded, and in 70 with
+# --rank_shaping 0.3 besides. Best of eight: 15 wins, 4 losses; by the first ten 16 and 1.
 
 EXAMPLE_TEXTS = tuple(text for _, text in (*KEYWORDS, *DOCUMENTS))
 """What the examples of the prompts say: a weak model copies them."""

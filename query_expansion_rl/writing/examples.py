@@ -5,18 +5,18 @@ from __future__ import annotations
 KEYWORDS = (
     (
         "how to get coffee out of a wool carpet",
-        "stain removal, rug, vinegar, dish soap, blotting, cold water, spill, fabric cleaner",
+        "stain removal, rug, vinegar, blotting, spill",
     ),
     (
         "why do potatoes sprout in the kitchen",
-        "storage, warmth, light, cellar, dark cupboard, shoots, onions, ventilation, shelf life",
+        "storage, warmth, cellar, shoots, shelf life",
     ),
     (
         "quiet bicycle for short trips with luggage",
-        "cargo bike, commuter, belt drive, pannier rack, internal gear hub, electric motor, city ride",
+        "cargo bike, belt drive, pannier rack, commuter",
     ),
 )
-"""Queries, and words that stand in passages that answer them."""
+"""Queries, and words of passages that answer them: few, since a weak model writes as many, and an answer has an end."""
 
 DOCUMENTS = (
     (

@@ -12,10 +12,12 @@ DENSE_MODEL=${DENSE_MODEL:-BAAI/bge-m3}
 TEACHER=${TEACHER:-hybrid}    # who judges: hybrid, or a model that ranks better
 STEMMER=${STEMMER:-english}   # empty for none
 MAX_LENGTH=${MAX_LENGTH:-512}
+FRACTIONS=${FRACTIONS:-train=0.5 dev=0.1 test=0.4}  # of the queries, where the corpus has no split of its own
 printf '%s\n' "RUN_DIR=$RUN_DIR" "CORPUS=$CORPUS" "RETRIEVER=$RETRIEVER" "DENSE_MODEL=$DENSE_MODEL" \
-  "TEACHER=$TEACHER" "STEMMER=$STEMMER" "MAX_LENGTH=$MAX_LENGTH" >&2
+  "TEACHER=$TEACHER" "STEMMER=$STEMMER" "MAX_LENGTH=$MAX_LENGTH" "FRACTIONS=$FRACTIONS" >&2
 
 flags=()
 [[ -z $STEMMER ]] || flags+=(--bm25_stemmer "$STEMMER" --bm25_stop_words "$STEMMER")
 "$PYTHON" -m query_expansion_rl.rank_baselines --input "$CORPUS" --retriever "$RETRIEVER" --dense_model "$DENSE_MODEL" \
-  --teacher "$TEACHER" --max_length "$MAX_LENGTH" --output_dir "$RUN_DIR/baselines" "${flags[@]}" "$@"
+  --teacher "$TEACHER" --max_length "$MAX_LENGTH" --output_dir "$RUN_DIR/baselines" --fractions $FRACTIONS \
+  "${flags[@]}" "$@"

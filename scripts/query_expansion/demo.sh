@@ -25,7 +25,8 @@ done
 "$PYTHON" -m rag_core.prepare --source apidocs --num_candidates 4 --splits test=1 --limit test="${QUERIES:-600}" \
   --output_dir "$RUN_DIR/data"
 export CORPUS=$RUN_DIR/data/test.jsonl DENSE_MODEL=$RUN_DIR/models/all-MiniLM-L6-v2 MAX_LENGTH=${MAX_LENGTH:-96}
-export MODEL=$RUN_DIR/models/SmolLM2-135M-Instruct METHOD=${METHOD:-dpo} LIMIT=${LIMIT:-100}
+export MODEL=$RUN_DIR/models/SmolLM2-135M-Instruct METHOD=${METHOD:-dpo} LIMIT=${LIMIT:-32}
+export FRACTIONS=${FRACTIONS:-train=0.7 dev=0.1 test=0.2}  # writing for the dev and test queries takes most of the time
 bash "$ROOT/scripts/query_expansion/run_all.sh"
 
 echo "Finished in $((SECONDS - started)) seconds after installation. Open $RUN_DIR/report/report.html" >&2

@@ -229,7 +229,8 @@ def test_a_second_retriever_embeds_the_expansions(evaluate, monkeypatch):
     assert code == 0 and asked == ["elsewhere"]
     rows = rows_of(report)
     assert rows["hybrid (second)"]["means"] == rows["hybrid"]["means"]
-    assert {"dpo on hybrid", "dpo on hybrid gated"} <= set(rows)
+    assert "dpo on hybrid" in rows
+    assert "dpo on hybrid gated" not in rows  # the hybrid is the teacher, and likes no ranking better than its own
     values = np.array(list(rows["dpo on hybrid"]["by_query"].values()))
     theirs = np.array(list(rows["hybrid"]["by_query"].values()))
     assert rows["dpo on hybrid"]["minus_retriever"]["difference"] == pytest.approx((values - theirs).mean())

@@ -124,3 +124,7 @@ def test_a_gate_without_vectors(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "the gate asks the hybrid, and the workspace has no vectors. Pass --gate none" in error
     assert not (tmp_path / "served.jsonl.partial").exists()
+    write_workspace(tmp_path / "h", retriever="hybrid")
+    argv[1] = tmp_path / "h"
+    assert expand.main([str(word) for word in [*argv, "--output_file", tmp_path / "served.jsonl"]]) == 2
+    assert "the gate asks the hybrid, which is the retriever itself" in capsys.readouterr().err

@@ -190,3 +190,14 @@ def test_the_form_is_that_of_file_or_model(tmp_path):
     form = {"output": "keywords", "shots": 0, "style": "completion", "max_new_tokens": 20}
     write_manifest(path, Recipe("create_pairs", {}, {}), form=form)
     assert settle_form(str(tmp_path), path, None, None) == Form("keywords", 0, "completion", 20)
+
+
+def test_a_control_learns_from_noise(folder):
+    assert select(folder, "--reward", "qrels") == 0
+    learned = (folder / "choice" / "selection.json").read_bytes()
+    facts = json.loads((folder / "choice.manifest.json").read_text())
+    assert select(folder, "--reward", "qrels", "--shuffle_rewards", "--overwrite") == 0
+    control = json.loads((folder / "choice.manifest.json").read_text())
+    assert (folder / "choice" / "selection.json").read_bytes() != learned
+    assert control["single"] == facts["single"]
+    assert control["dev_by_qrels"]["difference"] < facts["dev_by_qrels"]["difference"]

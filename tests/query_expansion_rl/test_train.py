@@ -187,7 +187,9 @@ def test_flags_that_contradict(folder, capsys, tmp_path):
     assert "--method dpo needs what create_pairs made. Pass --train_file." in told("--method", "dpo", "--model", "m")
     assert "--method grpo needs a model to start from. Pass --model." in told("--method", "grpo")
     assert "--model has no effect on --method select." in told("--method", "select", "--model", "m")
-    assert "--variants are of --method select." in told("--method", "grpo", "--model", "m", "--variants", "bm25")
+    assert "--variants has no effect on --method grpo." in told(
+        "--method", "grpo", "--model", "m", "--variants", "bm25"
+    )
     files = ["--train_file", str(folder / "preferences.jsonl")]
     assert "--method grpo learns from its own samples." in told("--method", "grpo", "--model", "m", *files)
 
