@@ -14,18 +14,15 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
-from query_expansion_rl.records import Expansion, Topic
+from query_expansion_rl.records import Topic
 from query_expansion_rl.report.rows import Gate
 from query_expansion_rl.retrieval.encoding import ExpansionEncoder
 from query_expansion_rl.retrieval.workspace import SUMMARY, TOPICS, Workspace, read_workspace
 from query_expansion_rl.rewards.serving import Fuse, Gatekeeper, served
-from query_expansion_rl.writing.form_choice import FormArgs, choose_form, recipe_of
-from query_expansion_rl.writing.forms import VERSION, Form
-from query_expansion_rl.writing.sampling import write_expansions
+from query_expansion_rl.writing.form_choice import recipe_of
+from query_expansion_rl.writing.writer import Writer, WriterArgs
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.outside_text import quoted
@@ -33,26 +30,20 @@ from rag_core.base.records import Query
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, run_stage
 from rag_core.corpora.corpus import ARRAYS, DOCUMENTS
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import numbered_records, read_records, write_records
+from rag_core.files.jsonl import numbered_records, write_records
 from rag_core.files.manifest import Recipe, check_inputs, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, is_finished
 
-if TYPE_CHECKING:
-    from rag_core.engines.identity import ModelInfo
-
 STAGE = "query_expansion_rl.expand"
-
-_CHUNK = 64  # queries
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(FormArgs, OverwriteArgs, BadRowsArgs):
+class Args(WriterArgs, OverwriteArgs, BadRowsArgs):
     """Flags of the stage."""
 
     baselines: Path = flag("folder that rank_baselines made", decides=False)
-    model: str = flag("language model that writes: a folder that train made, or any other", decides=False)
     input_file: Path = flag("queries, one per row: query or text, and _id where there is one", decides=False)
     output_file: Path = flag("the ServedQuery records", decides=False)
     gate: Gate = flag(
@@ -64,22 +55,10 @@ class Args(FormArgs, OverwriteArgs, BadRowsArgs):
     )
     query_weight: int = flag("how often the query stands before its expansion", 5, least=1, most=100)
     dense_model: str | None = flag("gate: the embedder of the workspace, where it has moved", None, decides=False)
-    engine: Literal["auto", "vllm", "transformers", "server"] = flag(
-        "what runs the model (auto: vllm where there is a GPU)", "auto", decides=False
-    )
-    server_url: str | None = flag("server engine: http://host:port of vLLM's server", None, decides=False)
-    max_length: int = flag("tokens of prompt and answer", 1024, least=1)
-    batch_size: int = flag("answers that are written at once (vLLM makes its own batches)", 64, decides=False, least=1)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of the model", "auto")
 
 
 def run(args: Args) -> Path:
     """Write the queries to search for; return the output."""
-    from rag_core.engines.identity import describe_model
-    from rag_core.engines.model_files import template_file
-    from rag_core.engines.options import check_server_flags
-
-    check_server_flags(args.engine, args.server_url, args.dtype)
     workspace = read_workspace(args.baselines)
     if args.gate == "teacher" and workspace.settings.vectors is None:
         what = "the gate asks the hybrid, and the workspace has no vectors"
@@ -89,20 +68,19 @@ def run(args: Args) -> Path:
         raise UsageError(what, "Pass --gate none")
     bad_rows = BadRows(skip=args.skip_bad_rows)
     queries = _read_queries(args.input_file, bad_rows)
-    form, model = choose_form(args, args.model), describe_model(args.model)
-    template = template_file(args.model) if form.style == "chat" else {}
+    writer = Writer.of(args)
     recipe = Recipe(
         STAGE,
-        decisive(args) | recipe_of(form),
+        decisive(args) | recipe_of(writer.form),
         check_inputs([args.input_file, *_files(workspace)]),
-        {**model.identity, **template, "prompt": VERSION},
+        writer.identity,
     )
     if not args.overwrite and is_finished(args.output_file, recipe):
         return args.output_file
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
         if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
             return args.output_file
-        written = _write(args, model, form, queries, work.directory)
+        written = _write(writer, queries, work.directory)
         kept = _gate(args, workspace, list(queries.values()), written, work.directory)
         rows = write_records(args.output_file, served(queries, kept, args.fuse, args.query_weight))
         counts = {
@@ -148,26 +126,13 @@ def _files(workspace: Workspace) -> list[Path]:
     return [workspace.folder / name for name in names]
 
 
-def _write(args: Args, model: ModelInfo, form: Form, queries: Mapping[str, str], folder: Path) -> list[str]:
-    """Let the model write, chunk by chunk; return an expansion of each query, "" for none."""
-    from tqdm import tqdm
-
+def _write(writer: Writer, queries: Mapping[str, str], folder: Path) -> list[str]:
+    """Let the model write; return an expansion of each query, "" for none."""
     from rag_core.engines.generation import Sampling
-    from rag_core.engines.loading import load_generator
-    from rag_core.engines.options import EngineOptions, ServerOptions
 
     topics = [Topic(query_id, query, "test") for query_id, query in queries.items()]
-    chunks = {start: folder / f"expansions-{start:09}-{_CHUNK}.jsonl" for start in range(0, len(topics), _CHUNK)}
-    todo = {start: path for start, path in chunks.items() if not path.exists()}
-    options: dict[str, Any] = {"max_length": args.max_length, "batch_size": args.batch_size, "dtype": args.dtype}
-    server = ServerOptions(args.server_url) if args.server_url else None
-    generator = load_generator(args.engine, EngineOptions(model, server=server, **options)) if todo else None
-    sampling = Sampling(form.max_new_tokens, stop=form.stop)
-    for start, path in tqdm(todo.items(), unit="chunk", desc="write expansions", disable=None):
-        assert generator is not None  # for mypy
-        write_records(path, write_expansions(generator, form, topics[start : start + _CHUNK], sampling, form.output))
-    rows = chain.from_iterable(read_records(path, Expansion) for path in chunks.values())
-    return [row.text for row in rows]
+    sampling = Sampling(writer.form.max_new_tokens, stop=writer.form.stop)
+    return [row.text for row in writer.write(topics, sampling, writer.form.output, folder).rows()]
 
 
 def _gate(args: Args, workspace: Workspace, queries: Sequence[str], texts: list[str], folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from query_expansion_rl import generate_expansions
 from query_expansion_rl.records import Topic
 from rag_core import demo_models, write_queries
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
@@ -232,7 +231,7 @@ def fake(monkeypatch):
     for engine in CHUNK_ROWS:
         monkeypatch.setitem(CHUNK_ROWS, engine, 5)
     monkeypatch.setattr(write_queries, "_CHUNK", 2)
-    monkeypatch.setattr(generate_expansions, "_CHUNK", 2)
+    monkeypatch.setattr("query_expansion_rl.writing.writer._CHUNK", 2)
     monkeypatch.setattr("rag_core.engines.loading.load_generator", lambda engine, options: Writer())
     monkeypatch.setattr("rag_core.evaluation.pages._html", lambda report, evaluations, seed: f"<p>{seed}</p>")
     monkeypatch.setattr("rag_core.evaluation.pages._markdown", lambda report: f"{report.models}")

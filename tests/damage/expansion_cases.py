@@ -105,5 +105,4 @@ def fake(monkeypatch):
         "query_expansion_rl.report.page._render",
         lambda name, _, report, *more: f"{name} {report.query_weight}".encode(),
     )
-    monkeypatch.setattr("query_expansion_rl.expand._CHUNK", 2)
     monkeypatch.setattr(score_expansions, "_AT_ONCE", 8)

@@ -39,7 +39,7 @@ class Writer:
 @pytest.fixture
 def run(workspace, tmp_path, monkeypatch):
     """Run the stage on queries; return its exit code, the rows and the writer."""
-    monkeypatch.setattr(expand, "_CHUNK", 4)
+    monkeypatch.setattr("query_expansion_rl.writing.writer._CHUNK", 4)
     write_model(tmp_path / "m", "LlamaForCausalLM")
 
     def run(queries, *flags, writer=None):

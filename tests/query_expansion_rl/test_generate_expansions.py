@@ -48,7 +48,7 @@ class Writer:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate_expansions, "_CHUNK", 2)
+    monkeypatch.setattr("query_expansion_rl.writing.writer._CHUNK", 2)
     write_model(tmp_path / "m")
     write_records(tmp_path / "topics.jsonl", TOPICS)
 
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, calls):
 
 def test_the_size_of_a_chunk_changes_nothing(run, monkeypatch):
     before = run()[1].read_bytes()
-    monkeypatch.setattr(generate_expansions, "_CHUNK", 100)
+    monkeypatch.setattr("query_expansion_rl.writing.writer._CHUNK", 100)
     assert run("--overwrite")[1].read_bytes() == before
 
 
