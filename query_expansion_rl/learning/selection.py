@@ -132,10 +132,9 @@ def read_selection(path: Path) -> Selector:
         if len(of_ways) != 1 or len(of_features) != 1:
             raise ValueError("its lists do not fit together")
         of_all = [*selector.weights, *selector.centre, *selector.scale, *selector.bias, *selector.by_length]
-        if not np.isfinite(np.array(of_all, dtype=np.float64)).all() or min(selector.scale) <= 0:
-            raise ValueError("its numbers are not finite, or a scale is not above 0")
-        if not all(isinstance(name, str) for name in selector.variants):
-            raise ValueError("a way is no text")
+        are_texts = all(isinstance(name, str) for name in selector.variants)
+        if not (np.isfinite(np.array(of_all, dtype=np.float64)).all() and min(selector.scale) > 0 and are_texts):
+            raise ValueError("a number is not finite, a scale not above 0, or a way no text")
     except (TypeError, ValueError) as error:
         raise DataError(f"is no selection ({quoted(str(error))})", again, path=file) from error
     return selector

@@ -111,4 +111,5 @@ def lay_out(folder, good):
 def fake(monkeypatch, no_work):
     """Leave out what takes time and reads no rows."""
     monkeypatch.setattr(train, "UnfinishedWork", no_work)
+    monkeypatch.setattr(rank_baselines, "_embedders", lambda *_, **__: (None, []))
     monkeypatch.setattr("query_expansion_rl.learning.training.parse_arguments", lambda *_, **__: None)

@@ -31,7 +31,7 @@ def test_a_pool_takes_turns_and_has_each_passage_once():
 
 def test_the_hybrid_judges_new_queries_as_it_judged_those_of_the_workspace(workspace):
     topics = workspace.of("train")
-    found = hybrid_gains(workspace.searcher("hybrid", encode), [topic.query for topic in topics], 5)
+    found = hybrid_gains(workspace.searcher("hybrid", encode), [topic.query for topic in topics], 10)
     ids = list(workspace.corpus.documents)
     known = workspace.gains()
     assert [{ids[place]: gain for place, gain in mine.items()} for mine in found] == [

@@ -61,7 +61,7 @@ def test_what_each_way_found_stands_in_the_workspace(workspace):
     assert rankings["bm25"]["q0"].passages == []
     assert set(rankings["rm3_hybrid"]["q0"].passages[:2]) == {"d0-0", "d0-1"}
     assert set(workspace.milliseconds()) == WAYS - {"picked"}
-    assert all(len(mine) == 5 for mine in workspace.gains().values())
+    assert all(len(mine) == 10 for mine in workspace.gains().values())
     assert [len(workspace.of(split)) for split in ("train", "dev", "test")] == [10, 2, 8]
     assert (workspace.summary.tuned_by, workspace.summary.measured_by) == ("qrels", "qrels")
     assert (workspace.summary.best, workspace.summary.best_on) == ("dense", "train and dev")  # of equals the cheapest
@@ -202,7 +202,7 @@ def test_a_file_that_was_changed_is_refused(tmp_path, encoders, capsys):
 
 def test_a_damaged_summary_is_told(workspace):
     path = workspace.folder / "baselines.json"
-    path.write_text(path.read_text().replace('"judge_top": 5', '"judge_top": "five"'))
+    path.write_text(path.read_text().replace('"judge_top": 10', '"judge_top": "five"'))
     path.with_name("baselines.json.manifest.json").unlink()
     with pytest.raises(DataError) as error:
         read_workspace(workspace.folder)
