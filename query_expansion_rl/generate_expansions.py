@@ -59,10 +59,10 @@ def run(args: Args) -> Path:
         raise UsageError("--split names one twice", "Name each once")
     from rag_core.engines.generation import Sampling
 
-    writer = Writer.of(args)
-    form = writer.form
     hashes = check_inputs([args.baselines / TOPICS])
     topics = _topics(args)
+    writer = Writer.of(args)
+    form = writer.form
     method = args.method or (Path(args.model).name if read_form(Path(args.model)) else form.output)
     num_samples = args.num_samples if args.temperature else 1
     settled = {**recipe_of(form), "num_samples": num_samples, "method": method}

@@ -93,7 +93,7 @@ class StandingClock:
 
 def fake(monkeypatch):
     """Let clocks stand still, try few settings and steps, and leave out pictures."""
-    for module in ("retrieval.ways", "report.rows", "generate_expansions"):
+    for module in ("retrieval.ways", "report.rows", "writing.writer"):
         monkeypatch.setattr(f"query_expansion_rl.{module}.time", StandingClock)
     for name in ("RM3_GRID", "DENSE_GRID", "PICKED_FROM"):
         monkeypatch.setattr(tuning, name, getattr(tuning, name)[:1])

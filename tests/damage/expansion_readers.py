@@ -16,6 +16,7 @@ from query_expansion_rl.records import Demonstration, Expansion, Judgement, Pref
 from rag_core.base.records import Document, Query, RankingSample
 from rag_core.corpora.folder import CorpusFolder
 from rag_core.distillation import train_args
+from rag_core.engines import identity
 from tests.query_expansion_rl.aliases import write_embedder
 
 _IDS = [f"q{number}" for number in range(3)]
@@ -65,7 +66,7 @@ READERS = {
     "rank_baselines beir, queries": (rank_baselines, Query, f"{_RANK} FOLDER", (CorpusFolder, "write")),
     "generate_expansions, topics": (
         generate_expansions, Topic, "--baselines FOLDER --split train dev test --model m --output_file out.jsonl",
-        (generate_expansions, "choose_form"), "workspace/topics.jsonl", False,
+        (identity, "describe_model"), "workspace/topics.jsonl", False,
     ),
     "create_pairs, topics": (
         create_pairs, Topic, "--baselines FOLDER --input_file Rewarded --output_dir out",
