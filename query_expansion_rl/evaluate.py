@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from query_expansion_rl.learning.selection import SELECTION
+from query_expansion_rl.learning.selector import SELECTION
 from query_expansion_rl.report.evaluation import Compared, Evaluation, Reranking
 from query_expansion_rl.report.rows import Gate, Searchers
 from query_expansion_rl.report.written import read_rankings, read_written, selected_rankings

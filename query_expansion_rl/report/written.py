@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from query_expansion_rl.learning.selection import read_selection
+from query_expansion_rl.learning.selector import read_selection
 from query_expansion_rl.records import Expansion, Ranking, Topic
 from query_expansion_rl.retrieval.workspace import RANKINGS, Workspace
 from query_expansion_rl.rewards.samples import check_made_for, read_expansions

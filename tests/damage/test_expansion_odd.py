@@ -7,7 +7,7 @@ import re
 import pytest
 
 from query_expansion_rl import train
-from query_expansion_rl.learning.selection import SELECTION
+from query_expansion_rl.learning.selector import SELECTION
 from query_expansion_rl.records import Demonstration
 from query_expansion_rl.retrieval.encoding import ExpansionEncoder
 from query_expansion_rl.retrieval.workspace import read_workspace

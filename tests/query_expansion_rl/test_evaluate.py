@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from query_expansion_rl.evaluate import main
-from query_expansion_rl.learning.selection import FEATURES, SELECTION, Selector
+from query_expansion_rl.learning.selector import FEATURES, SELECTION, Selector
 from query_expansion_rl.records import Ranking
 from query_expansion_rl.retrieval.workspace import read_workspace
 from rag_core.files.jsonl import write_records

@@ -8,7 +8,7 @@ import pytest
 
 from query_expansion_rl.learning.data import settle_form
 from query_expansion_rl.learning.policy import count_parameters, set_padding
-from query_expansion_rl.learning.selection import FEATURES, Selector, features_of, read_selection
+from query_expansion_rl.learning.selector import FEATURES, Selector, features_of, read_selection
 from query_expansion_rl.learning.watch import is_flat, warnings_of
 from query_expansion_rl.records import Ranking
 from query_expansion_rl.train import main
