@@ -265,13 +265,14 @@ class ServerGenerator:
         numbered = [[number, *ids] for number, ids in enumerate(rows)]
         ((_, written, _),) = self._server.compute([(0, (numbered, 0))], partial(self._ask, sampling))
         return [
-            [self._answer(self._prompts.before(prompt), text, cut) for text, cut in found]
+            [self._answer(self._prompts.before(prompt), text, cut, sampling.max_new_tokens) for text, cut in found]
             for prompt, found in zip(prompts, written, strict=True)
         ]
 
-    def _answer(self, before: str, text: str, cut: bool) -> Answer:
-        tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
-        return Answer(before + text, tokens + (not cut), cut)
+    def _answer(self, before: str, text: str, cut: bool, most: int) -> Answer:
+        """Return an answer; a text need not have as many tokens as it was written in, but a cut one had `most`."""
+        tokens = most if cut else min(len(self._tokenizer.encode(text, add_special_tokens=False)) + 1, most)
+        return Answer(before + text, tokens, cut)
 
     def _ask(self, sampling: Sampling, numbered: Sequence[list[int]]) -> list[list[tuple[str, bool]]]:
         body: dict[str, Any] = {
