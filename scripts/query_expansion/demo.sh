@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a table of every way to expand queries, on a CPU, without a model hub: ten minutes of two free cores.
+# From nothing to a table of every way to expand queries, on a CPU, without a model hub: 10 to 20 minutes of two cores.
 #   bash scripts/query_expansion/demo.sh
 # Installs into .venv, then searches Python documentation. SmolLM2-135M writes keywords; DPO teaches it without labels.
 set -euo pipefail
