@@ -17,8 +17,8 @@ from milvus_optimization.report.recommendation import Outcome
 from milvus_optimization.report.section import Section
 from rag_core.base.figures import COLOURS, WORSE
 from rag_core.base.markdown import code, escaped
-from rag_core.base.outside_text import visible
 from rag_core.base.tables import format_rows
+from rag_core.base.templates import render
 from rag_core.files.atomic import atomic_write
 
 RECOMMENDATION = "recommendation.json"
@@ -80,15 +80,6 @@ def _facts(evidence: Evidence, recommendation: Recommendation) -> dict[str, str]
 
 
 def _render(template: str, autoescape: bool, outcome: Outcome, sections: list[Section], facts: dict[str, str]) -> bytes:
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("milvus_optimization.report", "."),
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # what is marked as HTML is ours
-    )
     values: dict[str, Any] = {
         "sentence": outcome.recommendation.sentence,
         "verdict": _VERDICTS[outcome.recommendation.verdict],
@@ -99,4 +90,4 @@ def _render(template: str, autoescape: bool, outcome: Outcome, sections: list[Se
         "code": code,
         "table": lambda rows: format_rows([[escaped(cell) for cell in row] for row in rows]),
     }
-    return environment.get_template(template).render(**values).encode()
+    return render("milvus_optimization.report", template, autoescape=autoescape, **values).encode()

@@ -16,8 +16,9 @@ from query_expansion_rl.report.table import control_table, row_table
 from rag_core.base.errors import DataError
 from rag_core.base.figures import COLOURS, NEUTRAL, Picture
 from rag_core.base.markdown import escaped
-from rag_core.base.outside_text import quoted, visible
+from rag_core.base.outside_text import quoted
 from rag_core.base.tables import format_rows
+from rag_core.base.templates import render
 from rag_core.files.atomic import atomic_write
 from rag_core.files.inputs import read_whole
 
@@ -123,15 +124,6 @@ def _facts(report: Report) -> dict[str, str]:
 
 
 def _render(template: str, autoescape: bool, report: Report, sections: list[Section], facts: dict[str, str]) -> bytes:
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("query_expansion_rl.report", "."),
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # what is marked as HTML is ours
-    )
     values: dict[str, Any] = {
         "sentence": report.headline,
         "colour": _COLOURS[report.verdict.outcome],
@@ -140,4 +132,4 @@ def _render(template: str, autoescape: bool, report: Report, sections: list[Sect
         "plain": lambda text: escaped(text) or "?",
         "table": lambda rows: format_rows([[escaped(cell) for cell in row] for row in rows]),
     }
-    return environment.get_template(template).render(**values).encode()
+    return render("query_expansion_rl.report", template, autoescape=autoescape, **values).encode()

@@ -11,7 +11,7 @@ import numpy as np
 
 from rag_core.base.figures import COLOURS, WORSE
 from rag_core.base.markdown import code, escaped
-from rag_core.base.outside_text import visible
+from rag_core.base.templates import render
 from rag_core.evaluation.rankers import FileEvaluation
 from rag_core.evaluation.report import Report, warnings
 from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
@@ -55,7 +55,8 @@ def _per_query(evaluations: Sequence[FileEvaluation]) -> list[dict[str, Any]]:
 
 
 def _markdown(report: Report) -> str:
-    return _render(
+    return render(
+        "rag_core.evaluation",
         "report.md.jinja",
         autoescape=False,
         report=report,
@@ -69,7 +70,8 @@ def _markdown(report: Report) -> str:
 def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> str:
     from rag_core.evaluation import plots
 
-    return _render(
+    return render(
+        "rag_core.evaluation",
         "report.html.jinja",
         autoescape=True,
         report=report,
@@ -87,16 +89,3 @@ def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> s
         warnings=warnings(report),
         colours={"after": COLOURS["after"], "worse": WORSE},
     )
-
-
-def _render(template: str, *, autoescape: bool, **values: Any) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("rag_core.evaluation", "."),
-        autoescape=autoescape,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # what is marked as HTML is ours
-    )
-    return environment.get_template(template).render(**values)
