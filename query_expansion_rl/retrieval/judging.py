@@ -6,22 +6,21 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from query_expansion_rl.records import Judgement
 from query_expansion_rl.retrieval.searching import ExpandedQuery, Found, Searcher
 from rag_core.base.errors import DataError, PipelineError
-from rag_core.base.records import Qrels, RankingSample
+from rag_core.base.records import Qrels
 from rag_core.files.bad_rows import NoBadRows
-from rag_core.files.jsonl import write_records
 from rag_core.metrics.ranking import METRICS, Places, measure_places
 from rag_core.retrieval.fusion import take_turns
 from rag_core.scoring.engine_args import EngineArgs, engine_options
+from rag_core.scoring.reranking import Candidates, SettledModel
 
 if TYPE_CHECKING:
-    from rag_core.engines.options import EngineName, EngineOptions
     from rag_core.evaluation.verdict import Comparison, Role
 
 HYBRID = "hybrid"
@@ -83,19 +82,8 @@ def pool(rankings: Sequence[Places], depth: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A model that judges: an embedder, a cross-encoder or an LLM reranker, settled and not loaded yet."""
-
-    name: str
-    engine: EngineName
-    options: EngineOptions
-
-    @property
-    def recipe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What of the flags and of the model decides a score."""
-        from rag_core.scoring.settings import what_scores
-
-        return what_scores(self.engine, self.options)
+class Teacher(SettledModel):
+    """A model that judges: an embedder, a cross-encoder or an LLM reranker."""
 
     def rank(
         self,
@@ -117,35 +105,18 @@ class Teacher:
             DataError: there are no candidates.
             PipelineError: as the engine raises, or a query leaves no room for a passage.
         """
-        from rag_core.scoring.chunks import Work
-        from rag_core.scoring.room import check_room
         from rag_core.scoring.samples import SampleFile
         from rag_core.scoring.scores import compute_scores, scored_samples
-        from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of
 
         if not any(candidates):
             raise DataError("BM25 finds nothing that a teacher could judge", "Pass --dense_model, or a --bm25_stemmer")
         path = folder / "pool.jsonl"
-        rows = [(query_id, mine) for query_id, mine in zip(queries, candidates, strict=True) if mine]
-        write_records(
-            path,
-            (
-                RankingSample(queries[query_id], candidates=[texts[place] for place in mine], query_id=query_id)
-                for query_id, mine in rows
-            ),
-        )
+        Candidates(list(queries), list(queries.values()), texts, candidates).write(path)
         source = SampleFile(path, NoBadRows())
-        check_room([source], self.options)
-        scope = scope_of(self.engine, self.options)
-        folders = [*([store / scope] if store else []), folder / "teacher"]
-        for one in folders:
-            one.mkdir(parents=True, exist_ok=True)
-        if store:
-            describe_store(folders[0], self.engine, self.options)
-        model = load(self.engine, self.options, source.canary_pairs)
-        scores = compute_scores(source, Work(model, scope, folders, CHUNK_ROWS[self.engine]), pairs=source.pairs)
-        if model.truncated:
-            logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
+        work = self.load(source, folder / "teacher", store)
+        scores = compute_scores(source, work, pairs=source.pairs)
+        if work.model.truncated:
+            logger.info("%d texts were cut to fit --max_length %d", work.model.truncated, self.options.max_length)
         by_text = {
             sample.query_id: {pair.passage: pair.score for pair in pairs}
             for sample, pairs in scored_samples(source, scores)

@@ -23,6 +23,8 @@ from rag_core.scoring.engine_args import EngineArgs, engine_options
 
 if TYPE_CHECKING:
     from rag_core.engines.options import EngineName, EngineOptions
+    from rag_core.scoring.chunks import Work
+    from rag_core.scoring.samples import SampleFile
     from rag_core.scoring.scores import Scores
 
 logger = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class Candidates:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reranker:
-    """A model that reads query and passage together, settled and not loaded yet."""
+class SettledModel:
+    """A model that scores samples, settled and not loaded yet."""
 
     name: str
     engine: EngineName
@@ -79,6 +81,34 @@ class Reranker:
         from rag_core.scoring.settings import what_scores
 
         return what_scores(self.engine, self.options)
+
+    def load(self, source: SampleFile, folder: Path, store: Path | None) -> Work:
+        """Load it for the samples of a file.
+
+        Args:
+            folder: where scores are kept until the work is done.
+            store: where they are kept for good.
+
+        Raises:
+            PipelineError: as the engine raises, or a query leaves no room for a passage.
+        """
+        from rag_core.scoring.chunks import Work
+        from rag_core.scoring.room import check_room
+        from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of
+
+        check_room([source], self.options)
+        scope = scope_of(self.engine, self.options)
+        folders = [*([store / scope] if store else []), folder]
+        for one in folders:
+            one.mkdir(parents=True, exist_ok=True)
+        if store:
+            describe_store(folders[0], self.engine, self.options)
+        return Work(load(self.engine, self.options, source.canary_pairs), scope, folders, CHUNK_ROWS[self.engine])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reranker(SettledModel):
+    """A model that reads query and passage together."""
 
     def score(
         self, candidates: Candidates, folder: Path, store: Path | None, depths: Sequence[int], times: KeptTimes
@@ -93,26 +123,17 @@ class Reranker:
         Raises:
             PipelineError: as the engine raises, or a query leaves no room for a passage.
         """
-        from rag_core.scoring.chunks import Work
-        from rag_core.scoring.room import check_room
         from rag_core.scoring.samples import SampleFile
         from rag_core.scoring.scores import compute_scores
-        from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of
 
         path = folder / "candidates.jsonl"
         candidates.write(path)
         source = SampleFile(path, NoBadRows())
-        check_room([source], self.options)
-        scope = scope_of(self.engine, self.options)
-        folders = [*([store / scope] if store else []), folder / "pairs"]
-        for one in folders:
-            one.mkdir(parents=True, exist_ok=True)
-        if store:
-            describe_store(folders[0], self.engine, self.options)
-        model = load(self.engine, self.options, source.canary_pairs)
+        work = self.load(source, folder / "pairs", store)
+        model = work.model
         assert isinstance(model, PairScorer)  # `settle` sees to it
         milliseconds = {depth: _time(model, candidates, depth, times) for depth in depths}
-        scores = compute_scores(source, Work(model, scope, folders, CHUNK_ROWS[self.engine]), pairs=source.pairs)
+        scores = compute_scores(source, work, pairs=source.pairs)
         if model.truncated:
             logger.info("%d passages were cut to fit --max_length %d", model.truncated, self.options.max_length)
         return _by_place(candidates, scores), milliseconds
