@@ -34,6 +34,7 @@ from query_expansion_rl.retrieval.workspace import (
     TOPICS,
     RetrieverSettings,
     Summary,
+    labels_of,
     vector_searcher,
     word_searcher,
 )
@@ -141,7 +142,7 @@ class BaselineRun:
     def _compare(self, topics: Sequence[Topic], teacher: Places, retriever: Places) -> None:
         """Tell by the judged train and dev queries whether the teacher is one; see `conclude`."""
         name = self.teacher.name if self.teacher else HYBRID
-        qrels = _labels(topic for topic in topics if topic.split != "test")
+        qrels = labels_of(topic for topic in topics if topic.split != "test")
         if len(qrels) < FEWEST_TO_COMPARE:
             logger.warning(
                 "WARNING: no train or dev query is judged, so nothing tells whether %s ranks better than %s. Judge "
@@ -157,7 +158,7 @@ class BaselineRun:
     def _feed_back(self, ways: Ways, topics: Sequence[Topic], wanted: Qrels) -> Mapping[str, Rm3 | DenseFeedback]:
         """Choose the settings of the feedbacks on the train queries, and search with them."""
         train = [row for row, topic in enumerate(topics) if topic.split == "train"]
-        judge = Judge(_labels(topics[row] for row in train) or wanted, self._ids)
+        judge = Judge(labels_of(topics[row] for row in train) or wanted, self._ids)
         rows = [row for row in train if topics[row].query_id in judge.qrels]
         tuned = tune(ways, rows, [topics[row].query_id for row in rows], judge)
         ways.feed_back(tuned)
@@ -172,18 +173,18 @@ class BaselineRun:
         tuned: Mapping[str, Rm3 | DenseFeedback],
         teacher: str,
     ) -> Summary:
-        by_labels = len(_labels(topic for topic in topics if topic.split == "test")) >= FEWEST_TO_COMPARE
+        by_labels = len(labels_of(topic for topic in topics if topic.split == "test")) >= FEWEST_TO_COMPARE
         baselines = Baselines(
             retriever=self.settings.retriever,
             topics=topics,
             document_ids=self._ids,
             places={way: places for way, (places, _) in ways.found.items()},
-            qrels=_labels(topics) if by_labels else wanted,
+            qrels=labels_of(topics) if by_labels else wanted,
             by_labels=by_labels,
             chosen_from=sorted(ways.milliseconds, key=lambda way: len(ways.parts[way])),
             seed=self.seed,
         )
-        chosen_by = _labels(topic for topic in topics if topic.split != "test") or wanted
+        chosen_by = labels_of(topic for topic in topics if topic.split != "test") or wanted
         best, best_on = dataclasses.replace(baselines, qrels=chosen_by).choose()
         measured = baselines.measured({"test"})
         differences = baselines.differences(measured)
@@ -192,7 +193,7 @@ class BaselineRun:
             teacher=teacher,
             judge_top=self.judge_top,
             tuned={way: settings.as_numbers() for way, settings in tuned.items()},
-            tuned_by="qrels" if _labels(topic for topic in topics if topic.split == "train") else "judge",
+            tuned_by="qrels" if labels_of(topic for topic in topics if topic.split == "train") else "judge",
             measured_by="qrels" if by_labels else "judge",
             best=best,
             best_on=best_on,
@@ -201,10 +202,6 @@ class BaselineRun:
             table=baselines.rows(measured),
             advice=baselines.advice(best, best_on, measured),
         )
-
-
-def _labels(topics: Iterator[Topic] | Sequence[Topic]) -> dict[str, Mapping[str, int]]:
-    return {topic.query_id: topic.relevant for topic in topics if topic.relevant and max(topic.relevant.values()) > 0}
 
 
 def _records(found: Mapping[str, Found], topics: Sequence[Topic], document_ids: Sequence[str]) -> Iterator[Ranking]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,9 +111,7 @@ class Workspace:
 
     def qrels(self, topics: Sequence[Topic]) -> dict[str, Mapping[str, int]]:
         """Return the judgements of people, of the topics that have a relevant passage."""
-        return {
-            topic.query_id: topic.relevant for topic in topics if topic.relevant and max(topic.relevant.values()) > 0
-        }
+        return labels_of(topics)
 
     def gains(self) -> dict[str, dict[str, float]]:
         """Return query id -> passage id -> the teacher's gain.
@@ -211,6 +209,11 @@ def vector_searcher(folder: Path, corpus: Corpus, model: str, encode: Encode | N
 
 def _no_encoder(texts: Sequence[str]) -> Any:
     raise DataError("an expansion is to be embedded, and no model is named", "Pass --dense_model")
+
+
+def labels_of(topics: Iterable[Topic]) -> dict[str, Mapping[str, int]]:
+    """Return the judgements of people, of the topics that have a relevant passage."""
+    return {topic.query_id: topic.relevant for topic in topics if topic.relevant and max(topic.relevant.values()) > 0}
 
 
 def read_workspace(folder: Path) -> Workspace:
