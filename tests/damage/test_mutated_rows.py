@@ -39,9 +39,10 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import numbered_records, read_records, write_records
 from rag_core.sources import beir, corpus, own_files
 from tests.damage import expansion_readers, milvus_readers
+from tests.damage.harness import ALL
 from tests.damage.mutations import mutated_rows
 
-COUNT = 1000
+COUNT = 1000 if ALL else 300
 
 SAMPLES = [
     {
