@@ -1,0 +1,284 @@
+"""The jobs of studies.py: which sets, which ways, and the commands of each."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Pipeline = Literal["embedding", "reranker"]
+
+# Tokens of a text (embedder) or of a pair (cross-encoder).
+SETS = {"wikiqa": 128, "semeval": 256, "scifact": 256, "docs": 128}
+SOURCES = {"wikiqa": "wikiqa", "semeval": "semeval_cqa_b", "scifact": "scifact", "docs": "docs"}
+QUERIES = {"wikiqa": 856, "semeval": 228, "scifact": 685, "docs": 1500}  # to train on
+
+_EMBEDDER = "--dropout 0 --eval_strategy no"
+_RERANKER = "--dropout 0 --eval_strategy no --per_device_train_batch_size 8 --loss kl"
+CANDIDATES = 30  # of the studies that mine them
+
+# Flags of `prepare` that mine candidates out of the corpus, for the queries that are trained on.
+MINED = {
+    "bm25": "",
+    "student": "--dense_model {student}",
+    "both": "--dense_model {student} {teacher}",
+    "both_random": "--dense_model {student} {teacher} --random_share 0.25",
+    "disagreement": "--dense_model {student} {teacher} --prefer disagreement",
+}
+# Of 30 candidates the teacher scores so many of the best and so many others.
+PRESCREENED = {"all": "", "half": "11 4", "quarter": "6 2", "half_random": "1 14", "quarter_random": "1 7"}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything is."""
+
+    given: Path
+    models: Path
+    work: Path
+
+    @property
+    def student(self) -> Path:
+        """Return the folder of the 22M embedder."""
+        return self.models / "all-MiniLM-L6-v2"
+
+    @property
+    def teacher(self) -> Path:
+        """Return the folder of the 110M embedder."""
+        return self.models / "all-mpnet-base-v2"
+
+    def data(self, name: str, split: str) -> Path:
+        """Return samples."""
+        return self.work / "data" / name / f"{name}_{split}.jsonl"
+
+    def scores(self, name: str, split: str) -> Path:
+        """Return the teacher's scores of them."""
+        return self.work / "scores" / f"{name}_{split}_logits.jsonl"
+
+    def lists(self, name: str) -> Path:
+        """Return the soft labels of a training file."""
+        return self.work / "lists" / f"{name}_logits_scores.jsonl"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training and its evaluation.
+
+    Attributes:
+        lists: name of the training file without its end; `needs` are commands that make it.
+    """
+
+    study: str
+    trained_on: str
+    pipeline: Pipeline
+    way: str
+    seed: int
+    folder: Path
+    commands: list[str]
+
+    @property
+    def name(self) -> str:
+        """Return a name that no other job has."""
+        return f"{self.study}-{self.pipeline}-{self.trained_on}-{self.way}-{self.seed}"
+
+
+def epochs(queries: int) -> int:
+    """Return the epochs of `--num_train_epochs auto`, for the ways whose rate is fixed."""
+    return min(5, max(1, math.ceil(1500 / queries)))
+
+
+def recipes(places: Places, seed: int) -> Iterator[Job]:
+    """Yield the one default beside recipes that were tuned on one of the sets, and fixed rates."""
+    anchor = places.data("docs", "train")
+    for name in SETS:
+        anchors = f"--anchor_files {places.data('wikiqa', 'train') if name == 'docs' else anchor}"
+        ways = {
+            "auto": "--learning_rate auto --num_train_epochs auto",
+            "tuned": f"--learning_rate 4e-5 --num_train_epochs 2 {anchors}",
+            "quickstart": "--learning_rate 1.5e-4 --num_train_epochs 1",
+            **{
+                f"rate_{rate}": f"--learning_rate {rate} --num_train_epochs {epochs(QUERIES[name])}"
+                for rate in ("2e-5", "6e-5", "2e-4")
+            },
+        }
+        for way, flags in ways.items():
+            yield _job(places, "recipes", name, "embedding", way, seed, f"{_EMBEDDER} {flags}")
+        ways = {
+            "auto": "--learning_rate auto --num_train_epochs auto",
+            "tuned": "--learning_rate 1.5e-4 --num_train_epochs 2",
+            "quickstart": "--learning_rate 2e-4 --num_train_epochs 1",
+        }
+        for way, flags in ways.items():
+            yield _job(places, "recipes", name, "reranker", way, seed, f"{_RERANKER} {flags}")
+
+
+def candidates(places: Places, seed: int) -> Iterator[Job]:
+    """Yield ways to mine the same number of candidates."""
+    for name in ("scifact", "wikiqa"):
+        for way in MINED:
+            flags = f"{_EMBEDDER} --learning_rate 6e-5 --num_train_epochs {epochs(QUERIES[name])}"
+            yield _job(places, "candidates", name, "embedding", way, seed, flags, lists=f"{name}_{way}")
+
+
+def prescreen(places: Places, seed: int) -> Iterator[Job]:
+    """Yield shares of the candidates that the teacher scored."""
+    for name in ("scifact", "wikiqa"):
+        pipelines: dict[Pipeline, str] = {
+            "embedding": f"{_EMBEDDER} --learning_rate 6e-5 --num_train_epochs {epochs(QUERIES[name])}",
+            "reranker": f"{_RERANKER} --learning_rate 1.5e-4 --num_train_epochs 1",
+        }
+        for pipeline, flags in pipelines.items():
+            for way in PRESCREENED:
+                yield _job(places, "prescreen", name, pipeline, way, seed, flags, lists=f"{name}_both_{way}")
+
+
+STUDIES: dict[str, Callable[[Places, int], Iterator[Job]]] = {
+    "recipes": recipes,
+    "candidates": candidates,
+    "prescreen": prescreen,
+}
+
+
+def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
+    places: Places, study: str, name: str, pipeline: Pipeline, way: str, seed: int, flags: str, *, lists: str = ""
+) -> Job:
+    folder = places.work / study / f"{pipeline}-{name}-{way}-{seed}"
+    others = [other for other in ("wikiqa", "semeval", "scifact") if other != name][:2]
+    train = (
+        f"{pipeline}_distillation.train --student {places.student} --output_dir {folder}/model --seed {seed} "
+        f"--train_file {places.lists(lists or f'{name}_train')} --max_length {SETS[name]} {flags}"
+    )
+    if pipeline == "embedding":
+        dev = " ".join(str(places.scores(other, "dev")) for other in others)
+        train += f" --dev_files {places.scores(name, 'dev')} --out_of_domain_dev_files {dev}"
+    elif "auto" in flags:
+        train += f" --dev_files {places.scores(name, 'dev')}"
+    tests = [places.data(other, "test") for other in (name, *others)]
+    scores = " ".join(str(places.scores(other, "test")) for other in (name, *others))
+    evaluate = (
+        f"{pipeline}_distillation.evaluate --before {places.student} --after {folder}/model --dtype auto "
+        f"--max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
+        f"--output_dir {folder}/report"
+    )
+    if pipeline == "embedding" and study in ("candidates", "recipes"):
+        evaluate += _searches(places, name)
+    return Job(study, name, pipeline, way, seed, folder, [train, evaluate])
+
+
+def _searches(places: Places, name: str) -> str:
+    """Return the flags that measure search over the corpus of a set, and over that of another."""
+    other = "wikiqa" if name == "scifact" else "scifact"
+    flags = f" --corpus_teacher {places.teacher} --score_store {places.work}/store"
+    for prefix, corpus in (("", name), ("out_of_domain_", other)):
+        if corpus == "scifact":
+            beir = places.given / "scifact"
+            flags += f" --{prefix}corpus {beir}/corpus.jsonl.gz --{prefix}qrels {beir}/qrels/test.tsv"
+        else:
+            files = " ".join(str(places.data(corpus, split)) for split in ("test", "train"))
+            flags += f" --{prefix}corpus {files}"
+    return flags
+
+
+def shared_work(places: Places, jobs: list[Job]) -> Iterator[list[tuple[Path, list[str]]]]:
+    """Yield waves of (log, commands): what several jobs read, the later waves from the earlier ones."""
+    log = places.work / "logs"
+    names = [name for name in SETS if (places.given / SOURCES[name]).exists()]
+    yield [(log / f"data-{name}.txt", _data_commands(places, name)) for name in names]
+    _write_texts(places, names)
+    read = {word for job in jobs for command in job.commands for word in command.split()}
+    mined = [(name, way) for name in names for way in MINED if any(f"{name}_{way}" in word for word in read)]
+    yield [(log / f"mined-{name}-{way}.txt", [_mine(places, name, way)]) for name, way in mined]
+    yield [(log / f"scores-{name}.txt", _score_commands(places, name)) for name in names]
+    yield [(log / f"lists-{name}-{way}.txt", _list_commands(places, name, way, read)) for name, way in mined]
+
+
+def _data_commands(places: Places, name: str) -> list[str]:
+    given, output = places.given / SOURCES[name], places.work / "data" / name
+    if name != "scifact":
+        places.work.mkdir(parents=True, exist_ok=True)
+        files = []
+        for split in ("train", "dev", "test"):
+            found = next(path for path in given.glob(f"{split}.jsonl*") if "manifest" not in path.name)
+            link = places.work / f"{name}_{split}{found.name.removeprefix(split)}"
+            link.write_bytes(found.read_bytes())
+            files.append(str(link))
+        return [f"rag_core.prepare --source jsonl --input {' '.join(files)} --output_dir {output}"]
+    beir = f"--source beir --input {given} --num_candidates 20 --drop_leaks --output_dir {output}/beir"
+    own = "--splits scifact_train=0.85 scifact_dev=0.15"
+    return [
+        f"rag_core.prepare {beir}",
+        f"rag_core.prepare --source jsonl --input {output}/beir/train.jsonl {own} --output_dir {output}",
+        f"rag_core.prepare --source jsonl --input {output}/beir/test.jsonl --splits scifact_test=1 "
+        f"--output_dir {output}",
+    ]
+
+
+def _write_texts(places: Places, names: list[str]) -> None:
+    """Write the queries that are trained on without their candidates, and the passages that they are to find."""
+    for name in names:
+        train = [json.loads(line) for line in places.data(name, "train").read_text(encoding="utf-8").splitlines()]
+        _write(places.work / f"{name}_queries.jsonl", [{"query": row["query"]} for row in train])
+        if name == "scifact":
+            with gzip.open(places.given / "scifact" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+                passages = [{key: row[key] for key in ("title", "text")} for row in map(json.loads, lines)]
+        else:
+            samples = train + [json.loads(line) for line in places.data(name, "test").read_text().splitlines()]
+            texts = dict.fromkeys(text for row in samples for text in (*row["positive"], *row["negative"]))
+            passages = [{"text": text} for text in texts]
+        _write(places.work / f"{name}_passages.jsonl", passages)
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def _mine(places: Places, name: str, way: str) -> str:
+    flags = MINED[way].format(student=places.student, teacher=places.teacher)
+    return (
+        f"rag_core.prepare --source corpus --input {places.work}/{name}_passages.jsonl "
+        f"--queries {places.work}/{name}_queries.jsonl --num_candidates {CANDIDATES} --splits {name}_{way}=1 "
+        f"--output_dir {places.work}/mined {flags}"
+    )
+
+
+def _score_commands(places: Places, name: str) -> list[str]:
+    files = " ".join(str(places.data(name, split)) for split in ("train", "dev", "test"))
+    return [
+        _score(places, name, files),
+        f"embedding_distillation.generate_scores --input_files {places.scores(name, 'train')} "
+        f"--output_dir {places.work}/lists",
+    ]
+
+
+def _list_commands(places: Places, name: str, way: str, read: set[str]) -> list[str]:
+    """Return what scores mined candidates, all of them or what is left by each prescreening that is read."""
+    mined = f"{places.work}/mined/{name}_{way}.jsonl"
+    commands = []
+    for screened, counts in {"": "", **(PRESCREENED if way == "both" else {})}.items():
+        lists = f"{name}_{way}" + (f"_{screened}" if screened else "")
+        if str(places.lists(lists)) not in read:
+            continue
+        suffix = f"_{screened}_logits" if screened else "_logits"
+        flags = f"--output_suffix {suffix}"
+        if counts:
+            keep, others = counts.split()
+            flags += f" --prescreen {places.student} --prescreen_keep {keep} --prescreen_random {others}"
+        commands += [
+            _score(places, name, mined, flags),
+            f"embedding_distillation.generate_scores --input_files {places.work}/scores/{name}_{way}{suffix}.jsonl "
+            f"--output_dir {places.work}/lists",
+        ]
+    return commands
+
+
+def _score(places: Places, name: str, files: str, flags: str = "") -> str:
+    return (
+        f"embedding_distillation.generate_logits --teacher {places.teacher} --max_length {SETS[name]} "
+        f"--output_dir {places.work}/scores --score_store {places.work}/store {flags} --input_files {files}"
+    )
