@@ -3,6 +3,8 @@
 passages, or a RankingSample -> a table on the screen
 
 python -m rag_core.rank --model models/student --before BAAI/bge-m3 --query "how do I sort" --passages passages.txt
+
+With --first_stage, the score is the mix that `evaluate --mix` measured and kept in the model's folder.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import dataclasses
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,14 +23,18 @@ from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample
 from rag_core.base.stage import BadRowsArgs, run_stage, show
 from rag_core.engines.role_prompts import PromptArgs
+from rag_core.evaluation.first_stage_args import BM25_NAME
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.formats import is_table
 from rag_core.files.jsonl import read_lines, read_samples
 from rag_core.files.manifest import check_inputs
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from rag_core.engines.identity import ModelInfo
     from rag_core.engines.protocols import Floats
+    from rag_core.release.mix import Mix
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,10 @@ class Args(BadRowsArgs, PromptArgs):
 
     model: str = flag("cross-encoder, embedder or LLM reranker, a folder or a hub's name")
     before: str | None = flag("another model, to see what moved against it", None)
+    first_stage: str | None = flag(
+        "bm25, or the model that --model was mixed with by evaluate --mix: rank by the mix, with the weight kept there",
+        None,
+    )
     passages: Path = flag("one passage per line (.txt), or RankingSample records (.jsonl, .jsonl.gz)")
     query: str | None = flag("the query (default: that of the sample)", None)
     query_id: str | None = flag("which sample of the file (default: the first)", None)
@@ -52,21 +62,62 @@ class Args(BadRowsArgs, PromptArgs):
 
 def run(args: Args) -> list[Path]:
     """Print the table; nothing is written."""
-    sample = _sample(args)
+    samples = _samples(args)
+    sample = samples[0]
     from rag_core.base.tables import format_ranking
     from rag_core.engines.identity import describe_models
+    from rag_core.release.mix import read_mix
     from rag_core.scoring.ranking_table import ranking_rows
 
-    models = describe_models([args.model, *([args.before] if args.before else [])], args.prompt_names())
-    scores, before, *_ = [*(_scores(model, sample, args) for model in models), None]
+    mix = read_mix(Path(args.model)) if args.first_stage else None
+    names = dict.fromkeys(filter(None, [args.model, args.before, _first_model(args)]))
+    models = dict(zip(names, describe_models(list(names), args.prompt_names()), strict=True))
+    if mix is not None:
+        _check_first_stage(args, mix, models)
+    scores_of = {name: _scores(model, sample, args) for name, model in models.items()}
+    scores: npt.ArrayLike = scores_of[args.model]
+    before: npt.ArrayLike | None = scores_of[args.before] if args.before else None
+    if mix is not None:
+        scores, first = _mixed(args, mix, samples, scores_of)
+        before = first if before is None else before
     rows = ranking_rows(list(sample.passages()), scores, before)
     width = shutil.get_terminal_size((120, 24)).columns
     show(f"{' '.join(sample.query.split())}\n\n{format_ranking(rows, width)}")
     return []
 
 
-def _sample(args: Args) -> RankingSample:
-    """Return the query with its candidates.
+def _first_model(args: Args) -> str | None:
+    return None if args.first_stage == BM25_NAME else args.first_stage
+
+
+def _check_first_stage(args: Args, mix: Mix, models: Mapping[str, ModelInfo]) -> None:
+    """Check that the first stage is the one that the kept weight is for.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    from rag_core.release.mix import FirstStage
+    from rag_core.retrieval.analyser import PLAIN
+
+    name = _first_model(args)
+    mix.check_first_stage(FirstStage.model(models[name].identity) if name else FirstStage.bm25(PLAIN))
+
+
+def _mixed(
+    args: Args, mix: Mix, samples: Sequence[RankingSample], scores_of: Mapping[str, Floats]
+) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    """Return the mixed scores of the first sample's candidates, and those of the first stage."""
+    from rag_core.evaluation.mixing import mixed
+    from rag_core.retrieval.analyser import PLAIN
+    from rag_core.retrieval.bm25 import bm25_scores
+
+    name = _first_model(args)
+    first = scores_of[name] if name else bm25_scores(samples, mix.first_stage.analyser or PLAIN)[0]
+    return mixed(first, scores_of[args.model], mix.weight), first
+
+
+def _samples(args: Args) -> list[RankingSample]:
+    """Return the query with its candidates, and after it the other samples of its file, which BM25 counts words in.
 
     Raises:
         PipelineError: the file has no passages, or not the sample, or there is no query.
@@ -80,7 +131,7 @@ def _sample(args: Args) -> RankingSample:
             raise UsageError("--query_id names a sample, and the passages are lines of text", "Leave out --query_id")
         if not args.query or not args.query.strip():
             raise UsageError("lines of text have no query", "Pass --query QUERY")
-        return RankingSample(args.query, candidates=_read_lines(args.passages, BadRows(skip=args.skip_bad_rows)))
+        return [RankingSample(args.query, candidates=_read_lines(args.passages, BadRows(skip=args.skip_bad_rows)))]
     if args.query is not None and not args.query.strip():
         raise UsageError("--query is empty", "Pass a query, or leave out --query")
     samples = read_samples(args.passages, bad_rows=BadRows(skip=args.skip_bad_rows))
@@ -88,7 +139,8 @@ def _sample(args: Args) -> RankingSample:
     if not chosen:
         what = f"has no query_id {quoted(repr(args.query_id))}"
         raise DataError(what, "Leave out --query_id for the first", path=args.passages)
-    return dataclasses.replace(chosen[0], query=args.query or chosen[0].query)
+    sample = dataclasses.replace(chosen[0], query=args.query or chosen[0].query)
+    return [sample, *(other for other in samples if other is not chosen[0])]
 
 
 def _read_lines(path: Path, bad_rows: BadRows) -> list[str]:

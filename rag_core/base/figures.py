@@ -10,7 +10,14 @@ from typing import Any
 
 from rag_core.base.outside_text import quoted, visible
 
-COLOURS: dict[str, str] = {"BM25": "#9aa5b1", "before": "#5b8def", "after": "#1f9d61", "teacher": "#d98a29"}
+COLOURS: dict[str, str] = {
+    "BM25": "#9aa5b1",
+    "first stage": "#616e7c",
+    "before": "#5b8def",
+    "after": "#1f9d61",
+    "mixed": "#7b61c4",
+    "teacher": "#d98a29",
+}
 NEUTRAL, WORSE, INK = COLOURS["BM25"], "#c8553d", "#1f2933"
 MODEL_COLOURS = (COLOURS["after"], "#7b61c4", WORSE, "#2f97a8", "#8d6e63", "#b0508f")  # "after" and further ones
 

@@ -14,6 +14,7 @@ from rag_core.base.errors import EngineError
 from rag_core.engines.model_folder import check_entries, loading, unloadable
 from rag_core.engines.model_json import SAVED_TRANSFORMER, check_no_code, check_shape, damaged, needs_code
 from rag_core.files.inputs import sha256
+from rag_core.files.manifest import MIX
 
 # Of a folder itself; of a module's folder within it, whatever stands there.
 _WEIGHTS_AND_CONFIG = (
@@ -165,7 +166,7 @@ def content_hash(folder: Path) -> str:
     """
     paths = {path for pattern in _WEIGHTS_AND_CONFIG for path in folder.glob(pattern)} | set(_module_files(folder))
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for path in sorted(paths - {folder / MIX}):
         digest.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
     return digest.hexdigest()
 

@@ -14,6 +14,8 @@ from rag_core.metrics.significance import mean_interval, paired_change
 
 DEPTHS = (10, 30, 100, 1000)
 
+_NOT_RERANKED: tuple[Ranker, ...] = ("BM25", "first stage", "mixed")  # the order below is BM25's, not another's
+
 
 @dataclasses.dataclass(frozen=True)
 class DepthResult:
@@ -33,13 +35,13 @@ class DepthResult:
 
 
 def measure_depths(evaluation: FileEvaluation, seed: int) -> dict[Ranker, list[DepthResult]]:
-    """Return for each ranker but BM25 its result at each depth, up to the longest list of candidates."""
+    """Return for before, after and the teacher the result at each depth, up to the longest list of candidates."""
     longest = min(max(map(len, evaluation.scores["BM25"])), DEPTHS[-1])
     depths = [*(depth for depth in DEPTHS if depth < longest), longest]
     return {
         ranker: _measure_ranker(evaluation, scores, depths, seed)
         for ranker, scores in evaluation.scores.items()
-        if ranker != "BM25"
+        if ranker not in _NOT_RERANKED
     }
 
 

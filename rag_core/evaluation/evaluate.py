@@ -12,6 +12,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, SeedArgs, show
 from rag_core.engines.role_prompts import PromptArgs
+from rag_core.evaluation.first_stage_args import FirstStageArgs, check_first_stage_flags
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, save_together
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(kw_only=True)
-class EvaluateArgs(SeedArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
+class EvaluateArgs(FirstStageArgs, SeedArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
     """Flags of the stage; each pipeline has its own default for `before`."""
 
     before: str = flag("the student before training", decides=False)
@@ -65,31 +66,40 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     files = [*args.in_domain, *args.out_of_domain]
     _check_flags(args, files)
     from rag_core.evaluation.expectation import check, read_expectations
+    from rag_core.evaluation.first_stage import (
+        keep_mix,
+        mixed_evaluations,
+        mixed_model,
+        read_dev_file,
+        settle_mixing,
+    )
     from rag_core.evaluation.pages import FILES, write_report
     from rag_core.evaluation.rankers import check_scores, read_labelled
-    from rag_core.evaluation.report import make_report, warnings
+    from rag_core.evaluation.report import make_report
     from rag_core.evaluation.score_folder import ScoreFolder
     from rag_core.evaluation.tables import format_table
     from rag_core.evaluation.training_record import read_training
-    from rag_core.retrieval.bm25 import unmatched_note
 
     expectations = read_expectations(args.expect) if args.expect else []
     training = read_training(Path(args.after), args.trade_off)
-    hashes = check_inputs([*files, *args.teacher_scores])
+    hashes = check_inputs([*files, *args.teacher_scores, *args.mixing_inputs()])
     analysers = {path: settle_analyser(args.analyser, path) for path in files}
     bad_rows = BadRows(skip=args.skip_bad_rows)
     labelled = read_labelled(files, bad_rows)
     for path in args.teacher_scores:
         check_scores(path)
+    dev_file = read_dev_file(args, args.analyser, hashes, files, bad_rows)
     if args.latency:
         _check_latency(args, labelled[files[0]])
     models = _models(args)
     options = _options(args)
     settled = {"models": models, "analysers": {path.name: analyser.recipe for path, analyser in analysers.items()}}
-    recipe = Recipe(stage=stage, flags=decisive(args) | settled, inputs=hashes)
+    recipe = Recipe(stage=stage, flags=decisive(args) | settled | args.mixing_recipe(), inputs=hashes)
     with UnfinishedWork(args.output_dir.resolve(), recipe, overwrite=True) as work:  # what is kept are the scores
         scores = ScoreFolder(args.output_dir / SCORES, stage=stage, skip_bad_rows=args.skip_bad_rows)
         evaluations = _evaluations(args, list(models), options, labelled, analysers, folder=scores, bad_rows=bad_rows)
+        mixing = settle_mixing(args, dev_file, options, scores, bad_rows)
+        evaluations, models = mixed_evaluations(evaluations, mixing), models | mixed_model(mixing)
 
         def save(report: Report) -> None:
             def write(folder: Path) -> None:
@@ -99,15 +109,25 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
 
             save_together(args.output_dir, work.directory / "report", write, names=FILES, kept=SCORES)
 
-        report = make_report(evaluations, models, training, args.seed)
+        report = make_report(evaluations, models, training, args.seed, mixing)
         save(report)
         if args.latency:
             report = _with_latency(args, options, report, evaluations, scores)
             save(report)
         if read_manifest(Path(args.after)):  # trained here
-            _fill_card(args, report, stage)
+            analyser = dev_file.analyser if dev_file else analysers[files[0]]
+            _fill_card(args, report, stage, keep_mix(Path(args.after), args, mixing, options, analyser))
         work.remove()
     show(format_table(report))
+    _warn(report, evaluations)
+    check(expectations, report.means())
+    return args.output_dir
+
+
+def _warn(report: Report, evaluations: Sequence[FileEvaluation]) -> None:
+    from rag_core.evaluation.report import warnings
+    from rag_core.retrieval.bm25 import unmatched_note
+
     for warning in warnings(report):
         logger.warning(warning)
     for evaluation in evaluations:
@@ -116,8 +136,6 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
                 evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
             )
             logger.warning("%s: %s", evaluation.path, note)
-    check(expectations, report.means())
-    return args.output_dir
 
 
 def _evaluations(
@@ -133,18 +151,21 @@ def _evaluations(
     """Score the files with the models, and measure all rankers on what every model had room for."""
     from rag_core.evaluation.rankers import check_labelled, evaluate_file
 
-    scores = folder.score({str(ranker): by_model for ranker, by_model in options.items()}, list(labelled))
+    made = folder.score({ranker.replace(" ", "_"): by_model for ranker, by_model in options.items()}, list(labelled))
+    scores: dict[Ranker, Mapping[Path, Path]] = dict(zip(options, made.values(), strict=True))
     for path, samples in labelled.items():
         labelled[path] = folder.without_left_out(path, samples, bad_rows)
         check_labelled(path, labelled[path])
     if args.teacher_scores:
         scores["teacher"] = dict(zip(labelled, args.teacher_scores, strict=True))
+    if args.first_stage_files:
+        scores["first stage"] = dict(zip(labelled, args.first_stage_files, strict=True))
     return [
         evaluate_file(
             path,
             "in-domain" if path in args.in_domain else "out-of-domain",
             samples,
-            {ranker: scores[ranker][path] for ranker in rankers},
+            {ranker: scores[ranker][path] for ranker in rankers if ranker in scores},
             analysers[path],
         )
         for path, samples in labelled.items()
@@ -152,6 +173,7 @@ def _evaluations(
 
 
 def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
+    check_first_stage_flags(args, files)
     if len({path.name for path in files}) < len(files):
         raise UsageError("two files have the same name", "Rename one: the report names a file without its folder")
     if args.teacher and args.teacher_scores:
@@ -189,7 +211,9 @@ def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
 
 
 def _models(args: EvaluateArgs) -> dict[Ranker, str]:
-    models: dict[Ranker, str] = {"before": args.before, "after": args.after}
+    from rag_core.evaluation.first_stage import first_stage_model
+
+    models: dict[Ranker, str] = {**first_stage_model(args), "before": args.before, "after": args.after}
     if args.teacher:
         models["teacher"] = args.teacher
     if args.teacher_scores:
@@ -203,7 +227,8 @@ def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
     from rag_core.engines.identity import describe_models
     from rag_core.engines.options import EngineOptions
 
-    names = dict.fromkeys([args.before, args.after, *([args.teacher] if args.teacher else [])])  # read once each
+    further = [name for name in (args.teacher, args.first_stage_model) if name]
+    names = dict.fromkeys([args.before, args.after, *further])  # read once each
     described = dict(zip(names, describe_models(list(names), args.prompt_names()), strict=True))
     student = EngineOptions(
         described[args.after], max_length=args.max_length, batch_size=args.batch_size, dtype=args.dtype
@@ -216,10 +241,12 @@ def _options(args: EvaluateArgs) -> dict[Ranker, EngineOptions]:
         options["teacher"] = dataclasses.replace(
             student, model=described[args.teacher], dtype="auto", instruction=args.instruction
         )
+    if args.first_stage_model:
+        options["first stage"] = dataclasses.replace(student, model=described[args.first_stage_model])
     return options
 
 
-def _fill_card(args: EvaluateArgs, report: Report, stage: str) -> None:
+def _fill_card(args: EvaluateArgs, report: Report, stage: str, further: Mapping[str, str]) -> None:
     from rag_core.evaluation.tables import format_table
     from rag_core.release.model_card import shown_command, write_figures
 
@@ -227,7 +254,7 @@ def _fill_card(args: EvaluateArgs, report: Report, stage: str) -> None:
     shown = dataclasses.replace(report, files=[_without_folder(file) for file in report.files])
     if report.latency:
         shown = dataclasses.replace(shown, latency=_without_folder(report.latency))
-    write_figures(Path(args.after), format_table(shown), shown_command(stage, args))
+    write_figures(Path(args.after), format_table(shown), shown_command(stage, args), further)
 
 
 def _without_folder(part: Part) -> Part:

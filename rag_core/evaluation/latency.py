@@ -258,7 +258,11 @@ def report_latency(
     return LatencyReport(
         path=str(first.path),
         queries=min(queries, len(first.samples)),
-        untimed=sorted(set(first.values) - set(models) - {"BM25"}),
+        untimed=sorted(
+            ranker
+            for ranker, by_metric in first.values.items()
+            if ranker not in models and ranker != "mixed" and by_metric is not first.values["BM25"]
+        ),
         threads=max(cost.threads for cost in costs.values()),
         depths=list(requests),
         rows=[

@@ -12,6 +12,7 @@ import numpy as np
 from rag_core.base.figures import COLOURS, WORSE
 from rag_core.base.markdown import code, escaped
 from rag_core.base.templates import render
+from rag_core.evaluation.mixing_words import change_rows, mixing_words
 from rag_core.evaluation.rankers import FileEvaluation
 from rag_core.evaluation.report import Report, warnings
 from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
@@ -87,5 +88,7 @@ def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> s
         latency_note=latency_note,
         depth_rows=depth_rows,
         warnings=warnings(report),
+        first_stage_rows=change_rows(report, str),
+        mixing_words=mixing_words(report, str),
         colours={"after": COLOURS["after"], "worse": WORSE},
     )

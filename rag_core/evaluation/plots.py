@@ -18,6 +18,7 @@ from rag_core.metrics.ranking import METRICS
 from rag_core.metrics.significance import count_wins
 
 _MOST_POINTS = 2000
+_LEGEND_COLUMNS = 4  # of names beside each other
 
 
 def pictures_of_file(file: FileReport, evaluation: FileEvaluation, seed: int) -> list[Picture]:
@@ -94,6 +95,7 @@ def metric_bars(file: FileReport) -> Picture:
     figure, axes = new_figure()
     means, intervals = file.means, file.intervals
     width = 0.84 / len(means)
+    size = 8 if len(means) <= _LEGEND_COLUMNS else 6  # of the figures, which are as wide as a bar
     for i, ranker in enumerate(means):
         heights = np.array([means[ranker][metric] for metric in METRICS])
         bounds = np.array([intervals[ranker][metric] for metric in METRICS]).T
@@ -103,11 +105,13 @@ def metric_bars(file: FileReport) -> Picture:
         for place, height, top in zip(places, heights, bounds[1], strict=True):
             # Without its "0.", a figure is no wider than its bar.
             text = f"{height:.3f}".removeprefix("0")
-            axes.annotate(text, (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(text, (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
     axes.set_xticks(np.arange(len(METRICS)) + 0.42 - width / 2, METRICS)
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("mean, with 95 % interval")
-    axes.legend(ncols=len(means), loc="upper center", bbox_to_anchor=(0.5, 1.17), frameon=False, columnspacing=1.2)
+    columns = len(means) if len(means) <= _LEGEND_COLUMNS else 3
+    above = 1.17 if columns == len(means) else 1.3
+    axes.legend(ncols=columns, loc="upper center", bbox_to_anchor=(0.5, above), frameon=False, columnspacing=1.2)
     said = (", ".join(f"{ranker} {by_metric[m]:.3f}" for ranker, by_metric in means.items()) for m in METRICS)
     described = "; ".join(f"{metric}: {figures}" for metric, figures in zip(METRICS, said, strict=True))
     return Picture("What each ranker reaches", svg(figure, f"{file.path}, means. {described}"))

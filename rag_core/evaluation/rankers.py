@@ -20,8 +20,8 @@ from rag_core.retrieval.bm25 import bm25_scores
 from rag_core.scoring.scored_files import scores_by_sample
 
 Domain = Literal["in-domain", "out-of-domain"]
-Ranker = Literal["BM25", "before", "after", "teacher"]
-RANKERS: tuple[Ranker, ...] = ("BM25", "before", "after", "teacher")
+Ranker = Literal["BM25", "first stage", "before", "after", "mixed", "teacher"]
+RANKERS: tuple[Ranker, ...] = ("BM25", "first stage", "before", "after", "mixed", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from rag_core.evaluation.depth import DepthResult, depth_warnings
 from rag_core.evaluation.latency import LatencyReport
+from rag_core.evaluation.mixing import Mixing
 from rag_core.evaluation.rankers import Domain, Example, FileEvaluation, Ranker, examples
 from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.ranking import METRICS, MetricName
-from rag_core.metrics.significance import Change, GapClosed, Wins, count_wins, gap_closed, mean_interval
+from rag_core.metrics.significance import Change, GapClosed, Wins, count_wins, gap_closed, mean_interval, paired_change
 
 _EXAMPLES = 10
 
@@ -36,6 +37,7 @@ class FileReport:
         wins: of "after" against "before".
         gap_closed: `None` without a teacher; of a metric, `None` where the teacher has no lead.
         depth: MAP by the number of candidates that are reranked; `None` where that was not measured.
+        change_from_first_stage: the mix and "after" against the first stage; `None` without one.
     """
 
     path: str
@@ -49,6 +51,7 @@ class FileReport:
     gap_closed: dict[MetricName, GapClosed | None] | None
     examples: Examples
     depth: dict[Ranker, list[DepthResult]] | None = None
+    change_from_first_stage: dict[Ranker, dict[MetricName, Change]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +61,14 @@ class Report:
     Attributes:
         models: their names, by role.
         latency: `None` where it was not measured.
+        mixing: of "after" and its first stage; `None` without one.
     """
 
     models: dict[Ranker, str]
     training: TrainingRecord
     files: list[FileReport]
     latency: LatencyReport | None = None
+    mixing: Mixing | None = None
 
     def means(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return the figures that --expect can name: name of a file, ranker, metric."""
@@ -79,20 +84,27 @@ class Report:
         """Return the content of `report.json`; what was not measured has no key."""
         files = [dataclasses.asdict(file) for file in self.files]
         for file in files:
-            if file["depth"] is None:
-                del file["depth"]
+            for name in ("depth", "change_from_first_stage"):
+                if file[name] is None:
+                    del file[name]
         content = {"models": self.models, **self.training.as_json(), "files": files}
-        return content if self.latency is None else content | {"latency": self.latency.as_json()}
+        further = {"latency": self.latency, "mixing": self.mixing}
+        return content | {name: part.as_json() for name, part in further.items() if part is not None}
 
 
 def make_report(
-    evaluations: Sequence[FileEvaluation], models: Mapping[Ranker, str], training: TrainingRecord, seed: int
+    evaluations: Sequence[FileEvaluation],
+    models: Mapping[Ranker, str],
+    training: TrainingRecord,
+    seed: int,
+    mixing: Mixing | None = None,
 ) -> Report:
     """Compute intervals and tests on each file; latency and depth are not measured here."""
     from tqdm import tqdm
 
     progress = tqdm(evaluations, desc="intervals and tests", disable=None)
-    return Report(dict(models), training, [_file_report(evaluation, seed) for evaluation in progress])
+    files = [_file_report(evaluation, seed) for evaluation in progress]
+    return Report(dict(models), training, files, mixing=mixing)
 
 
 def _file_report(evaluation: FileEvaluation, seed: int) -> FileReport:
@@ -111,7 +123,17 @@ def _file_report(evaluation: FileEvaluation, seed: int) -> FileReport:
         wins={metric: count_wins(values["before"][metric], values["after"][metric]) for metric in METRICS},
         gap_closed=_gaps(evaluation, seed) if "teacher" in values else None,
         examples=Examples(*examples(evaluation, _EXAMPLES)),
+        change_from_first_stage=_changes_from_first_stage(evaluation, seed) if "first stage" in values else None,
     )
+
+
+def _changes_from_first_stage(evaluation: FileEvaluation, seed: int) -> dict[Ranker, dict[MetricName, Change]]:
+    values = evaluation.values
+    first, compared = values["first stage"], [ranker for ranker in ("mixed", "after") if ranker in values]
+    return {
+        ranker: {metric: paired_change(first[metric], values[ranker][metric], seed) for metric in METRICS}
+        for ranker in compared
+    }
 
 
 def _gaps(evaluation: FileEvaluation, seed: int) -> dict[MetricName, GapClosed | None]:

@@ -9,6 +9,7 @@ from rag_core.base.markdown import escaped
 from rag_core.base.tables import format_difference, format_rows
 from rag_core.evaluation.depth import DepthResult
 from rag_core.evaluation.latency import LatencyReport
+from rag_core.evaluation.mixing_words import change_rows, mixing_words
 from rag_core.evaluation.rankers import Ranker
 from rag_core.evaluation.report import FileReport, Report
 from rag_core.metrics.ranking import METRICS
@@ -23,6 +24,8 @@ def format_table(report: Report) -> str:
         blocks.append(f"{title}\n\n{format_rows(_ranker_rows(report, file))}\n\n{summary(file)}")
         if file.depth is not None:
             blocks.append(format_rows(depth_rows(file.depth)))
+    if changes := change_rows(report, escaped):
+        blocks.append("\n\n".join([format_rows(changes), *mixing_words(report, escaped)]))
     if report.latency:
         rows = [[escaped(cell) for cell in row] for row in latency_rows(report.latency)]
         blocks.append(f"{format_rows(rows)}\n\n{escaped(latency_note(report.latency))}")

@@ -18,6 +18,11 @@ from rag_core.files.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
 
+MIX = "mix.json"
+"""How a model's scores are mixed with those of others: it has no say in what the model of its folder computes."""
+
+_ADDED_LATER = ("README.md", MIX)  # to a finished model, or changed there
+
 _TAKE_AS_FOREIGN = "Delete it to use its file without a manifest"
 _ELSEWHERE = "Pass --overwrite to replace it, or choose another output"
 
@@ -277,10 +282,10 @@ def is_made(output: Path, recipe: Recipe) -> bool:
 
 
 def _content(output: Path) -> dict[str, Any]:
-    """Return what tells an output from another: the hash of a file, sizes of a folder's files but for the card."""
+    """Return what tells an output from another: the hash of a file, sizes of a folder's files but those added later."""
     if output.is_file():
         return {"sha256": sha256(output)}
-    files = sorted(path for path in output.rglob("*") if path.is_file() and path.name != "README.md")
+    files = sorted(path for path in output.rglob("*") if path.is_file() and path.name not in _ADDED_LATER)
     return {"files": {str(path.relative_to(output)): path.stat().st_size for path in files}}
 
 

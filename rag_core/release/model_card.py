@@ -94,7 +94,7 @@ def shown_command(module: str, args: StageArgs) -> str:
         if value == default_of(field) or field.name in ("overwrite", "log_level"):
             continue
         given = [] if value is True else value if isinstance(value, list) else [value]
-        words += [f"--{field.name}", *(one.name if isinstance(one, Path) else _shown(str(one)) for one in given)]
+        words += [f"--{field.name}", *(one.name if isinstance(one, Path) else shown_name(str(one)) for one in given)]
     return shlex.join([*words, *args.further_flags])
 
 
@@ -121,7 +121,7 @@ def write_model_card(
         "kind": kind,
         "name": escaped(name),
         "literal": json.dumps(visible(name), ensure_ascii=False),
-        "base_model": code(_shown(base_model)),
+        "base_model": code(shown_name(base_model)),
         **facts,
     }
     parts = _PARTS[kind] | {"data": _DATA["triplets" if "triplets" in facts else "pairs"]}
@@ -132,7 +132,7 @@ def write_model_card(
         for name, value in settings.items()
     )
     card = _CARD.format(
-        front_matter=_front_matter(base_model=_shown(base_model), kind=kind, task=parts["task"]),
+        front_matter=_front_matter(base_model=shown_name(base_model), kind=kind, task=parts["task"]),
         teacher=escaped(" + ".join(_members(teacher)) or "unknown (the scores came without manifest)"),
         settings=escaped(" ".join(settled)),
         command=code_block("bash", command),
@@ -177,12 +177,13 @@ def write_export_card(folder: Path, source: Path, *, name: str, form: str, preci
     write_section(folder, "export", section.rstrip())
 
 
-def write_figures(folder: Path, table: str, command: str) -> None:
+def write_figures(folder: Path, table: str, command: str, further: Mapping[str, str] | None = None) -> None:
     """Put measured figures into the card of a model's folder, with the licences that its parents declare.
 
     Args:
         table: metrics with their intervals, by model, and times where they were measured.
         command: that measured it.
+        further: sections that are written with it, by name.
     """
     made = read_manifest(folder) or UNKNOWN
     parents = {"student": made.model, "teacher": made.teacher}
@@ -192,16 +193,16 @@ def write_figures(folder: Path, table: str, command: str) -> None:
         for shown, name in (_members(model) or {"unknown": "unknown"}).items():
             found = declared_license(name) or "none declared, or out of reach"
             lines.append(f"- {role} {escaped(shown)}: {escaped(found)}")
-    write_section(folder, "evaluate", "\n".join(lines))
+    write_sections(folder, {"evaluate": "\n".join(lines), **(further or {})})
 
 
 def _members(model: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the names of a model, or of those that a merged teacher consists of, as they are shown."""
     members = (model or {}).get("members", [model] if model else [])
-    return {_shown(member["name"]): member["name"] for member in members}
+    return {shown_name(member["name"]): member["name"] for member in members}
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """Return a model's name without the folder that it stands in, or once stood in."""
     return Path(name).name if _is_folder(name) or Path(name).is_absolute() else name
 
@@ -238,14 +239,27 @@ def write_section(folder: Path, name: str, text: str) -> None:
 
     What stands outside the section's marks stays as it is.
     """
-    path = folder / "README.md"
+    write_sections(folder, {name: text})
+
+
+def write_sections(folder: Path, sections: Mapping[str, str]) -> None:
+    """Put several sections into a card at once, each as `write_section` does.
+
+    Args:
+        sections: name -> text.
+    """
     card = _read(folder) or f"# {escaped(folder.name)}\n"
+    for name, text in sections.items():
+        card = _with_section(card, name, text)
+    with atomic_write(folder / "README.md") as file:
+        file.write(card.encode(errors=_AS_IT_IS))
+
+
+def _with_section(card: str, name: str, text: str) -> str:
     text = text.replace("<!--", "<! --")  # no name ends the section
     section = f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->\n"
     marked = re.compile(rf"<!-- {name}: begin -->\n.*?<!-- {name}: end -->\n?", re.DOTALL)
-    new = marked.sub(lambda _: section, card, count=1) if marked.search(card) else f"{card.rstrip()}\n\n{section}"
-    with atomic_write(path) as file:
-        file.write(new.encode(errors=_AS_IT_IS))
+    return marked.sub(lambda _: section, card, count=1) if marked.search(card) else f"{card.rstrip()}\n\n{section}"
 
 
 def _read(folder: Path) -> str:

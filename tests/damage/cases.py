@@ -142,14 +142,15 @@ def train(pipeline, source, student):
 REPORT = ("r/report.json", "r/report.md", "r/report.html", "r/per_query.jsonl", "r/report.json.manifest.json")
 
 
-def evaluate(pipeline, before):
+def evaluate(pipeline, before, more=(), kept=()):
     def start(folder):
         write_model(folder / "after")
         (folder / "after" / "README.md").write_text("# after\n")
         (folder / "after.manifest.json").write_text('{"recipe": {"stage": "x"}}')
 
     flags = ["--before", before, "--after", "out/after", "--in_domain", "samples.jsonl", "--output_dir", "out/r"]
-    outputs = [REPORT, "r/scores/samples_before.jsonl", "r/scores/samples_after.jsonl", "after/README.md"]
+    flags += more
+    outputs = [REPORT, "r/scores/samples_before.jsonl", "r/scores/samples_after.jsonl", "after/README.md", *kept]
     return Case(f"{pipeline}_distillation.evaluate", flags, outputs, ["--seed", "3", "--dtype", "bfloat16"], start)
 
 
@@ -165,7 +166,7 @@ def commands(encoder, cross_encoder):
         "generate_scores": derive("embedding_distillation.generate_scores", "_s", ["--max_passages", "2"]),
         "reranker train": train("reranker", "triplets.jsonl", cross_encoder),
         "embedding train": train("embedding", "labels.jsonl", encoder),
-        "reranker evaluate": evaluate("reranker", "t"),
+        "reranker evaluate": evaluate("reranker", "t", ["--first_stage", "bm25", "--mix", "0.3"], ["after/mix.json"]),
         "embedding evaluate": evaluate("embedding", encoder),
         "prepare": Case(
             "rag_core.prepare",

@@ -127,6 +127,13 @@ READERS = {
     "reranker evaluate": Reader(
         RERANKER.evaluate, RankingSample, "--after s --output_dir out --in_domain FILE", MEASURING
     ),
+    "reranker evaluate, first stage": Reader(
+        RERANKER.evaluate,
+        ScoredPair,
+        "--after s --output_dir out --in_domain RankingSample --first_stage FILE",
+        MEASURING,
+        skips=False,  # a pair that is left out would have no score
+    ),
     "embedding generate_logits": Reader(EMBEDDER.generate_logits, RankingSample, "--teacher t --input_files FILE"),
     "embedding generate_scores": Reader(EMBEDDER.generate_scores, ScoredPair, "--input_files FILE", WRITING),
     "embedding train": Reader(EMBEDDER.train, SoftLabels, "--output_dir out --train_file FILE", TRAINING),
