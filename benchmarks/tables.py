@@ -236,6 +236,42 @@ def performance_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return format_rows(cells)
 
 
+def gpu_scoring() -> str:
+    """Return the rows of scoring and embedding on a GPU."""
+    cells = [["what", "way", "a second", "tokens a second", "of the peak", "GiB"]]
+    cells += [
+        [
+            row["work"],
+            row["way"],
+            f"{row.get('pairs_per_second') or row['texts_per_second']:,.0f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['of_peak']:.0%}",
+            f"{row['peak_gib']:.1f}",
+        ]
+        for row in _load("gpu-scoring")["rows"]
+    ]
+    return format_rows(cells)
+
+
+def gpu_training() -> str:
+    """Return the rows of training a large cross-encoder on a GPU."""
+    cells = [["tokens", "way", "checkpointing", "triplets a second", "passes a triplet", "GiB"]]
+    for row in _load("gpu-training")["rows"]:
+        if "tokens" not in row:
+            continue
+        checkpointing = "yes" if row["checkpointing"] else ""
+        measured = ["", "", "out of memory (80)"]
+        if "steps" in row:
+            triplets = row["triplets_per_second"] / row["steps_per_second"] * row["steps"]
+            measured = [
+                f"{row['triplets_per_second']:.0f}",
+                f"{row['passes'] / triplets:.2f}",
+                f"{row['peak_gib']:.1f}",
+            ]
+        cells.append([str(row["tokens"]), row["way"], checkpointing, *measured])
+    return format_rows(cells)
+
+
 def _load(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -248,6 +284,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "reranker": lambda: quality("reranker"),
     "performance": lambda: performance(PERFORMANCE),
     "export": lambda: performance(EXPORT),
+    "gpu scoring": gpu_scoring,
+    "gpu training": gpu_training,
 }
 
 

@@ -38,8 +38,10 @@ class _LastPositionModel(abc.ABC):
         import torch
 
         self.truncated: int | None = 0
-        self._batch_size, self._batch_tokens = options.batch_size, options.transformers.batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._batch_tokens = options.transformers.batch_tokens
+        # Few short sequences leave a GPU idle (benchmarks/gpu_scoring.py): there tokens alone bound a batch.
+        self._batch_size = options.batch_size if self._device == "cpu" else self._batch_tokens
         self._model = load_transformers(auto_class, options, self._device).eval()
 
     def _run(self, prompts: Sequence[list[int]], *, width: int) -> Floats:

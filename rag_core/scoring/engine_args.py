@@ -47,7 +47,11 @@ class EngineArgs(PromptArgs):
         "generate",
     )
     batch_size: int = flag(
-        "most sequences in a batch or in a request to a server (vLLM makes its own batches)", 32, decides=False, least=1
+        "most sequences in a batch or in a request to a server (vLLM makes its own; --batch_tokens alone bounds those "
+        "of an LLM in transformers on a GPU)",
+        32,
+        decides=False,
+        least=1,
     )
     batch_tokens: int = flag(
         "transformers engine: most tokens in a batch, padding included", 16384, decides=False, least=1

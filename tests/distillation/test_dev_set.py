@@ -71,7 +71,7 @@ GROUPS = [
 
 
 def test_scores_are_cosines_or_logits_of_each_pair(tiny_encoder, tiny_cross_encoder):
-    embedder, reranker = SentenceTransformer(tiny_encoder), CrossEncoder(tiny_cross_encoder)
+    embedder, reranker = SentenceTransformer(tiny_encoder, device="cpu"), CrossEncoder(tiny_cross_encoder, device="cpu")
     cosines = Candidates(GROUPS).scores(embedder, 2)
     logits = Candidates(GROUPS).scores(reranker, 2)
     for group, cosine_row, logit_row in zip(GROUPS, cosines, logits, strict=True):

@@ -22,7 +22,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("prompt", [None, "query : "])
 def test_texts(tiny_encoder, side, prompt):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     model.tokenizer.padding_side = side
     features = model.preprocess(TEXTS, prompt=prompt)
     assert ("prompt_length" in features) == (prompt is not None)
@@ -33,7 +33,7 @@ def test_texts(tiny_encoder, side, prompt):
 
 
 def test_pairs(tiny_cross_encoder):
-    model = CrossEncoder(tiny_cross_encoder)
+    model = CrossEncoder(tiny_cross_encoder, device="cpu")
     model.max_seq_length = 12  # some are cut
     pairs = [(text, other) for text in TEXTS for other in TEXTS]
     minibatches, order = cut_minibatches(model.preprocess(pairs), 4)

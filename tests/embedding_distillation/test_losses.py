@@ -60,7 +60,7 @@ def test_contrastive_is_cross_entropy_over_the_best_and_the_usable():
 
 @pytest.mark.parametrize("name", ["kl", "margin_mse"])
 def test_each_text_is_encoded_once_with_the_loss_and_gradient_of_query_by_query(tiny_encoder, name):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     model.train()
     batch = batch_of(model, mini_batch_size=2)
     assert sum(len(inputs["input_ids"]) for inputs in batch["minibatches"]) == 2 + 4  # not 2 + 5
@@ -90,7 +90,7 @@ def test_each_text_is_encoded_once_with_the_loss_and_gradient_of_query_by_query(
 
 
 def test_each_text_of_a_batch_is_tokenised_once_with_the_prompt_of_its_role(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder, prompts={"query": "egg : ", "document": "pan : "})
+    model = SentenceTransformer(tiny_encoder, device="cpu", prompts={"query": "egg : ", "document": "pan : "})
     tokenised = []
 
     def preprocess(texts, prompt):
@@ -112,7 +112,7 @@ def test_each_text_of_a_batch_is_tokenised_once_with_the_prompt_of_its_role(tiny
 
 
 def test_kl_is_sentence_transformers_loss_but_for_its_squared_temperature(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     (group,) = [SoftLabels("1", "how to boil an egg", ["an egg boils", "a hen"], [0.9, 0.2])]
     (ours,) = DistillationLoss(model, settings(teacher_temperature=0.2, student_temperature=0.2), None)(
         batch_of(model, [group])
@@ -138,7 +138,7 @@ class Vectors:
 
 
 def test_mse_through_a_projection_is_learned_where_the_sizes_differ(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     loss = DistillationLoss(model, settings("mse"), Vectors.dimensions)
     batch = batch_of(model, teacher_vectors=Vectors())
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
@@ -154,7 +154,7 @@ def test_mse_through_a_projection_is_learned_where_the_sizes_differ(tiny_encoder
 
 
 def test_the_contrastive_term_is_added_with_its_weight(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     batch = batch_of(model)
     with torch.no_grad():
         half = DistillationLoss(model, settings("kl+contrastive"), None)(batch)
@@ -167,7 +167,7 @@ def test_the_contrastive_term_is_added_with_its_weight(tiny_encoder):
 
 
 def test_the_drift_of_anchors_is_nothing_at_the_start_and_grows(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     texts = [("query", "the pan is hot"), ("passage", "a hen"), ("passage", "ten minutes")]
 
     class Before:
@@ -185,11 +185,11 @@ def test_the_drift_of_anchors_is_nothing_at_the_start_and_grows(tiny_encoder):
 
 
 def test_the_matryoshka_loss_is_the_mean_over_cut_vectors_by_hand(tiny_encoder):
-    model = SentenceTransformer(tiny_encoder)
+    model = SentenceTransformer(tiny_encoder, device="cpu")
     loss = DistillationLoss(model, settings(matryoshka_dims=(32, 8)), None)(batch_of(model))["kl"].item()
     by_size = []
     for size in (32, 8):
-        cut = SentenceTransformer(tiny_encoder, truncate_dim=size)
+        cut = SentenceTransformer(tiny_encoder, device="cpu", truncate_dim=size)
         divergences = []
         for group in GROUPS:
             cosines = cut.similarity(cut.encode([group.query]), cut.encode(group.passages))[0].numpy()

@@ -82,7 +82,7 @@ def run(
 
 
 def weights(model):
-    return {name: value.numpy() for name, value in SentenceTransformer(str(model)).state_dict().items()}
+    return {name: value.numpy() for name, value in SentenceTransformer(str(model), device="cpu").state_dict().items()}
 
 
 BATCH_4 = ["--per_device_train_batch_size", "4", "--max_steps", "4"]
@@ -217,7 +217,7 @@ def test_dev_files_choose_and_their_values_are_those_of_the_saved_model(tmp_path
     chosen = merge["alphas"].index(merge["alpha"])
     value = inside.values(SentenceTransformer(str(tmp_path / "m")), 4).mean()
     assert value == pytest.approx(merge["files"][0]["values"][chosen], abs=1e-6)
-    before = inside.values(SentenceTransformer(tiny_encoder), 4).mean()
+    before = inside.values(SentenceTransformer(tiny_encoder, device="cpu"), 4).mean()
     assert before == pytest.approx(merge["files"][0]["values"][0], abs=1e-6)
 
 

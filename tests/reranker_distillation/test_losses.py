@@ -15,7 +15,7 @@ from tests.conftest import TINY
 
 @pytest.fixture
 def student(tiny_cross_encoder):
-    return CrossEncoder(tiny_cross_encoder)
+    return CrossEncoder(tiny_cross_encoder, device="cpu")
 
 
 def triplet_groups(num_negatives, queries=4, candidates=14):

@@ -42,7 +42,7 @@ class Reader:
         self.special = set(tokens.convert_tokens_to_ids(names))
 
     def see(self, input_ids, attention_mask):
-        for ids, mask in zip(np.asarray(input_ids), np.asarray(attention_mask), strict=True):
+        for ids, mask in zip(np.asarray(input_ids.cpu()), np.asarray(attention_mask.cpu()), strict=True):
             self.rows.append(ids[mask.astype(bool)].tolist())
 
     def check(self, own):
