@@ -19,17 +19,17 @@ from typing import Any, Literal, assert_never
 from rag_core.base.errors import PipelineError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, SeedArgs, run_stage
-from rag_core.engines.role_prompts import PromptArgs
 from rag_core.files.atomic import sync_directory
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, check_apart, remove_left_behind
-from rag_core.retrieval.analyser import AnalyserArgs
 from rag_core.sources.apidocs import ApiDocs
-from rag_core.sources.beir import BeirFolder
+from rag_core.sources.beir import BeirFolder, find_qrels
+from rag_core.sources.candidate_args import MiningArgs, settle_mining
 from rag_core.sources.cleaning import parse_limits
 from rag_core.sources.corpus import Corpus, QueryFrom
+from rag_core.sources.mining import Mining
 from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.prepared import prepare_splits
@@ -42,22 +42,22 @@ _SPLITS = ["train=0.8", "dev=0.1", "test=0.1"]
 _CORPUS_SPLITS = ["train=0.9", "dev=0.1"]  # unlabelled: nothing to test on
 _NUM_CANDIDATES = 20
 _NUM_QUERIES = 10_000
-_BM25 = ("bm25_stemmer", "bm25_stop_words")
+_MINING = (
+    *("num_candidates", "bm25_stemmer", "bm25_stop_words", "dense_model", "query_prompt_name", "passage_prompt_name"),
+    *("dense_max_length", "score_store", "random_share", "prefer"),
+)
 # The flags that each source reads; the first one is required.
 _FLAGS = {
     "mteb": ("name", "hub"),
-    "beir": ("input", "num_candidates", *_BM25),
+    "beir": ("input", *_MINING),
     "jsonl": ("input", "splits"),
-    "apidocs": ("splits", "num_candidates", *_BM25),
-    "corpus": (
-        *("input", "queries", "query_from", "num_queries", "num_candidates", "splits", *_BM25),
-        *("dense_model", "query_prompt_name", "passage_prompt_name"),
-    ),
+    "apidocs": ("splits", *_MINING),
+    "corpus": ("input", "queries", "query_from", "num_queries", "splits", *_MINING),
 }
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
+class Args(SeedArgs, OverwriteArgs, BadRowsArgs, MiningArgs):
     """Flags of the stage."""
 
     source: Literal["mteb", "beir", "jsonl", "apidocs", "corpus"] = flag("where the samples come from")
@@ -93,9 +93,6 @@ class Args(SeedArgs, OverwriteArgs, BadRowsArgs, AnalyserArgs, PromptArgs):
     )
     num_queries: int | None = flag(
         f"corpus without a log: how many queries are made (default: {_NUM_QUERIES})", None, decides=False
-    )
-    dense_model: str | None = flag(
-        "corpus: embedder whose nearest passages are candidates beside BM25's", None, decides=False
     )
     limit: list[str] | None = flag(
         "at most this many queries, drawn at random, in each output (50) or in those named (train=500 test=50)", None
@@ -145,12 +142,15 @@ def run(args: Args) -> Path:
         for path, output in whole.items():  # together, since one split beside another's former one may leak
             path.replace(output)
         sync_directory(args.output_dir)
-        task: dict[str, Any] = {"instruction": source.instruction} if source.instruction else {}
+        facts: dict[str, Any] = {"instruction": source.instruction} if source.instruction else {}
+        if source.mined:
+            facts["mined"] = dict(source.mined)
+            logger.info("Mined: %s", ", ".join(f"{number} {found_by}" for found_by, number in source.mined.items()))
         for split, output in outputs.items():
             write_manifest(
                 output,
                 recipe,
-                **task,
+                **facts,
                 rows=prepared.counts[split]["queries"],
                 counts=prepared.counts[split],
                 skipped=prepared.skipped,
@@ -183,40 +183,32 @@ def _check_flags(args: Args) -> None:
         raise UsageError(f"--num_candidates is {args.num_candidates}", "Pass at least 2: one leaves nothing to rank")
     if args.num_queries is not None and args.num_queries < 1:
         raise UsageError(f"--num_queries is {args.num_queries}", "Pass at least 1")
-    if args.dense_model is None and (args.query_prompt_name or args.passage_prompt_name):
-        raise UsageError("--query_prompt_name and --passage_prompt_name are for --dense_model", "Pass it, too")
     if args.queries and (args.query_from or args.num_queries):
         raise UsageError("--query_from and --num_queries have no effect with --queries", "Leave them out")
 
 
 def _open(args: Args) -> Source:
     fractions = parse_fractions(args.splits or (_CORPUS_SPLITS if args.source == "corpus" else _SPLITS))
-    num_candidates = args.num_candidates or _NUM_CANDIDATES
     paths = args.input or []
     if args.source == "mteb":
         return MtebSet(args.name or "", args.hub or "huggingface")
     if args.source == "apidocs":
-        return ApiDocs(num_candidates, fractions, args.seed, args.analyser)
+        return ApiDocs(fractions, _mining(args, fractions))
     if args.source == "corpus":
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} files", "Pass one file of passages")
         return Corpus(
             paths[0],
             args.queries,
+            _mining(args, fractions),
             query_from=args.query_from or "sentence",
             num_queries=args.num_queries or _NUM_QUERIES,
-            dense_model=args.dense_model,
-            prompt_names=args.prompt_names(),
-            vectors=unfinished_folder(args.output_dir / f"{next(iter(fractions))}.jsonl") / "vectors",
-            num_candidates=num_candidates,
             fractions=fractions,
-            seed=args.seed,
-            analyser=args.analyser,
         )
     if args.source == "beir":
         if len(paths) > 1:
             raise UsageError(f"--input names {len(paths)} folders", "Pass one: --source beir reads one corpus")
-        return BeirFolder(paths[0], num_candidates, seed=args.seed, analyser=args.analyser)
+        return BeirFolder(paths[0], _mining(args, find_qrels(paths[0])))
     if args.source == "jsonl":
         files = OwnFiles(paths, fractions, args.seed)
         if args.splits and len(files.inputs) > 1:
@@ -224,6 +216,12 @@ def _open(args: Args) -> Source:
             raise UsageError(what, "Leave it out, or pass one file")
         return files
     assert_never(args.source)
+
+
+def _mining(args: Args, splits: Collection[str]) -> Mining:
+    first = next(iter(splits), "")  # the vectors are kept beside the first output until all are made
+    vectors = unfinished_folder(args.output_dir / f"{first}.jsonl") / "vectors"
+    return settle_mining(args, args.num_candidates or _NUM_CANDIDATES, args.seed, vectors)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -91,8 +91,11 @@ def nearest_passages(
 
     Ties are in passage order.
     """
+    from tqdm import tqdm
+
     index = BM25(passages, analyser)
-    return [index.nearest(query, count)[0] for query in queries]
+    asked = tqdm(queries, unit="query", desc="search bm25", disable=None)
+    return [index.nearest(query, count)[0] for query in asked]
 
 
 def filled_at_random(places: Sequence[int], size: int, count: int, generator: random.Random) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +16,15 @@ _DOCUMENTS_AT_ONCE, _QUERIES_AT_ONCE = 2**15, 256
 _VALUES_AT_ONCE = 2**22  # of documents that are fetched by place
 
 
-def nearest_vectors(
-    queries: Sequence[str], vectors_of: Callable[[Sequence[str]], Floats], passages: Floats, count: int
-) -> list[list[int]]:
-    """Return the positions of the `count` passages with the highest cosines for each query, best first.
+class VectorRows(Protocol):
+    """Vectors that are read when they are asked for, by slice or by places; shape (rows, dimensions)."""
 
-    Args:
-        vectors_of: gives the vectors of queries; shape (queries, dimensions), each of length 1.
-        passages: shape (passages, dimensions), each of length 1.
-    """
-    found = []
-    for start in range(0, len(queries), _QUERIES_AT_ONCE):
-        block = vectors_of(queries[start : start + _QUERIES_AT_ONCE])
-        found += [row[row >= 0].tolist() for row in nearest(block, passages, count)[0]]
-    return found
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-def nearest(queries: Floats, documents: Floats, count: int) -> tuple[Places, Floats]:
+def nearest(queries: Floats, documents: Floats | VectorRows, count: int) -> tuple[Places, Floats]:
     """Return the places of the `count` best documents of each query and their scores, best first, ties by place.
 
     Args:
@@ -56,10 +48,10 @@ def nearest(queries: Floats, documents: Floats, count: int) -> tuple[Places, Flo
     return places, scores
 
 
-def scores_at(queries: Floats, documents: Floats, places: Places) -> Floats:
+def scores_at(queries: Floats, documents: Floats | VectorRows, places: Places) -> Floats:
     """Return the score of each query with the documents at its places; shape (queries, results), -inf at place -1."""
     scores = np.empty(places.shape, dtype=np.float32)
-    rows = max(1, _VALUES_AT_ONCE // max(1, places.shape[1] * documents.shape[1]))
+    rows = max(1, _VALUES_AT_ONCE // max(1, places.shape[1] * queries.shape[1]))
     for start in range(0, len(queries), rows):
         mine = slice(start, start + rows)
         scores[mine] = np.einsum("qd,qrd->qr", queries[mine], documents[places[mine]])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_core.base.errors import EngineError
 from rag_core.base.records import RankingSample
@@ -16,7 +17,7 @@ from rag_core.engines.protocols import ChunkTextEncoder, Floats, Role, TextEncod
 from rag_core.files.chunk_store import ChunkStore, row_key
 from rag_core.scoring.chunks import Chunks, Work, keep_values
 from rag_core.scoring.samples import spread_pairs
-from rag_core.scoring.settings import CHUNK_ROWS, load, scope_of, settle
+from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,25 @@ class TextVectors:
             if mine:
                 vectors[mine] = store.read([row_key(self.scope, role, texts[i][1]) for i in mine])
         return vectors
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """The vectors of texts of a role, read from disk when they are asked for; shape (texts, dimensions)."""
+
+    vectors: TextVectors
+    role: Role
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, places: slice | npt.NDArray[np.int64]) -> Floats:
+        """Return the rows of a slice, or at places; shape (*places, dimensions)."""
+        if isinstance(places, slice):
+            return self.vectors.of([(self.role, text) for text in self.texts[places]])
+        distinct, where = np.unique(places, return_inverse=True)
+        return self.vectors.of([(self.role, self.texts[place]) for place in distinct])[where.reshape(places.shape)]
 
 
 def embed_samples(samples: Iterable[RankingSample], work: Work, *, pairs: int | None = None) -> TextVectors:
@@ -67,8 +87,13 @@ def embed_texts(texts: Iterable[str], role: Role, work: Work, *, total: int | No
     return store
 
 
-def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], folder: Path) -> TextVectors:
+def embed_for_training(
+    options: EngineOptions, texts: Mapping[Role, set[str]], folder: Path, *, store: Path | None = None
+) -> TextVectors:
     """Embed texts by role with an embedder; what is in `folder` from an earlier run is taken from there.
+
+    Args:
+        store: score store (as of generate_logits) where the vectors are found as well, and new ones go to.
 
     Raises:
         EngineError: the model is no embedder, or as the engine raises.
@@ -79,6 +104,11 @@ def embed_for_training(options: EngineOptions, texts: Mapping[Role, set[str]], f
     model = load(name, options, spread_pairs(tried, CANARY_PAIRS))
     if not isinstance(model, TextEncoder):
         raise EngineError(f"{options.model.name} gives no vectors", "Pass an embedder")
-    folder.mkdir(exist_ok=True)
-    work = Work(model, scope_of(name, options), [folder], CHUNK_ROWS[name])
+    scope = scope_of(name, options)
+    folders = [*([store / scope] if store else []), folder]
+    for one in folders:
+        one.mkdir(parents=True, exist_ok=True)
+    if store:
+        describe_store(folders[0], name, options)
+    work = Work(model, scope, folders, CHUNK_ROWS[name])
     return TextVectors({role: embed_texts(texts[role], role, work) for role in texts}, work.scope, model.dimensions)

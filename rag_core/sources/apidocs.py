@@ -1,7 +1,7 @@
 """Docstrings of installed packages as a retrieval set: real text that every Python machine has.
 
-The summary sentence of a docstring is the query, the rest of it the passage that answers, and the BM25
-neighbours among all passages of the same domain are the other candidates. The sources are parsed, not
+The summary sentence of a docstring is the query, the rest of it the passage that answers, and the nearest
+others among all passages of the same domain are the other candidates. The sources are parsed, not
 imported, so the result depends on the installed versions alone.
 """
 
@@ -11,7 +11,6 @@ import ast
 import gc
 import importlib.util
 import logging
-import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import is_writable, reason
 from rag_core.base.records import RankingSample
 from rag_core.files.bad_rows import BadRows
-from rag_core.retrieval.analyser import PLAIN, Analyser, fold, words
-from rag_core.retrieval.bm25 import filled_at_random, nearest_passages
+from rag_core.retrieval.analyser import fold, words
+from rag_core.sources.mining import Asked, Mining, mine_candidates
 from rag_core.sources.splits import Splits, duplicate_groups, similar_pairs, split_samples
 
 IN_DOMAIN = ("numpy", "scipy", "pandas", "sklearn", "torch")
@@ -55,41 +54,37 @@ class ApiDocs:
     instruction = "Given a summary of what a function does, retrieve its documentation"
     inputs: Sequence[Path] = ()
 
-    def __init__(
-        self, num_candidates: int, fractions: Mapping[str, float], seed: int, analyser: Analyser = PLAIN
-    ) -> None:
-        self._num_candidates = num_candidates
-        self._fractions = fractions
-        self._seed = seed
-        self._analyser = analyser
+    def __init__(self, fractions: Mapping[str, float], mining: Mining) -> None:
+        self._fractions, self._mining = fractions, mining
+        self.mined: Counter[str] = Counter()
         self.splits = [*fractions, *OUT_OF_DOMAIN_SPLITS]
         versions = {package: _version(package) for package in (*IN_DOMAIN, *OUT_OF_DOMAIN)}
-        self.flags = {
-            "splits": dict(fractions), "num_candidates": num_candidates, "packages": versions, **analyser.recipe,
-        }  # fmt: skip
+        self.flags = {"splits": dict(fractions), "packages": versions, **mining.flags}
 
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Make the samples of both domains."""
         domains = ((IN_DOMAIN, self._fractions), (OUT_OF_DOMAIN, OUT_OF_DOMAIN_SPLITS))
         splits: Splits = {}
         for packages, fractions in domains:
-            samples = read_samples(packages, self._num_candidates, self._seed, self._analyser)
-            splits |= split_samples(samples, fractions, self._seed)
+            samples = read_samples(packages, self._mining, self.mined)
+            splits |= split_samples(samples, fractions, self._mining.seed)
         return splits
 
 
-def read_samples(
-    packages: Sequence[str], num_candidates: int, seed: int = 0, analyser: Analyser = PLAIN
-) -> list[RankingSample]:
-    """Make one sample per docstring: 1 positive and `num_candidates - 1` BM25 neighbours as negatives.
+def read_samples(packages: Sequence[str], mining: Mining, mined: Counter[str]) -> list[RankingSample]:
+    """Make one sample per docstring: 1 positive and `num_candidates - 1` neighbours as negatives.
 
     Summaries and passages that stand more than once (inherited methods) are left out on every side: no
     one passage would be their answer. A neighbour of the positive's own name (`numpy.fft.fft` and
     `scipy.fft.fft`), one that says nearly what it says, or one whose summary is nearly the query, would be a
     false negative and is passed over.
 
+    Args:
+        mined: counts what found the neighbours.
+
     Raises:
         DataError: a package is not installed.
+        EngineError: a dense model cannot be loaded, or is no embedder.
     """
     entries = [entry for package in packages for entry in _read_package(package)]
     summaries = Counter(summary.lower() for _, summary, _ in entries)
@@ -100,19 +95,17 @@ def read_samples(
     passages = [body for _, _, body in unique]
     alike = _alike([name.rpartition(".")[2] for name, _, _ in unique], queries, passages)
     most = max((len(others) for others in alike.values()), default=0)
-    count, generator = num_candidates + most, random.Random(seed)
-    neighbours = [
-        filled_at_random(places, len(passages), count, generator)
-        for places in nearest_passages(queries, passages, count, analyser)
-    ]
+    found = mine_candidates(
+        [Asked(query, mining.num_candidates - 1, frozenset({i, *alike[i]})) for i, query in enumerate(queries)],
+        passages,
+        mining,
+        depth=mining.num_candidates + most,
+        instruction=ApiDocs.instruction,
+    )
+    mined.update(origin for near in found for origin in near.values())
     return [
-        RankingSample(
-            query_id=name,
-            query=query,
-            positive=[passage],
-            negative=[passages[j] for j in near if j not in alike[i]][: num_candidates - 1],
-        )
-        for i, ((name, query, passage), near) in enumerate(zip(unique, neighbours, strict=True))
+        RankingSample(query_id=name, query=query, positive=[passage], negative=[passages[place] for place in near])
+        for (name, query, passage), near in zip(unique, found, strict=True)
     ]
 
 

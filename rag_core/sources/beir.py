@@ -1,17 +1,15 @@
 """A local folder in the layout of BEIR: `corpus.jsonl`, `queries.jsonl` (or `.gz`), `qrels/<split>.tsv`.
 
-Positives are the documents judged above 0; negatives are the BM25 top of the whole corpus without them,
-unjudged for the most part, as is usual for mined candidates. Where too few share a word with the query, the others are
-drawn at random.
+Positives are the documents judged above 0; negatives are mined from the whole corpus without them, by BM25 and by
+embedders. They are unjudged for the most part, as is usual for mined candidates. Where too few share a word with the
+query, and no embedder searches, the others are drawn at random.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rag_core.base.errors import DataError
@@ -19,11 +17,8 @@ from rag_core.base.records import Document, Query, RankingSample, passage_text
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_by_id
 from rag_core.files.qrels import read_qrels
-from rag_core.retrieval.analyser import PLAIN, Analyser
-from rag_core.retrieval.bm25 import filled_at_random, nearest_passages, unmatched_note
+from rag_core.sources.mining import Asked, Mining, mine_candidates
 from rag_core.sources.splits import Splits
-
-logger = logging.getLogger(__name__)
 
 
 class BeirFolder:
@@ -31,11 +26,11 @@ class BeirFolder:
 
     instruction = None
 
-    def __init__(self, folder: Path, num_candidates: int, *, seed: int = 0, analyser: Analyser = PLAIN) -> None:
+    def __init__(self, folder: Path, mining: Mining) -> None:
         self._corpus, self._queries = find_part(folder, "corpus"), find_part(folder, "queries")
         self._qrels = find_qrels(folder)
-        self._num_candidates, self._seed, self._analyser = num_candidates, seed, analyser
-        self.flags = {"num_candidates": num_candidates, **analyser.recipe}
+        self._mining, self.flags = mining, mining.flags
+        self.mined: Counter[str] = Counter()
         if not self._qrels:
             raise DataError("holds no qrels/<split>.tsv", "Pass a folder in the BEIR layout", path=folder)
         self.splits = list(self._qrels)
@@ -57,43 +52,46 @@ class BeirFolder:
             judged[split] = {key: texts for key, texts in relevant.items() if texts}
             dropped["queries_without_positives"] += len(relevant) - len(judged[split])
         texts = list(dict.fromkeys(passages.values()))
-        asked = {queries[key].text: None for split in judged.values() for key in split}
+        place_of = {text: place for place, text in enumerate(texts)}
+        asked = [
+            self._asked(queries[key].text, positive, place_of)
+            for found in judged.values()
+            for key, positive in found.items()
+        ]
         most = max(len(positive) for split in judged.values() for positive in split.values())
-        # One more for a passage that is the query itself: cleaning takes it out.
-        count = self._num_candidates + most + 1
-        nearest = nearest_passages(list(asked), texts, count, self._analyser)
-        unmatched = nearest.count([])
-        if unmatched:
-            consequence = "their negatives are drawn at random"
-            logger.warning("%s", unmatched_note(unmatched, len(asked), "any passage", consequence))
-        generator = random.Random(self._seed)
-        filled = [filled_at_random(places, len(texts), count, generator) for places in nearest]
-        ranking = dict(zip(asked, filled, strict=True))
+        mined = mine_candidates(
+            asked,
+            texts,
+            self._mining,
+            depth=self._mining.num_candidates + most + 1,
+            unmatched="their negatives are drawn at random",
+        )
+        self.mined.update(origin for found in mined for origin in found.values())
+        negatives = iter(mined)
         return {
             split: [
-                _sample(key, queries[key].text, positive, [texts[i] for i in ranking[queries[key].text]], self)
+                RankingSample(
+                    query_id=key,
+                    query=queries[key].text,
+                    positive=positive,
+                    negative=[texts[place] for place in next(negatives)],
+                )
                 for key, positive in found.items()
             ]
             for split, found in judged.items()
         }
 
-    def negatives_beside(self, positives: int) -> int:
-        """Return how many negatives make `num_candidates` in all; at least one, or there is nothing to rank."""
-        return max(self._num_candidates - positives, 1)
+    def _asked(self, query: str, positive: Sequence[str], place_of: Mapping[str, int]) -> Asked:
+        """Ask for what makes `num_candidates` in all; at least one negative, or there is nothing to rank."""
+        # A passage that is the query itself is no candidate: cleaning would take it out.
+        known = frozenset(place_of[text] for text in (*positive, query) if text in place_of)
+        return Asked(query, max(self._mining.num_candidates - len(positive), 1), known)
 
 
 def _positives(judged: Mapping[str, int], passages: Mapping[str, str]) -> list[str]:
     """Return the distinct passages judged above 0, in the order of the judgements."""
     positive = {passages[key] for key, relevance in judged.items() if relevance > 0}
     return [text for text in dict.fromkeys(passages[key] for key in judged) if text in positive]
-
-
-def _sample(key: str, query: str, positive: list[str], ranked: list[str], folder: BeirFolder) -> RankingSample:
-    known = {*positive, query}
-    negative = [text for text in ranked if text not in known]
-    return RankingSample(
-        query_id=key, query=query, positive=positive, negative=negative[: folder.negatives_beside(len(positive))]
-    )
 
 
 def find_qrels(folder: Path) -> dict[str, Path]:

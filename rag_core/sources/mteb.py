@@ -47,6 +47,7 @@ class MtebSet:
     def __init__(self, name: str, hub: Hub) -> None:
         key = name.rstrip("/").rpartition("/")[2].lower().removesuffix("-reranking")
         self.instruction = INSTRUCTIONS.get(key)
+        self.mined: Mapping[str, int] = {}
         self._folder = (
             Path(name).resolve() if Path(name).is_dir() else _download(_HUB_NAMES.get(name.lower(), name), hub)
         )

@@ -22,6 +22,7 @@ class OwnFiles:
         self._fractions = fractions if len(self.inputs) == 1 else None
         self._seed = seed
         self.instruction = task_instruction(self.inputs)
+        self.mined: Mapping[str, int] = {}
         self.flags = {} if self._fractions is None else {"splits": dict(self._fractions)}
         stems = [_stem(file) for file in self.inputs]
         self.splits = stems if self._fractions is None else list(self._fractions)

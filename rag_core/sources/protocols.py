@@ -30,5 +30,9 @@ class Source(Protocol):
     def instruction(self) -> str | None:
         """The task in the words of the teacher's prompt, `None` where it is not known."""
 
+    @property
+    def mined(self) -> Mapping[str, int]:
+        """After `read`: how many candidates were found by what; empty where a source has its own."""
+
     def read(self, dropped: Counter[str], bad_rows: BadRows) -> Splits:
         """Read all splits; count in `dropped` what is left out, and give bad rows to `bad_rows`."""

@@ -12,6 +12,7 @@ from rag_core.scoring.settings import CHUNK_ROWS
 from rag_core.sources import apidocs
 from tests.conftest import TINY
 
+APIDOCS = ["--source", "apidocs"]
 FILES = ("train", "dev", "test")
 
 
@@ -243,6 +244,19 @@ def test_limit_is_per_output(three_files, tmp_path):
          "--bm25_stop_words has no effect with --source jsonl. Leave it out."),
         (["--source", "mteb", "--name", "x", "--bm25_stemmer", "german"],
          "--bm25_stemmer has no effect with --source mteb. Leave it out."),
+        ([*APIDOCS, "--prefer", "disagreement", "--dense_model", "s"],
+         "--prefer disagreement compares two models, and --dense_model names 1. Pass the student and then the teacher: "
+         "--dense_model STUDENT TEACHER."),
+        ([*APIDOCS, "--dense_model", "s", "s"], "--dense_model names a model twice. Pass each once."),
+        ([*APIDOCS, "--score_store", "x"], "--score_store is for --dense_model. Pass it, too."),
+        ([*APIDOCS, "--dense_max_length", "9"], "--dense_max_length is for --dense_model. Pass it, too."),
+        ([*APIDOCS, "--random_share", "0.02"],
+         "--random_share 0.02 of 20 candidates is 0. Pass one that draws at least 1 and leaves 2."),
+        ([*APIDOCS, "--random_share", "0.95"],
+         "--random_share 0.95 of 20 candidates is 19. Pass one that draws at least 1 and leaves 2."),
+        ([*APIDOCS, "--random_share", "1.5"], "--random_share is 1.5. Pass a number from 0 to 1."),
+        (["--source", "jsonl", "--input", "x", "--random_share", "0.5"],
+         "--random_share has no effect with --source jsonl. Leave it out."),
         (["--source", "beir", "--input", "x", "--num_candidates", "1"],
          "--num_candidates is 1. Pass at least 2: one leaves nothing to rank."),
         (["--source", "apidocs", "--limit", "0"],

@@ -10,6 +10,7 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_records
 from rag_core.sources import query_prompt
 from rag_core.sources.corpus import Corpus
+from rag_core.sources.mining import Mining
 from rag_core.sources.query_filter import QueryFilter, Written
 from tests.conftest import write_model
 
@@ -208,10 +209,7 @@ def test_copies_of_an_example(query, is_copy):
 
 def test_queries_are_a_log_for_prepare(run, passages, tmp_path):
     _, output, _ = run()
-    corpus = Corpus(
-        passages, output, query_from="sentence", num_queries=1, dense_model=None, vectors=tmp_path, num_candidates=3,
-        fractions={"train": 1.0}, seed=1,
-    )  # fmt: skip
+    corpus = Corpus(passages, output, Mining(3, seed=1), query_from="sentence", num_queries=1, fractions={"train": 1.0})
     samples = corpus.read({}, BadRows(skip=False))["train"]
     assert len(samples) == 9
     assert all(sample.candidates for sample in samples)

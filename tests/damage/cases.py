@@ -157,7 +157,8 @@ def evaluate(pipeline, before, more=(), kept=()):
 def commands(encoder, cross_encoder):
     """Return every case by its name."""
     split = ["--source", "jsonl", "--input", "samples.jsonl", "--splits", "train=0.5", "dev=0.5"]
-    dense = ["--source", "corpus", "--input", "passages.jsonl", "--splits", "train=1", "--num_candidates", "2"]
+    dense = ["--source", "corpus", "--input", "passages.jsonl", "--splits", "train=1", "--num_candidates", "3"]
+    dense += ["--random_share", "0.34"]
     merge = ["--input_files", "scored.jsonl", "other.jsonl", "--output_file", "out/m.jsonl"]
     return {
         "reranker generate_logits": generate_logits("reranker", "t", ["--instruction", "Find the tip"]),

@@ -37,7 +37,7 @@ from rag_core.evaluation import evaluate as evaluate_module
 from rag_core.evaluation import training_record
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import numbered_records, read_records, write_records
-from rag_core.sources import beir, corpus, own_files
+from rag_core.sources import mining, own_files
 from tests.damage import expansion_readers, milvus_readers
 from tests.damage.harness import ALL
 from tests.damage.mutations import mutated_rows
@@ -110,7 +110,7 @@ WRITING = (rag_core.distillation.derive, "UnfinishedWork")
 TRAINING = (rag_core.distillation.train_stage, "parse_training_arguments")
 MEASURING = (evaluate_module, "_models")
 SPLITTING = (own_files, "split_samples")
-SEARCHING = (corpus, "nearest_passages"), (beir, "nearest_passages")
+SEARCHING = (mining, "nearest_passages")
 MERGING = (rag_core.merge_scores, "UnfinishedWork")
 RERANKER, EMBEDDER = reranker_distillation, embedding_distillation
 
@@ -149,15 +149,15 @@ READERS = {
     "prepare jsonl": Reader(
         rag_core.prepare, RankingSample, "--source jsonl --splits all=1 --output_dir out --input FILE", SPLITTING
     ),
-    "prepare corpus": Reader(rag_core.prepare, Passage, "--source corpus --output_dir out --input FILE", SEARCHING[0]),
+    "prepare corpus": Reader(rag_core.prepare, Passage, "--source corpus --output_dir out --input FILE", SEARCHING),
     "prepare corpus, queries": Reader(
-        rag_core.prepare, Query, "--source corpus --output_dir out --input Passage --queries FILE", SEARCHING[0]
+        rag_core.prepare, Query, "--source corpus --output_dir out --input Passage --queries FILE", SEARCHING
     ),
     "prepare beir, corpus": Reader(
-        rag_core.prepare, Document, "--source beir --output_dir out --input FOLDER", SEARCHING[1]
+        rag_core.prepare, Document, "--source beir --output_dir out --input FOLDER", SEARCHING
     ),
     "prepare beir, queries": Reader(
-        rag_core.prepare, Query, "--source beir --output_dir out --input FOLDER", SEARCHING[1]
+        rag_core.prepare, Query, "--source beir --output_dir out --input FOLDER", SEARCHING
     ),
     "write_queries": Reader(rag_core.write_queries, Passage, "--model m --output out.jsonl --input FILE"),
     "merge_scores": Reader(rag_core.merge_scores, ScoredPair, "--output_file out.jsonl --input_files FILE", MERGING),

@@ -9,7 +9,7 @@ from rag_core.engines.identity import describe_model
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.sentence_transformers_engine import BiEncoder
 from rag_core.scoring.chunks import Work
-from rag_core.scoring.vectors import embed_for_training, embed_samples
+from rag_core.scoring.vectors import TextRows, embed_for_training, embed_samples
 from tests.scoring.conftest import OverlapEncoder, scored
 
 
@@ -31,6 +31,16 @@ def test_vectors_come_in_the_order_asked_for_by_role_and_text(tmp_path):
     found = embed_samples(samples, Work(model, "scope", [tmp_path], 100)).of(asked)
     np.testing.assert_array_equal(found, np.concatenate([model.encode([text], role) for role, text in asked]))
     assert not np.array_equal(found[1], found[2])
+
+
+def test_rows_are_read_by_slice_and_by_place(tmp_path):
+    model, texts = OverlapEncoder(), ["aa", "b", "c c"]
+    vectors = embed_samples([RankingSample("q", candidates=texts, query_id="1")], Work(model, "s", [tmp_path], 100))
+    rows, expected = TextRows(vectors, "passage", texts), model.encode(texts, "passage")
+    assert len(rows) == 3
+    np.testing.assert_array_equal(rows[1:9], expected[1:9])
+    places = np.array([[2, 0], [0, -1]])
+    np.testing.assert_array_equal(rows[places], expected[places])
 
 
 def test_vectors_for_training_are_kept_for_the_next_run(tmp_path, tiny_encoder, monkeypatch):

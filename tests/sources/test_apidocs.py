@@ -1,9 +1,11 @@
 import textwrap
+from collections import Counter
 
 import pytest
 
 from rag_core.base.errors import DataError
 from rag_core.sources import apidocs
+from rag_core.sources.mining import Mining
 
 
 @pytest.fixture
@@ -52,14 +54,14 @@ def package(tmp_path, monkeypatch):
 
 
 def test_apidocs_takes_sentences_and_their_docs(package):
-    samples = {one.query_id: one for one in apidocs.read_samples(package, 3)}
+    samples = {one.query_id: one for one in apidocs.read_samples(package, Mining(3), Counter())}
     assert list(samples) == ["docs_a.fft", "docs_a.sort", "docs_b.fft", "docs_b.near", "docs_b.Other"]
     assert samples["docs_a.sort"].query == "Put the rows of a table in order."
     assert samples["docs_a.sort"].positive[0].startswith("It takes the row apart")
 
 
 def test_apidocs_negatives_are_no_twins_of_the_positive(package):
-    samples = {one.query_id: one for one in apidocs.read_samples(package, 5)}
+    samples = {one.query_id: one for one in apidocs.read_samples(package, Mining(5), Counter())}
     passages = {name: one.positive[0] for name, one in samples.items()}
     assert passages["docs_b.fft"] not in samples["docs_a.fft"].negative  # the same name
     assert passages["docs_b.near"] not in samples["docs_a.sort"].negative  # nearly the same text
@@ -70,5 +72,5 @@ def test_apidocs_negatives_are_no_twins_of_the_positive(package):
 def test_apidocs_of_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError) as error:
-        apidocs.read_samples(("sklearn",), 3)
+        apidocs.read_samples(("sklearn",), Mining(3), Counter())
     assert str(error.value) == "the package sklearn is not installed. pip install scikit-learn."

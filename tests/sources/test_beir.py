@@ -7,6 +7,7 @@ from rag_core.base.records import RankingSample, passage_text
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.sources.beir import BeirFolder
+from rag_core.sources.mining import Mining
 from tests.sources.rows import write_lines
 
 STRICT = BadRows(skip=False)
@@ -39,7 +40,7 @@ def beir(tmp_path):
 
 def test_beir_positives_are_judged_and_negatives_are_the_nearest_others(beir):
     dropped = Counter()
-    splits = BeirFolder(beir, 3).read(dropped, None)
+    splits = BeirFolder(beir, Mining(3)).read(dropped, None)
     assert list(splits) == ["test"]
     drawn, other_drawn = splits["test"][0].negative[1], splits["test"][1].negative
     assert splits["test"] == [
@@ -63,7 +64,7 @@ def test_beir_positives_are_judged_and_negatives_are_the_nearest_others(beir):
 
 
 def test_beir_leaves_one_negative_however_many_positives(beir):
-    sample = BeirFolder(beir, 2).read(Counter(), STRICT)["test"][1]
+    sample = BeirFolder(beir, Mining(2)).read(Counter(), STRICT)["test"][1]
     assert (len(sample.positive), len(sample.negative)) == (2, 1)
 
 
@@ -91,16 +92,16 @@ def test_beir_bad_judgements(beir, row, message):
     path = beir / "qrels/test.tsv"
     path.write_text("\n".join([*QRELS, row]) + "\n")
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), STRICT)
+        BeirFolder(beir, Mining(3)).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: {message}. {_FIX}"
     skipped = BadRows(skip=True)
-    assert len(BeirFolder(beir, 3).read(Counter(), skipped)["test"]) == 2
+    assert len(BeirFolder(beir, Mining(3)).read(Counter(), skipped)["test"]) == 2
     assert [str(one) for one in skipped.errors] == [str(error.value)]
 
 
 def test_beir_one_passage_under_two_ids_is_one_positive_where_it_was_first_judged(beir):
     (beir / "qrels/test.tsv").write_text("q2\td2\t0\nq2\td3\t1\nq2\td5\t1\n")
-    assert BeirFolder(beir, 3).read(Counter(), STRICT)["test"][0].positive == [
+    assert BeirFolder(beir, Mining(3)).read(Counter(), STRICT)["test"][0].positive == [
         "Glacier ice is blue.",
         "Why? Snow becomes ice.",
     ]
@@ -110,29 +111,29 @@ def test_beir_bad_documents(beir):
     path = beir / "corpus.jsonl.gz"
     write_lines(path, [*CORPUS, {"_id": "d7", "title": " ", "text": ""}])
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), STRICT)
+        BeirFolder(beir, Mining(3)).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: the Document has neither a title nor a text. {_FIX}"
     write_lines(path, [*CORPUS, CORPUS[0]])
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), STRICT)
+        BeirFolder(beir, Mining(3)).read(Counter(), STRICT)
     assert str(error.value) == f"{path}:7: _id 'd1' stands in more than one row. Keep one of them."
 
 
 def test_beir_folders_that_are_none(beir):
     with pytest.raises(DataError) as error:
-        BeirFolder(beir / "qrels", 3)
+        BeirFolder(beir / "qrels", Mining(3))
     assert str(error.value) == (
         f"{beir / 'qrels'}: holds no corpus.jsonl or corpus.jsonl.gz. Pass a folder in the BEIR layout."
     )
     (beir / "qrels/test.tsv").write_text("q1\td1\t0\n")
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3).read(Counter(), STRICT)
+        BeirFolder(beir, Mining(3)).read(Counter(), STRICT)
     assert str(error.value) == (
         f"{beir / 'qrels/test.tsv'}: judges no document above 0. Check the scores, or remove the file."
     )
     (beir / "qrels/test.tsv").unlink()
     with pytest.raises(DataError) as error:
-        BeirFolder(beir, 3)
+        BeirFolder(beir, Mining(3))
     assert str(error.value) == f"{beir}: holds no qrels/<split>.tsv. Pass a folder in the BEIR layout."
 
 
@@ -142,7 +143,7 @@ def test_beir_finds_by_the_analyser_that_is_asked_for(beir):
     write_lines(beir / "corpus.jsonl.gz", rows)
 
     def negatives(analyser):
-        return BeirFolder(beir, 3, analyser=analyser).read(Counter(), STRICT)["test"][0].negative
+        return BeirFolder(beir, Mining(3, analyser=analyser)).read(Counter(), STRICT)["test"][0].negative
 
     assert "the a" in negatives(PLAIN)
     assert negatives(Analyser(bm25_stop_words="english")) == ["Glacier ice is blue.", "how do glacier caves form"]
@@ -150,7 +151,7 @@ def test_beir_finds_by_the_analyser_that_is_asked_for(beir):
 
 def test_beir_says_how_many_queries_match_nothing(beir, caplog):
     write_lines(beir / "queries.jsonl", [*QUERIES[:1], {"_id": "q2", "text": "\u51b0\u5ddd"}, *QUERIES[2:]])
-    samples = BeirFolder(beir, 3).read(Counter(), STRICT)["test"]
+    samples = BeirFolder(beir, Mining(3)).read(Counter(), STRICT)["test"]
     assert len(samples[1].negative) == 1
     (message,) = caplog.messages
     assert message.startswith(

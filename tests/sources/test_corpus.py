@@ -7,6 +7,7 @@ from rag_core.base.errors import DataError
 from rag_core.files.bad_rows import BadRows
 from rag_core.retrieval.analyser import count_words
 from rag_core.sources.corpus import Corpus
+from rag_core.sources.mining import Mining
 from tests.conftest import TINY
 from tests.retrieval.languages import read_language
 from tests.sources.rows import write_lines
@@ -27,10 +28,10 @@ PILE = [
 
 def corpus(path, queries=None, rows=PILE, **settings):
     write_lines(path / "pile.jsonl", rows)
-    defaults = {"query_from": "sentence", "num_queries": 9, "dense_model": None, "num_candidates": 3, "seed": 1}
-    defaults["vectors"] = path / "vectors"
-    fractions = {"train": 0.5, "dev": 0.5}
-    source = Corpus(path / "pile.jsonl", queries, fractions=fractions, **defaults | settings)
+    made = {name: settings.pop(name) for name in ("query_from",) if name in settings}
+    mining = Mining(**{"num_candidates": 3, "seed": 1, "vectors": path / "vectors"} | settings)
+    made = {"query_from": "sentence", "num_queries": 9, "fractions": {"train": 0.5, "dev": 0.5}} | made
+    source = Corpus(path / "pile.jsonl", queries, mining, **made)
     return source, Counter()
 
 
@@ -89,7 +90,7 @@ def test_queries_of_which_none_matches(tmp_path):
 
 def test_dense_search_finds_for_a_query_that_matches_nothing(tmp_path, tiny_encoder, caplog):
     log = write_lines(tmp_path / "log.jsonl", [{"query": query} for query in ("fish", "\u732b")])
-    samples = all_samples(*corpus(tmp_path, log, dense_model=tiny_encoder))
+    samples = all_samples(*corpus(tmp_path, log, dense_models=[tiny_encoder]))
     assert len(samples["\u732b"]) == 3
     assert "(50%) share no word with any passage: --dense_model alone finds their candidates." in caplog.text
 
@@ -120,7 +121,7 @@ def test_dense_search_adds_what_bm25_does_not_find(tmp_path, tiny_encoder):
     log = write_lines(tmp_path / "log.jsonl", [{"query": sample["query"]} for sample in samples])
     rows = [{"text": text} for sample in samples for text in sample["positive"] + sample["negative"]]
     sparse = all_samples(*corpus(tmp_path, log, rows, num_candidates=6))
-    both = all_samples(*corpus(tmp_path, log, rows, num_candidates=6, dense_model=tiny_encoder))
+    both = all_samples(*corpus(tmp_path, log, rows, num_candidates=6, dense_models=[tiny_encoder]))
     for query, found in both.items():
         assert len(found) == len(set(found)) == 6
         assert query not in sparse or found[0] == sparse[query][0]
