@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,13 @@ class Anchors:
 
 
 def make_dataset(groups: Sequence[SoftLabels], anchors: Anchors) -> Dataset:
-    """Return one row per query, with its candidates and with the anchor texts that go with it in every epoch."""
+    """Return one row per query, with its candidates and with the anchor texts that go with it in every epoch.
+
+    Where there are any, it also has those of its unscored candidates that other queries bring into a batch.
+    """
     generator = random.Random(anchors.seed)
+    prescreened = any(group.unscored for group in groups)
+    brought = {passage for group in groups for passage in group.passages} if prescreened else set()
     rows = []
     for group in groups:
         drawn = generator.sample(anchors.texts, min(anchors.per_query, len(anchors.texts)))
@@ -69,9 +74,15 @@ def make_dataset(groups: Sequence[SoftLabels], anchors: Anchors) -> Dataset:
                 "scores": group.scores,
                 "anchor_roles": [role for role, _ in drawn],
                 "anchor_texts": [text for _, text in drawn],
+                **({"unscored": _unscored(group, brought)} if prescreened else {}),
             }
         )
     return Dataset.from_list(rows)
+
+
+def _unscored(group: SoftLabels, brought: Set[str]) -> list[str]:
+    scored = set(group.passages)
+    return [text for text in dict.fromkeys(group.unscored or ()) if text in brought and text not in scored]
 
 
 @dataclass
@@ -85,6 +96,8 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
     - `queries` (queries,), `passages` (queries, candidates) and `anchors` (anchors,), indices of texts;
     - `passage_range`, the first place of the passages and the one after the last;
     - `mask` and `scores` (queries, candidates), which candidates are there, and the teacher's scores of them;
+    - `unscored` (pairs, 2), where a file was prescreened: indices of a query and of a text that is a candidate of it
+      without a score;
     - `teacher_vectors` (queries and passages, dimensions) and `anchor_vectors` (anchors, dimensions), where they are
       given.
     """
@@ -114,6 +127,12 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
             "anchors": torch.tensor([index[key] for key in anchors], dtype=torch.long),
             **self._minibatches(texts),
         }
+        if "unscored" in features[0]:
+            unscored = [
+                (row, index.get(("passage", text))) for row, one in enumerate(features) for text in one["unscored"]
+            ]
+            found = [(row, place) for row, place in unscored if place is not None]
+            batch["unscored"] = torch.tensor(found, dtype=torch.long).view(-1, 2)
         if self.teacher_vectors is not None:
             batch["teacher_vectors"] = torch.from_numpy(self.teacher_vectors.of(taught))
         if self.anchor_vectors is not None:

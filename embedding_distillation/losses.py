@@ -34,18 +34,26 @@ def contrastive(student: Tensor, best: Tensor, usable: Tensor) -> Tensor:
 
 
 def usable_negatives(
-    teacher: Tensor, mask: Tensor, passages: Tensor, count: int, teacher_cosines: Tensor | None
+    teacher: Tensor,
+    mask: Tensor,
+    passages: Tensor,
+    count: int,
+    teacher_cosines: Tensor | None,
+    *,
+    unscored: Tensor | None = None,
 ) -> Tensor:
     """Tell which of the batch's passages are negatives of each query; shape (queries, count), bool.
 
     A passage that the teacher scores within one temperature of the query's best, or above, may be a positive, so it is
-    not used as a negative. For passages of other queries that score is known only with the teacher's vectors. After
+    not used as a negative. For passages of other queries that score is known only with the teacher's vectors. A
+    candidate that a prescreening left unscored is none either, where another query brings it into the batch. After
     Solatorio 2024, "GISTEmbed", arXiv:2402.16829.
 
     Args:
         teacher: scaled scores of the candidates; shape (queries, candidates).
         passages: index of each candidate among the batch's passages; shape (queries, candidates).
         teacher_cosines: scaled cosines of the teacher's vectors; shape (queries, count).
+        unscored: pairs of a query and one of the passages; shape (pairs, 2).
     """
     lowest = torch.finfo(teacher.dtype).min
     best = teacher.masked_fill(~mask, lowest).max(dim=1, keepdim=True).values
@@ -54,6 +62,8 @@ def usable_negatives(
         usable = teacher_cosines < best - 1
     rows, columns = mask.nonzero(as_tuple=True)
     usable[rows, passages[rows, columns]] = (teacher < best - 1)[rows, columns]
+    if unscored is not None:
+        usable[unscored[:, 0], unscored[:, 1]] = False
     return usable
 
 
@@ -121,7 +131,10 @@ class DistillationLoss(nn.Module):
         if "teacher_vectors" in inputs:
             known = inputs["teacher_vectors"]
             teacher_cosines = known[queries] @ known[first:end].T / self._settings.teacher_temperature
-        usable = usable_negatives(teacher, mask, passages, end - first, teacher_cosines)
+        unscored = inputs.get("unscored")
+        if unscored is not None:
+            unscored = unscored - torch.tensor([0, first], device=unscored.device)
+        usable = usable_negatives(teacher, mask, passages, end - first, teacher_cosines, unscored=unscored)
         best = teacher.masked_fill(~mask, torch.finfo(teacher.dtype).min).argmax(dim=1, keepdim=True)
         student = vectors[queries] @ vectors[first:end].T / self._settings.student_temperature
         return contrastive(student, passages.gather(1, best).squeeze(1), usable)

@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -79,9 +80,13 @@ def run(args: Args) -> Path:
     hashes = check_inputs([*args.input_files, *args.old_scores])
     check_output_folder(args.output_dir, [*hashes, args.model])
     from rag_core.release.calibration_data import read_calibration_data
+    from rag_core.scoring.prescreen import check_all_scored
 
     bad_rows = BadRows(skip=args.skip_bad_rows)
-    groups = [group for path in args.input_files for group in read_groups(path, ScoredPair, bad_rows=bad_rows)]
+    by_file = {path: read_groups(path, ScoredPair, bad_rows=bad_rows) for path in args.input_files}
+    for path, of_file in by_file.items():
+        check_all_scored(path, chain.from_iterable(of_file))
+    groups = [group for of_file in by_file.values() for group in of_file]
     units = {(read_manifest(path) or UNKNOWN).score_unit for path in args.input_files}
     data = read_calibration_data(groups, units, args.target, args.old_scores, bad_rows)
     from rag_core.engines.identity import describe_model

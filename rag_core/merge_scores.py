@@ -13,7 +13,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,16 @@ def run(args: Args) -> Path:
     with UnfinishedWork(args.output_file, recipe, overwrite=args.overwrite) as work:
         if not args.overwrite and is_finished(args.output_file, recipe):  # by another run, in the meantime
             return args.output_file
-        rows = write_records(args.output_file, _merged(groups, scores, weights, args.method))
+        rows = write_records(
+            args.output_file, _merged(groups, scores, weights, args.method, _unscored(groups, *others))
+        )
         write_manifest(
             args.output_file,
             recipe,
             rows=rows,
             score_unit=SCORE_UNITS[args.method],
             skipped={"bad_rows": len(bad_rows)},
+            **_prescreened(args),
         )
         work.remove()
     logger.info("%s: %d pairs of %d queries from %d teachers", args.output_file, rows, len(groups), members)
@@ -105,6 +109,12 @@ def _teacher(args: Args) -> dict[str, Any]:
     return {"name": " + ".join(model.get("name", "unknown") for model in models), "members": models}
 
 
+def _prescreened(args: Args) -> dict[str, Any]:
+    """Return what the manifests of the files say of a prescreening, which all of them had, for that of the output."""
+    told = [(read_manifest(path) or UNKNOWN).facts.get("prescreen") for path in args.input_files]
+    return {"prescreen": next(filter(None, told))} if any(told) else {}
+
+
 def _scores(groups: Groups) -> list[list[float]]:
     return [[pair.score for pair in group] for group in groups]
 
@@ -116,6 +126,11 @@ def _aligned(groups: Groups, others: Groups, path: Path, first: Path) -> list[li
         DataError: the files do not hold the same pairs.
     """
     remedy = "Score the same samples with each teacher"
+    if any(pair.unscored for group in chain(groups, others) for pair in group):
+        remedy += (
+            ": candidates were left out by --prescreen, so give --prescreen, --prescreen_keep, --prescreen_random and "
+            "--seed alike to generate_logits of each, or to none"
+        )
     score_of = {(pair.query_id, pair.query, pair.passage): pair.score for group in others for pair in group}
     wanted = [[(pair.query_id, pair.query, pair.passage) for pair in group] for group in groups]
     for key in (key for keys in wanted for key in keys if key not in score_of):
@@ -143,12 +158,26 @@ def _bm25(groups: Groups, analyser: Analyser) -> list[list[float]]:
     return scores
 
 
+def _unscored(*files: Groups) -> dict[str, list[str]]:
+    """Return the candidates that a prescreening left unscored, by query id."""
+    found: dict[str, dict[str, None]] = {}
+    for pair in chain.from_iterable(chain.from_iterable(files)):
+        found.setdefault(pair.query_id, {}).update(dict.fromkeys(pair.unscored or ()))
+    return {query_id: list(texts) for query_id, texts in found.items() if texts}
+
+
 def _merged(
-    groups: Groups, scores: list[list[list[float]]], weights: Sequence[float], method: Method
+    groups: Groups,
+    scores: list[list[list[float]]],
+    weights: Sequence[float],
+    method: Method,
+    unscored: Mapping[str, list[str]],
 ) -> Iterator[ScoredPair]:
     for group, *members in zip(groups, *scores, strict=True):
+        left_out = unscored.get(group[0].query_id)
         for pair, score in zip(group, merge(members, weights, method).tolist(), strict=True):
-            yield dataclasses.replace(pair, score=score)
+            yield dataclasses.replace(pair, score=score, unscored=left_out)
+            left_out = None  # the first row tells it
 
 
 def main(argv: Sequence[str] | None = None) -> int:

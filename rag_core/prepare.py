@@ -24,6 +24,7 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import write_records
 from rag_core.files.manifest import Recipe, check_inputs, is_made, unfinished_folder, write_manifest
 from rag_core.files.unfinished import UnfinishedWork, check_apart, remove_left_behind
+from rag_core.scoring.samples import is_training
 from rag_core.sources.apidocs import ApiDocs
 from rag_core.sources.beir import BeirFolder, find_qrels
 from rag_core.sources.candidate_args import MiningArgs, settle_mining
@@ -34,7 +35,7 @@ from rag_core.sources.mteb import MtebSet
 from rag_core.sources.own_files import OwnFiles
 from rag_core.sources.prepared import prepare_splits
 from rag_core.sources.protocols import Source
-from rag_core.sources.splits import is_training, parse_fractions
+from rag_core.sources.splits import parse_fractions
 
 logger = logging.getLogger(__name__)
 

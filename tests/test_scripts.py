@@ -237,11 +237,26 @@ def test_scoring_where_all_is_out_of_domain(tmp_path):
     assert call[-3:] == ["run/data/out_of_domain.jsonl", "--dtype", "float32"]
 
 
+@pytest.mark.parametrize("pipeline", ["reranker", "embedding"])
+def test_the_training_file_alone_is_prescreened(pipeline, tmp_path):
+    (tmp_path / "run" / "data").mkdir(parents=True)
+    for name in ("train", "dev", "test"):
+        (tmp_path / "run" / "data" / f"{name}.jsonl").touch()
+    settings = {"PRESCREEN": "a model", "PRESCREEN_KEEP": "3", "PRESCREEN_RANDOM": "2"}
+    ended, calls = run_script(f"{pipeline}/1_generate_logits.sh", tmp_path, "run", "--overwrite", **settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "PRESCREEN_KEEP=3" in ended.stderr
+    prescreened, whole = (call[call.index("--input_files") + 1 :] for call in calls)
+    flags = ["--prescreen", "a model", "--prescreen_keep", "3", "--prescreen_random", "2", "--overwrite"]
+    assert prescreened == ["run/data/train.jsonl", *flags]
+    assert whole == ["run/data/dev.jsonl", "run/data/test.jsonl", "--overwrite"]
+
+
 def test_files_that_are_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").touch()
     ended, (call,) = run_script("reranker/1_generate_logits.sh", tmp_path, "run", INPUT_FILES="a.jsonl b*.jsonl")
     assert ended.returncode == 0
-    assert call[call.index("--input_files") + 1 :][:3] == ["a.jsonl", "b.jsonl", "--output_dir"]
+    assert call[call.index("--input_files") + 1 :] == ["a.jsonl", "b.jsonl"]
     ended, _ = run_script("check_teacher.sh", tmp_path, "", TEACHER="t", STUDENT="s")
     assert ended.returncode != 0 and "RUN_DIR" in ended.stderr

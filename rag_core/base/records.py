@@ -120,13 +120,18 @@ class RankingSample:
 
 @dataclass(frozen=True, config=_CONFIG)
 class ScoredPair:
-    """A teacher's score of one candidate: log-odds (LLM rerankers), logit (cross-encoders) or cosine (embedders)."""
+    """A teacher's score of one candidate: log-odds (LLM rerankers), logit (cross-encoders) or cosine (embedders).
+
+    The first row of a query whose candidates were prescreened lists those that the teacher has not scored: nobody knows
+    whether they are relevant.
+    """
 
     query_id: Text
     query: Text
     passage: Text
     score: Score
     label: Annotated[Label, BeforeValidator(_no_truth_value)] = None
+    unscored: Texts | None = None
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -146,12 +151,16 @@ class Triplet:
 
 @dataclass(frozen=True, config=_CONFIG)
 class SoftLabels:
-    """All candidates of a query with the teacher's scores; `passages` and `scores` have the same length."""
+    """The scored candidates of a query with the teacher's scores; `passages` and `scores` have the same length.
+
+    Candidates that the teacher has not scored (`unscored`) are never negatives.
+    """
 
     query_id: Text
     query: Text
     passages: Texts
     scores: Annotated[list[Score], Field(fail_fast=True)]
+    unscored: Texts | None = None
 
     def __post_init__(self) -> None:
         if len(self.passages) != len(self.scores):

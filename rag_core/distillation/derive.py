@@ -85,6 +85,7 @@ def derive_files(
             )
         derived = derive(spread, source)
         scored_by = read_manifest(source) or UNKNOWN
+        prescreened = {"prescreen": scored_by.facts["prescreen"]} if "prescreen" in scored_by.facts else {}
         with UnfinishedWork(output, recipe, overwrite=args.overwrite) as work:
             if not args.overwrite and is_finished(output, recipe):  # by another run, in the meantime
                 continue
@@ -100,6 +101,7 @@ def derive_files(
                     "queries_below_min_spread": len(groups) - len(spread),
                     **derived.skipped,
                 },
+                **prescreened,
             )
             work.remove()
         logger.info("%s: %s", output, derived.summary)

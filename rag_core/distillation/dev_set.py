@@ -5,6 +5,7 @@ All that does not depend on the student is prepared once, when the file is read.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
     Student: TypeAlias = SentenceTransformer | CrossEncoder
+
+logger = logging.getLogger(__name__)
 
 Measure = Literal["MAP", "Kendall's tau", "NDCG@10"]
 Values = npt.NDArray[np.float64]
@@ -167,6 +170,12 @@ class DevSet:
             DataError: as `read_groups`, or no query has two candidates that can be compared.
         """
         groups = [group for group in read_groups(path, ScoredPair, bad_rows=bad_rows) if len(group) > 1]
+        if any(pair.unscored for group in groups for pair in group):
+            logger.warning(
+                "WARNING: %s was prescreened: only the candidates that were scored are measured. Do not compare its "
+                "figures with those of a file that was scored whole.",
+                path,
+            )
         labelled = [group for group in groups if {1, 0} <= {pair.label for pair in group}]
         groups = labelled or [group for group in groups if len({pair.score for pair in group}) > 1]
         if not groups:

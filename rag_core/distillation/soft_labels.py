@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> SoftLabels:
     """Return the candidates of one query, best first, with the teacher's scores. Labels are not read.
 
+    Candidates that a prescreening left unscored stay named as such.
+
     Ties keep the order of the file. Of more than `max_passages` candidates, half of those kept are the teacher's best,
     where the order matters most. The others are spread evenly over the rest of its ranking, down to the worst: the
     student goes on seeing what is irrelevant.
@@ -43,6 +45,7 @@ def make_soft_labels(pairs: Sequence[ScoredPair], max_passages: int | None) -> S
         query=pairs[0].query,
         passages=[pair.passage for pair in ranking],
         scores=[pair.score for pair in ranking],
+        unscored=[text for pair in pairs for text in pair.unscored or ()] or None,
     )
 
 

@@ -115,16 +115,26 @@ def scores_of(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair])
 def scores_and_close(model: PairScorer | TextEncoder, pairs: Sequence[Pair]) -> Floats:
     """Score a few pairs with a model, and give its memory back: a GPU may have no room for two."""
     scores = score_once(model, pairs)
-    close = getattr(model, "close", None)
-    if close:
-        close()
+    close(model)
     del model
+    free_memory()
+    return scores
+
+
+def close(model: PairScorer | TextEncoder) -> None:
+    """End what a model has started besides this process."""
+    end = getattr(model, "close", None)
+    if end:
+        end()
+
+
+def free_memory() -> None:
+    """Give back what models had that nothing refers to any more."""
     gc.collect()
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return scores
 
 
 def _unquantised_scores(engine: EngineName, options: EngineOptions, pairs: Sequence[Pair]) -> Floats | None:

@@ -17,6 +17,7 @@ from rag_core.metrics.ranking import METRICS, MetricName, PerQuery, means, measu
 from rag_core.metrics.significance import Change, paired_change
 from rag_core.retrieval.analyser import PLAIN, Analyser
 from rag_core.retrieval.bm25 import bm25_scores
+from rag_core.scoring.prescreen import check_all_scored
 from rag_core.scoring.scored_files import scores_by_sample
 
 Domain = Literal["in-domain", "out-of-domain"]
@@ -141,10 +142,9 @@ def check_scores(path: Path) -> None:
     """Check the rows of a ScoredPair file, before hours go into what they are compared with.
 
     Raises:
-        DataError: as `read_records`. No row is left out: its pair would have no score.
+        DataError: as `read_records` and `check_all_scored`. No row is left out: its pair would have no score.
     """
-    for _ in read_records(path, ScoredPair):
-        pass
+    check_all_scored(path, read_records(path, ScoredPair))
 
 
 def evaluate_file(

@@ -301,8 +301,9 @@ def write_records(path: Path, records: Iterable[DataclassInstance]) -> int:
     rows = 0
     with atomic_write(path) as file:
         for record in records:
-            adapter = _adapter(type(record))
-            row = adapter.dump_json(record, by_alias=True, exclude_none=not isinstance(record, ScoredPair))
+            labels = isinstance(record, ScoredPair)
+            absent = {"unscored"} if isinstance(record, ScoredPair) and record.unscored is None else None
+            row = _adapter(type(record)).dump_json(record, by_alias=True, exclude_none=not labels, exclude=absent)
             file.write(row + b"\n")
             rows += 1
     return rows

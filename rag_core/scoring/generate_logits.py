@@ -11,13 +11,14 @@ from rag_core.base.flags import flag
 from rag_core.base.stage import BadRowsArgs, OverwriteArgs, show
 from rag_core.files.jsonl import output_path
 from rag_core.scoring.engine_args import EngineArgs, check_engine, engine_options
+from rag_core.scoring.prescreen_args import PrescreenArgs, check_prescreen
 
 if TYPE_CHECKING:
     from rag_core.engines.options import EngineChoice
 
 
 @dataclasses.dataclass(kw_only=True)
-class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs, EngineArgs):
+class GenerateLogitsArgs(OverwriteArgs, BadRowsArgs, EngineArgs, PrescreenArgs):
     """Flags of the stage; each pipeline has its own default `teacher`."""
 
     input_files: list[Path] = flag("files of RankingSample records (.jsonl or .jsonl.gz)", decides=False)
@@ -50,9 +51,12 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     if args.parity < 0 or args.parity == 1:
         raise UsageError(f"--parity is {args.parity}", "Pass --parity 2 or more, or leave it out")
     check_engine(args)
+    check_prescreen(args)
     from rag_core.engines.identity import describe_model
     from rag_core.scoring.parity import check_parity
     from rag_core.scoring.plan import make_plan
+    from rag_core.scoring.prescreen import settle_prescreen
+    from rag_core.scoring.prescreen_plan import plan_prescreening
     from rag_core.scoring.room import settle_run
     from rag_core.scoring.samples import spread_pairs
     from rag_core.scoring.scored_files import prepare_run, read_sources
@@ -60,18 +64,24 @@ def generate_logits(args: GenerateLogitsArgs, stage: str) -> list[Path]:
     outputs = {path: output_path(path, args.output_suffix, args.output_dir) for path in args.input_files}
     sources = read_sources(outputs, skip_bad_rows=args.skip_bad_rows)  # what is wrong with them is told first
     engine: EngineChoice = "auto" if args.engine == "ray" else args.engine
+    options = engine_options(args, describe_model(args.teacher, args.prompt_names()))
+    settled = settle_run(sources, engine, options)
+    prescreen = settle_prescreen(args, sources, options) if args.prescreen else None
     run = prepare_run(
         sources,
         outputs,
         stage=stage,
-        settled=settle_run(sources, engine, engine_options(args, describe_model(args.teacher, args.prompt_names()))),
+        settled=settled,
         overwrite=args.overwrite,
         score_store=args.score_store,
+        prescreen=prescreen,
     )
     if args.dry_run:
         if run.todo:
             plan = make_plan(run.sources, run.options, run.folders, run.scope, args.gpu)
             show("\n".join(plan.lines(args.gpu_price)))
+            if prescreen:
+                show("\n".join(plan_prescreening(run, prescreen, plan).lines(args.gpu_price)))
         return []
     if args.parity and run.todo:
         check_parity(run.engine, run.options, spread_pairs(run.sources[0], args.parity))

@@ -8,6 +8,7 @@ table, L the layers and d the width of all heads together; twice the second term
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Plan:
             f"tokens           {self.tokens:,.0f}, of which {self.cached / max(self.tokens, 1):.0%} in a shared prefix",
             f"teacher          {self.weights / 1e9:.2f} billion weights, {gigabytes:.1f} GB in {self.dtype}",
             f"operations       {self.operations:.3g} FLOP",
-            f"estimated time   {_duration(self.seconds)} on {hardware}, at {speed}",
+            f"estimated time   {duration(self.seconds)} on {hardware}, at {speed}",
         ]
         if price is not None:
             text.append(f"estimated cost   {self.seconds / 3600 * price:,.2f} at {price:g} an hour")
@@ -106,20 +107,27 @@ class Plan:
 
 
 def make_plan(
-    sources: Sequence[SampleFile], options: EngineOptions, folders: Sequence[Path], scope: str, gpu: GpuName
+    sources: Sequence[SampleFile],
+    options: EngineOptions,
+    folders: Sequence[Path],
+    scope: str,
+    gpu: GpuName,
+    *,
+    most: int | None = None,
 ) -> Plan:
-    """Estimate from a hundred of the queries; the numbers of rows are exact.
+    """Estimate from a hundred of the queries; the numbers of rows are exact, but with `most` those expected.
 
     Args:
         options: settled: with precision and instruction.
         folders: where rows of earlier runs are found, by keys of `scope`.
+        most: candidates of a query that are scored, whichever they are; `None` for all.
 
     Raises:
         EngineError: tokenizer or configuration of the model cannot be loaded.
     """
     embeds = options.model.kind == "bi-encoder"
-    rows, found = _count_rows(sources, scope, folders, embeds=embeds)
-    prompts = _prompts(spread_samples(chain.from_iterable(sources), _SAMPLED_QUERIES), options)
+    rows, found = _count_rows(sources, scope, folders, most, embeds=embeds)
+    prompts = _prompts(spread_samples(chain.from_iterable(sources), _SAMPLED_QUERIES), options, most)
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.float64)
     decoder = options.model.kind == "llm-reranker"  # what vLLM runs with a prefix cache
     cached = cached_tokens(prompts) if decoder else np.zeros(len(prompts))
@@ -130,7 +138,7 @@ def make_plan(
     todo = rows - found
     return Plan(
         queries=sum(source.queries for source in sources),
-        pairs=sum(source.pairs for source in sources),
+        pairs=_count_pairs(sources, most),
         unit="texts" if embeds else "pairs",
         rows=rows,
         found=found,
@@ -145,6 +153,7 @@ def make_plan(
     )
 
 
+@functools.cache  # another measurement would be another figure
 def matmul_peak(dtype: Dtype) -> float:
     """Return the operations per second of this machine's best matrix products, measured for about two seconds."""
     import torch
@@ -207,23 +216,39 @@ class Architecture:
         return 2 * self.weights_in_products * (lengths - cached) + attention * (1 if self.causal else 2)
 
 
-def _count_rows(sources: Sequence[SampleFile], scope: str, folders: Sequence[Path], *, embeds: bool) -> tuple[int, int]:
-    """Count distinct pairs (or texts of a role), and those whose rows are there."""
-    keys: dict[str, dict[bytes, None]] = {"query": {}, "passage": {}} if embeds else {"pair": {}}
-    for sample in chain.from_iterable(sources):
+def _count_pairs(sources: Sequence[SampleFile], most: int | None) -> int:
+    if most is None:
+        return sum(source.pairs for source in sources)
+    return sum(min(most, sum(1 for _ in sample.passages())) for sample in chain.from_iterable(sources))
+
+
+def _count_rows(
+    sources: Sequence[SampleFile], scope: str, folders: Sequence[Path], most: int | None, *, embeds: bool
+) -> tuple[int, int]:
+    """Count distinct pairs (or texts of a role), and those whose rows are there.
+
+    With `most`, each candidate of a query is as likely as any other to be among those that are scored.
+    """
+    unasked: dict[str, dict[bytes, float]] = {"query": {}, "passage": {}} if embeds else {"pair": {}}
+    for sample in chain.from_iterable(sources):  # of each row, the chance that no sample asks for it
         passages = [passage for passage, _ in sample.passages()]
+        chance = 1 - min(1, most / len(passages)) if most else 0.0
         if embeds:
-            keys["query"][row_key(scope, "query", sample.query)] = None
-            keys["passage"] |= {row_key(scope, "passage", passage): None for passage in passages}
-        else:
-            keys["pair"] |= {row_key(scope, sample.query, passage): None for passage in passages}
-    missing = sum(len(ChunkStore(folders, kind).missing(list(distinct))) for kind, distinct in keys.items())
-    rows = sum(map(len, keys.values()))
-    return rows, rows - missing
+            unasked["query"][row_key(scope, "query", sample.query)] = 0.0
+        kind, known = ("passage", unasked["passage"]) if embeds else ("pair", unasked["pair"])
+        for passage in passages:
+            key = row_key(scope, kind if embeds else sample.query, passage)
+            known[key] = known.get(key, 1.0) * chance
+    rows = missing = 0.0
+    for kind, known in unasked.items():
+        asked = 1 - np.fromiter(known.values(), np.float64)
+        rows += asked.sum()
+        missing += asked[ChunkStore(folders, kind).missing(list(known))].sum()
+    return round(rows), round(rows) - round(missing)
 
 
-def _prompts(samples: Sequence[RankingSample], options: EngineOptions) -> list[list[int]]:
-    pairs = [(sample.query, passage) for sample in samples for passage, _ in sample.passages()]
+def _prompts(samples: Sequence[RankingSample], options: EngineOptions, most: int | None) -> list[list[int]]:
+    pairs = [(sample.query, passage) for sample in samples for passage in _spread(sample, most)]
     if options.model.kind == "llm-reranker":
         return load_prompt(options).token_ids(pairs)[0]
     if options.model.is_llm:
@@ -242,6 +267,13 @@ def _prompts(samples: Sequence[RankingSample], options: EngineOptions) -> list[l
     return encoded
 
 
+def _spread(sample: RankingSample, most: int | None) -> list[str]:
+    """Return the candidates of a sample, or `most` of them from all over."""
+    passages = [passage for passage, _ in sample.passages()]
+    places = np.linspace(0, len(passages) - 1, num=min(len(passages), most or len(passages))).astype(int)
+    return [passages[place] for place in places]
+
+
 def cached_tokens(prompts: Sequence[list[int]]) -> npt.NDArray[np.float64]:
     """Return how many tokens each prompt shares with the prompt before it, counted in full blocks from its start."""
     shared = [0]
@@ -253,7 +285,8 @@ def cached_tokens(prompts: Sequence[list[int]]) -> npt.NDArray[np.float64]:
     return np.array(shared, dtype=np.float64)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} hours"

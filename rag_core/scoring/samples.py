@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from rag_core.base.errors import DataError, StaleError
 from rag_core.base.records import RankingSample
@@ -25,7 +28,8 @@ class SampleFile:
 
     Attributes:
         sha256: of the file as it was first read.
-        queries, pairs: how many samples, and distinct candidates of theirs.
+        queries, pairs: how many samples, and distinct candidates of theirs, or of those that `narrow` left.
+        labelled: whether a sample has labels.
         canary_pairs: from all over the file.
         bad_rows: those of this file that are left out.
         left_out: by `query_id`, why samples are left out that are good rows, but not for a model.
@@ -45,18 +49,34 @@ class SampleFile:
         self.bad_rows = bad_rows
         self.left_out: dict[str, DataError] = {}
         self.longest_query = 0
+        self.labelled = False
+        self._chosen: npt.NDArray[np.bool_] | None = None
         digest = hashlib.sha256()
         samples = (sample for _, sample in iterate_samples(path, bad_rows=bad_rows, digest=digest))
         self.canary_pairs = spread_pairs(self._counted(samples), CANARY_PAIRS)
         self.sha256 = digest.hexdigest()
 
     def __iter__(self) -> Iterator[RankingSample]:
-        """Go through the file once more, without the samples that are left out.
+        """Go through the file once more, without the samples, and the candidates, that are left out.
 
         Raises:
             StaleError: at the end, the file is another than it was.
         """
+        return self.whole() if self._chosen is None else self._narrowed(self._chosen)
+
+    def whole(self) -> Iterator[RankingSample]:
+        """Yield the samples with all their candidates; see `__iter__`."""
         return (sample for _, sample in self.numbered())
+
+    def narrow(self, chosen: npt.NDArray[np.bool_]) -> None:
+        """Leave out candidates from now on.
+
+        Args:
+            chosen: which of the distinct candidates stay, in the order of `whole`, one or more of each sample; shape
+                (pairs,).
+        """
+        self._chosen = chosen
+        self.pairs = int(chosen.sum())
 
     def numbered(self) -> Iterator[tuple[int, RankingSample]]:
         """Yield the samples with their line numbers; see `__iter__`."""
@@ -98,8 +118,19 @@ class SampleFile:
         for sample in samples:
             self.queries += 1
             self.longest_query = max(self.longest_query, len(sample.query.encode()))
+            self.labelled = self.labelled or sample.candidates is None
             self.pairs += sum(1 for _ in sample.passages())
             yield sample
+
+    def _narrowed(self, chosen: npt.NDArray[np.bool_]) -> Iterator[RankingSample]:
+        start = 0
+        for sample in self.whole():
+            passages = list(sample.passages())
+            mine = chosen[start : start + len(passages)]
+            if len(mine) < len(passages) or not mine.any():  # of another file
+                self.check_unchanged()
+            start += len(passages)
+            yield _part(sample, {text for (text, _), stays in zip(passages, mine, strict=True) if stays})
 
     def _compare(self, found: str) -> None:
         if found != self.sha256:
@@ -108,6 +139,32 @@ class SampleFile:
                 "Run the same command again: the scores of texts that are still in it are kept",
                 path=self.path,
             )
+
+
+class JoinedFiles:
+    """Samples of several files, one file after another, as often as they are asked for."""
+
+    def __init__(self, sources: Sequence[SampleFile]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Iterator[RankingSample]:
+        return chain.from_iterable(self._sources)
+
+
+def is_training(name: str) -> bool:
+    """Tell whether a split of this name is one to train on: `train`, `train_2016`, `my-train`."""
+    return "train" in re.split(r"[^a-z]+", name.lower())
+
+
+def _part(sample: RankingSample, kept: set[str]) -> RankingSample:
+    """Return a sample with some of its candidates."""
+    texts: dict[int | None, list[str]] = {1: [], 0: [], None: []}
+    for text, label in sample.passages():
+        if text in kept:
+            texts[label].append(text)
+    if sample.candidates is not None:
+        return RankingSample(sample.query, candidates=texts[None], query_id=sample.query_id)
+    return RankingSample(sample.query, texts[1], texts[0], query_id=sample.query_id)
 
 
 def spread_samples(samples: Iterable[RankingSample], count: int) -> list[RankingSample]:

@@ -6,37 +6,32 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rag_core.base.errors import DataError, StaleError, UsageError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import RankingSample, ScoredPair
 from rag_core.engines.options import EngineChoice, EngineName, EngineOptions
-from rag_core.engines.protocols import ScoreUnit, TextEncoder
-from rag_core.files.atomic import atomic_write
+from rag_core.engines.protocols import TextEncoder
 from rag_core.files.bad_rows import BadRows
-from rag_core.files.jsonl import read_records, write_records
+from rag_core.files.jsonl import read_records
 from rag_core.files.manifest import (
-    UNKNOWN,
     Recipe,
     check_input,
     check_inputs,
     is_made,
-    read_manifest,
     unfinished_differences,
     unfinished_folder,
-    write_manifest,
 )
 from rag_core.files.unfinished import UnfinishedWork, remove_left_behind
-from rag_core.metrics.ranking import METRICS, PerQuery, means, measure, measured
 from rag_core.scoring.chunks import Work
+from rag_core.scoring.prescreen import Prescreen
+from rag_core.scoring.prescreen_args import PRESCREEN_FLAGS
 from rag_core.scoring.room import settle_run
-from rag_core.scoring.samples import SampleFile
-from rag_core.scoring.scores import Scores, compute_scores, scored_samples
+from rag_core.scoring.samples import JoinedFiles, SampleFile
+from rag_core.scoring.scored_output import UnfinishedFile, copy_scores, write_scores
+from rag_core.scoring.scores import Scores, compute_scores
 from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, what_scores
 
 # Of several workers none should wait long for the last one; but a chunk has to fill a few batches.
@@ -44,23 +39,9 @@ _CHUNKS_A_WORKER = 16
 _LEAST_ROWS = 256
 
 # Rows are found by their texts and all that scores them, so these have no say in what a killed run has kept.
-_NOT_IN_KEYS = ("inputs", "skip_bad_rows", "left_out")
-_MEASURED_AT_ONCE = 1000  # queries
+_NOT_IN_KEYS = ("inputs", "skip_bad_rows", "left_out", *PRESCREEN_FLAGS)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class UnfinishedFile:
-    """A file that is to be scored.
-
-    Attributes:
-        recipe: of the output.
-    """
-
-    source: SampleFile
-    output: Path
-    recipe: Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +52,12 @@ class ScoringRun:
         engine: that was chosen.
         options: with precision and instruction.
         scope: hash of all that determines a score beside the texts.
-        store: where computed rows stay for good; `None` for nowhere.
+        store: where computed rows of all models stay for good; `None` for nowhere.
         todo: the files that are not finished.
         finished: the others.
         overwrite: whether unfinished work of other settings gives way.
         afresh: whether what is finished is scored again.
+        prescreen: what chooses the candidates that are scored; `None` where all are.
     """
 
     engine: EngineName
@@ -86,6 +68,7 @@ class ScoringRun:
     finished: list[UnfinishedFile]
     overwrite: bool
     afresh: bool
+    prescreen: Prescreen | None = None
 
     @property
     def sources(self) -> list[SampleFile]:
@@ -95,7 +78,8 @@ class ScoringRun:
     @property
     def folders(self) -> list[Path]:
         """Return where computed rows are found, also those of finished files; new ones go to the first."""
-        return [*filter(None, [self.store]), *(unfinished_folder(file.output) for file in [*self.todo, *self.finished])]
+        mine = [self.store / self.scope] if self.store else []
+        return [*mine, *(unfinished_folder(file.output) for file in [*self.todo, *self.finished])]
 
     @property
     def pairs(self) -> int:
@@ -122,18 +106,20 @@ class ScoringRun:
                 remove_left_behind(file.output, file.recipe)
 
     def _score(self) -> None:
+        if self.prescreen:
+            self.prescreen.narrow(self.sources, self.store, [file.output for file in [*self.todo, *self.finished]])
         model = load(self.engine, self.options, self.sources[0].canary_pairs)
         if self.store:
-            describe_store(self.store, self.engine, self.options)
+            describe_store(self.store / self.scope, self.engine, self.options)
         for file, scores in self._compute(Work(model, self.scope, self.folders, self._chunk_rows())):
-            _write(file, scores, model.score_unit, self.options.batch_size)
+            write_scores(file, scores, model.score_unit, self.options.batch_size, self.prescreen)
         if model.truncated:
             logger.info("%d texts were cut to fit --max_length %d", model.truncated, self.options.max_length)
 
     def _compute(self, work: Work) -> Iterator[tuple[UnfinishedFile, Scores]]:
         """Yield each file when its scores are there: a reranker's file by file, an embedder's all together."""
         if isinstance(work.model, TextEncoder):
-            scores = compute_scores(_Joined(self.sources), work, pairs=self.pairs)
+            scores = compute_scores(JoinedFiles(self.sources), work, pairs=self.pairs)
             yield from ((file, scores) for file in self.todo)
         else:
             yield from ((file, compute_scores(file.source, work, pairs=file.source.pairs)) for file in self.todo)
@@ -147,7 +133,7 @@ class ScoringRun:
         copied = [file for file in self.todo if file.source.path in made]
         for file in copied:
             with self._unfinished(file):
-                _copy(made[file.source.path], file)
+                copy_scores(made[file.source.path], file)
             logger.info("%s: the same scores as %s", file.output, made[file.source.path])
         left = [file for file in self.todo if file not in copied]
         return dataclasses.replace(self, todo=left, finished=[*self.finished, *copied])
@@ -194,6 +180,7 @@ def prepare_run(
     overwrite: bool = False,
     replace_stale: bool = False,
     score_store: Path | None = None,
+    prescreen: Prescreen | None = None,
 ) -> ScoringRun:
     """Check all outputs.
 
@@ -204,6 +191,7 @@ def prepare_run(
         overwrite: score again even what is finished.
         replace_stale: an output of another recipe is replaced, where without it stands in the way.
         score_store: folder where scores (or vectors) are kept for good, for other runs with the same model.
+        prescreen: settled; it chooses which candidates are scored, when the run begins.
 
     Raises:
         PipelineError: as `manifest.is_made`.
@@ -211,74 +199,21 @@ def prepare_run(
     name, options = settled
     todo, finished = [], []
     for source in sources:
-        file = UnfinishedFile(source, outputs[source.path], _recipe(source, stage, name, options))
+        file = UnfinishedFile(source, outputs[source.path], _recipe(source, stage, settled, prescreen))
         if not overwrite and _is_made(file, replace_stale=replace_stale):
             logger.info("%s is finished already", file.output)
             finished.append(file)
         else:
             todo.append(file)
     scope = scope_of(name, options)
-    store = score_store / scope if score_store else None
-    return ScoringRun(name, options, scope, store, todo, finished, overwrite or replace_stale, overwrite)
+    afresh = overwrite or replace_stale
+    return ScoringRun(name, options, scope, score_store, todo, finished, afresh, overwrite, prescreen)
 
 
 def score_files(outputs: Mapping[Path, Path], *, engine: EngineChoice, options: EngineOptions, **settings: Any) -> None:
     """Score each input file into its output; what is finished stays, what was begun goes on. See `prepare_run`."""
     sources = read_sources(outputs, skip_bad_rows=False)
     prepare_run(sources, outputs, settled=settle_run(sources, engine, options), **settings).score()
-
-
-def _write(file: UnfinishedFile, scores: Scores, score_unit: ScoreUnit, batch_size: int) -> None:
-    """Write an output and its manifest, and log how well the scores rank."""
-    rankings: list[PerQuery] = []
-    try:
-        rows = write_records(file.output, _measuring(scored_samples(file.source, scores), rankings))
-    except KeyError:
-        file.source.check_unchanged()  # or else there could be no text that was not there before
-        raise
-    write_manifest(
-        file.output,
-        file.recipe,
-        rows=rows,
-        score_unit=score_unit,
-        skipped={"bad_rows": len(file.source.bad_rows)},
-        batch_size=batch_size,
-    )
-    logger.info("%s: %d queries, %d pairs", file.output, file.source.queries, rows)
-    ranking = {metric: np.concatenate([block[metric] for block in rankings]) for metric in METRICS}
-    if measured(ranking):
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in means(ranking).items())
-        logger.info("its ranking of the %d labelled queries: %s", measured(ranking), figures)
-
-
-def _copy(finished: Path, file: UnfinishedFile) -> None:
-    """Write an output and its manifest from one that has the same scores."""
-    facts = (read_manifest(finished) or UNKNOWN).facts
-    with atomic_write(file.output) as output:
-        output.write(finished.read_bytes())
-    kept = ("rows", "score_unit", "skipped", "batch_size")
-    write_manifest(file.output, file.recipe, **{name: facts[name] for name in kept if name in facts})
-
-
-def _measuring(
-    scored: Iterator[tuple[RankingSample, list[ScoredPair]]], rankings: list[PerQuery]
-) -> Iterator[ScoredPair]:
-    """Yield the pairs as they come, and measure their ranking on the way."""
-    while block := list(islice(scored, _MEASURED_AT_ONCE)):
-        for _, pairs in block:
-            yield from pairs
-        scores = [[pair.score for pair in pairs] for _, pairs in block]
-        rankings.append(measure([sample for sample, _ in block], scores))
-
-
-class _Joined:
-    """Samples of several files, one file after another, as often as they are asked for."""
-
-    def __init__(self, sources: Sequence[SampleFile]) -> None:
-        self._sources = sources
-
-    def __iter__(self) -> Iterator[RankingSample]:
-        return chain.from_iterable(self._sources)
 
 
 def _is_made(file: UnfinishedFile, *, replace_stale: bool) -> bool:
@@ -290,13 +225,15 @@ def _is_made(file: UnfinishedFile, *, replace_stale: bool) -> bool:
         return False
 
 
-def _recipe(source: SampleFile, stage: str, engine: EngineName, options: EngineOptions) -> Recipe:
-    flags, model = what_scores(engine, options)
+def _recipe(
+    source: SampleFile, stage: str, settled: tuple[EngineName, EngineOptions], prescreen: Prescreen | None
+) -> Recipe:
+    flags, model = what_scores(*settled)
     # For another model of a report: nothing else tells that they are left out for this one, too.
     left_out = {"left_out": sorted(source.left_out)} if source.left_out else {}
     return Recipe(
         stage=stage,
-        flags={**flags, "skip_bad_rows": source.bad_rows.skip} | left_out,
+        flags={**flags, "skip_bad_rows": source.bad_rows.skip} | left_out | (prescreen.recipe if prescreen else {}),
         inputs={str(source.path): source.sha256},
         model=model,
     )
@@ -315,6 +252,6 @@ def scores_by_sample(path: Path, samples: list[RankingSample]) -> list[list[floa
         query_id, passage = map(repr, error.args[0])
         raise DataError(
             f"has no score for query_id {quoted(query_id)} and passage {quoted(passage, 60)}",
-            "Score the evaluated file itself (generate_logits), with the same query_id values",
+            "Score the evaluated file itself (generate_logits) without --prescreen, with the same query_id values",
             path=path,
         ) from error

@@ -23,6 +23,7 @@ import regex
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.records import RankingSample
 from rag_core.retrieval.analyser import fold, without_needless_spaces, words
+from rag_core.scoring.samples import is_training
 
 NEAR = 0.8
 _GRAM = 4
@@ -195,11 +196,6 @@ def without_leaks(splits: Splits, leaks: Sequence[Leak]) -> Splits:
         leaking = {i for leak in leaks if leak.split == split and not is_training(leak.other) for i in leak.queries}
         kept[split] = [sample for i, sample in enumerate(splits[split]) if i not in leaking]
     return kept
-
-
-def is_training(name: str) -> bool:
-    """Tell whether a split of this name is one to train on: `train`, `train_2016`, `my-train`."""
-    return "train" in re.split(r"[^a-z]+", name.lower())
 
 
 def normalize(query: str) -> str:

@@ -160,9 +160,16 @@ def commands(encoder, cross_encoder):
     dense = ["--source", "corpus", "--input", "passages.jsonl", "--splits", "train=1", "--num_candidates", "3"]
     dense += ["--random_share", "0.34"]
     merge = ["--input_files", "scored.jsonl", "other.jsonl", "--output_file", "out/m.jsonl"]
+    prescreen = ["--prescreen", encoder, "--prescreen_keep", "1", "--prescreen_random", "1"]
     return {
         "reranker generate_logits": generate_logits("reranker", "t", ["--instruction", "Find the tip"]),
         "embedding generate_logits": generate_logits("embedding", encoder, ["--max_length", "100"]),
+        "generate_logits with a prescreening": Case(
+            "reranker_distillation.generate_logits",
+            ["--input_files", "samples.jsonl", "--teacher", "t", "--output_dir", "out", *prescreen],
+            ["samples_logits.jsonl"],
+            ["--seed", "3"],
+        ),
         "create_triplets": derive("reranker_distillation.create_triplets", "_t", ["--num_negatives", "1"]),
         "generate_scores": derive("embedding_distillation.generate_scores", "_s", ["--max_passages", "2"]),
         "reranker train": train("reranker", "triplets.jsonl", cross_encoder),

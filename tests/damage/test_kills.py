@@ -8,7 +8,8 @@ from tests.damage import cases, harness
 from tests.damage.harness import ALL
 
 CASES = [
-    "reranker generate_logits", "embedding generate_logits", "create_triplets", "generate_scores",
+    "reranker generate_logits", "embedding generate_logits", "generate_logits with a prescreening",
+    "create_triplets", "generate_scores",
     "reranker train", "embedding train", "reranker evaluate", "embedding evaluate", "prepare", "prepare with vectors",
     "write_queries", "check_teacher", "merge_scores", "calibrate", "export", "demo_models",
     "embed_corpus", "compare_vectors", "sweep_indexes", "tune_retrieval", "recommend", "apply", "pool_candidates",

@@ -1,5 +1,6 @@
 """The losses against independent implementations, and the batch against text by text."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -50,6 +51,36 @@ def test_false_negatives_are_those_near_the_teachers_best():
     cosines = torch.tensor([[0.0, 0.0, 0.0, 4.5], [0.0, 2.5, 1.0, 0.0]])  # known for other queries' passages, too
     usable = usable_negatives(teacher, MASK, passages, 4, cosines)
     assert usable.tolist() == [[False, False, True, False], [True, False, True, False]]
+
+
+def test_an_unscored_candidate_is_no_negative():
+    teacher, passages = torch.tensor([[5.0, 4.5, 1.0], [3.0, 0.0, 0.0]]), torch.tensor([[0, 1, 2], [3, 0, 0]])
+    unscored = torch.tensor([[0, 3]])  # of query 0; query 1 brings it into the batch
+    for cosines in (None, torch.zeros(2, 4)):
+        usable = usable_negatives(teacher, MASK, passages, 4, cosines, unscored=unscored)
+        assert usable.tolist() == [[False, False, True, False], [True, True, True, False]]
+
+
+def test_the_loss_leaves_out_what_a_prescreening_left_unscored(tiny_encoder):
+    model = SentenceTransformer(tiny_encoder)
+    whole, other = GROUPS
+    unscored = ["how to boil an egg", "of no other query", "a hen"]  # the last has a score all the same
+    told = dataclasses.replace(whole, unscored=unscored)
+    assert "unscored" not in batch_of(model, GROUPS)
+    batch = batch_of(model, [told, other])
+    (pair,) = batch["unscored"].tolist()
+    first, _ = batch["passage_range"]
+    passages = [*dict.fromkeys([*whole.passages, *other.passages])]
+    assert pair == [0, first + passages.index("how to boil an egg")]
+    loss = DistillationLoss(model, settings("kl+contrastive"), None)
+    with torch.no_grad():
+        before, after = (loss(batch_of(model, groups))["contrastive"] for groups in (GROUPS, [told, other]))
+        vectors = model.encode([whole.query, *passages], convert_to_tensor=True)
+    scores = (vectors[1:] @ vectors[0] / vectors[1:].norm(dim=1) / vectors[0].norm() / 0.05).double()
+    best, egg = scores[0], scores[passages.index("how to boil an egg")]
+    others = [scores[i] for i in (1, 2)]  # candidates that the teacher puts more than a temperature below the best
+    with_it, without = (torch.stack([best, *others, *more]).logsumexp(0) for more in ([egg], []))
+    assert (before - after).item() == pytest.approx(0.5 * (with_it - without).item() / 2, rel=1e-4)
 
 
 def test_contrastive_is_cross_entropy_over_the_best_and_the_usable():

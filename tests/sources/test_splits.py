@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.base.records import RankingSample
+from rag_core.scoring.samples import is_training
 from rag_core.sources.splits import (
     assign_splits,
     duplicate_groups,
     find_leaks,
-    is_training,
     normalize,
     parse_fractions,
     similar_pairs,
