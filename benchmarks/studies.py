@@ -112,7 +112,7 @@ def figures(job: Job) -> dict[str, Any]:
     content = json.loads((report / "report.json").read_text(encoding="utf-8"))
     with (report / "per_query.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    rankers = ("BM25", "before", "after", "teacher")
+    rankers = ("BM25", "before", "after", "teacher", "first stage", "mixed")
     files: dict[str, Any] = {}
     for path in dict.fromkeys(row["path"] for row in rows):
         mine = [row for row in rows if row["path"] == path]
@@ -122,9 +122,9 @@ def figures(job: Job) -> dict[str, Any]:
         }
     manifest = json.loads((job.folder / "model.manifest.json").read_text(encoding="utf-8"))
     facts = {key: value for key, value in manifest.items() if key not in ("recipe", "packages", "git", "command")}
-    retrieval = _without_folders(content.get("retrieval"))
+    found = {key: _without_folders(content[key]) for key in ("retrieval", "mixing", "training") if key in content}
     place = {"study": job.study, "trained_on": job.trained_on, "pipeline": job.pipeline, "way": job.way}
-    return place | {"seed": job.seed, "facts": facts, "files": files, "retrieval": retrieval}
+    return place | {"seed": job.seed, "facts": facts, "files": files, **found}
 
 
 def _short(value: float | None) -> float | None:

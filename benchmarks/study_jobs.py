@@ -69,7 +69,8 @@ class Job:
     """A training and its evaluation.
 
     Attributes:
-        lists: name of the training file without its end; `needs` are commands that make it.
+        folder: of the trained `model` and its `report`.
+        commands: stages in their order, as after `python -m`.
     """
 
     study: str
@@ -136,10 +137,47 @@ def prescreen(places: Places, seed: int) -> Iterator[Job]:
                 yield _job(places, "prescreen", name, pipeline, way, seed, flags, lists=f"{name}_both_{way}")
 
 
+def grown(places: Places, seed: int) -> Iterator[Job]:
+    """Yield ways to a cross-encoder beside the embedder that was distilled from the same lists, which it reorders."""
+    for name in ("wikiqa", "semeval", "docs"):
+        for way in ("plain", "distilled", "warm"):
+            folder = places.work / "grown" / f"reranker-{name}-{way}-{seed}"
+            embedder, cheap = folder / "embedder", folder / "cheap"
+            lists = places.lists(f"{name}_train")
+            common = f"--seed {seed} --max_length {SETS[name]}"
+            dev = " ".join(str(places.scores(other, "dev")) for other in _others(name))
+            rate = f"--learning_rate 6e-5 --num_train_epochs {epochs(QUERIES[name])}"
+            learn = f"reranker_distillation.train {common} {_RERANKER} --learning_rate 1.5e-4 --num_train_epochs 1"
+            commands = [
+                f"embedding_distillation.train --student {places.student} --train_file {lists} --output_dir {embedder} "
+                f"{common} {_EMBEDDER} {rate} --dev_files {places.scores(name, 'dev')} --out_of_domain_dev_files {dev}",
+            ]
+            start = {"plain": places.student, "distilled": embedder, "warm": folder / "warm"}[way]
+            if way == "warm":
+                mined = f"{places.work}/mined/{name}_bm25.jsonl"
+                commands += [
+                    f"embedding_distillation.generate_logits --teacher {embedder} --max_length {SETS[name]} "
+                    f"--input_files {mined} --output_dir {cheap}",
+                    f"embedding_distillation.generate_scores --input_files {cheap}/{name}_bm25_logits.jsonl "
+                    f"--output_dir {cheap}",
+                    f"{learn} --student {places.student} --train_file {cheap}/{name}_bm25_logits_scores.jsonl "
+                    f"--output_dir {folder}/warm",
+                ]
+            commands += [
+                f"{learn} --student {start} --train_file {lists} --output_dir {folder}/model",
+                f"reranker_distillation.evaluate --before {embedder} --after {folder}/model --first_stage {embedder} "
+                f"--mix auto --mix_dev {places.data(name, 'dev')} --dtype auto --max_length 256 "
+                f"--in_domain {places.data(name, 'test')} --teacher_scores {places.scores(name, 'test')} "
+                f"--output_dir {folder}/report",
+            ]
+            yield Job("grown", name, "reranker", way, seed, folder, commands)
+
+
 STUDIES: dict[str, Callable[[Places, int], Iterator[Job]]] = {
     "recipes": recipes,
     "candidates": candidates,
     "prescreen": prescreen,
+    "grown": grown,
 }
 
 
@@ -147,7 +185,7 @@ def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
     places: Places, study: str, name: str, pipeline: Pipeline, way: str, seed: int, flags: str, *, lists: str = ""
 ) -> Job:
     folder = places.work / study / f"{pipeline}-{name}-{way}-{seed}"
-    others = [other for other in ("wikiqa", "semeval", "scifact") if other != name][:2]
+    others = _others(name)
     train = (
         f"{pipeline}_distillation.train --student {places.student} --output_dir {folder}/model --seed {seed} "
         f"--train_file {places.lists(lists or f'{name}_train')} --max_length {SETS[name]} {flags}"
@@ -164,9 +202,15 @@ def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
         f"--max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
         f"--output_dir {folder}/report"
     )
+    if pipeline == "reranker" and study == "recipes":
+        evaluate += f" --first_stage {places.student} --mix auto --mix_dev {places.data(name, 'dev')}"
     if pipeline == "embedding" and study in ("candidates", "recipes"):
         evaluate += _searches(places, name)
     return Job(study, name, pipeline, way, seed, folder, [train, evaluate])
+
+
+def _others(name: str) -> list[str]:
+    return [other for other in ("wikiqa", "semeval", "scifact") if other != name][:2]
 
 
 def _searches(places: Places, name: str) -> str:
