@@ -105,7 +105,7 @@ def embed_for_training(
     if not isinstance(model, TextEncoder):
         raise EngineError(f"{options.model.name} gives no vectors", "Pass an embedder")
     scope = scope_of(name, options)
-    folders = [*([store / scope] if store else []), folder]
+    folders = [*([store / scope] if store else []), folder / scope]  # vectors of one width each
     for one in folders:
         one.mkdir(parents=True, exist_ok=True)
     if store:

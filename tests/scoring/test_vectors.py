@@ -43,6 +43,13 @@ def test_rows_are_read_by_slice_and_by_place(tmp_path):
     np.testing.assert_array_equal(rows[places], expected[places])
 
 
+def test_embedders_of_different_widths_share_a_folder(tmp_path, tiny_encoder, tiny_wide_encoder):
+    texts = {"query": {"a river"}, "passage": {"a bank", "the rate of interest"}}
+    for model, width in ((tiny_encoder, 32), (tiny_wide_encoder, 48)) * 2:
+        options = EngineOptions(describe_model(model), dtype="float32")
+        assert embed_for_training(options, texts, tmp_path).of([("query", "a river")]).shape == (1, width)
+
+
 def test_vectors_for_training_are_kept_for_the_next_run(tmp_path, tiny_encoder, monkeypatch):
     options = EngineOptions(describe_model(tiny_encoder), dtype="float32")
     texts = {"query": {"a river"}, "passage": {"a bank", "the rate of interest", "water"}}
