@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def main() -> int:
     except PipelineError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except subprocess.CalledProcessError:  # a stage has said why
+        return 1
     failed = do([job for job in jobs if args.repeat or not Path(job["output"]).exists()])
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "results").glob("*.json"))]
     if any(result["way"] == BEFORE for result in results):

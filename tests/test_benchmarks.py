@@ -1,14 +1,16 @@
-"""The benchmarks of speed, on the smallest sizes: they run, and both of their ways have the same result."""
+"""The benchmarks, on the smallest sizes: they run, and where two ways do the same, they have the same result."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
-BENCHMARKS = TINY.parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -50,3 +52,33 @@ def test_export(rows_of, tmp_path):
     rows = rows_of("export", "--queries", "4", "--work_dir", str(tmp_path))
     assert [row["ours"] for row in rows][1:] == ["onnx, fp32", "onnx, int8", "openvino, fp32", "openvino, int8"]
     assert "MAP" in rows[1]["result"]
+
+
+@pytest.mark.slow
+def test_peers(tiny_encoder, tiny_wide_encoder, tmp_path):
+    flags = ["--data", TINY.parent, "--set", "tiny", "--run_dir", tmp_path, "--seeds", "1", "--rates", "1e-3"]
+    models = ["--student", tiny_encoder, "--teacher", tiny_wide_encoder, "--max_length", "32"]
+    ways = ["--ways", "embedder_ours", "embedder_kl"]
+
+    def run():
+        command = [sys.executable, BENCHMARKS / "peers.py", *flags, *models, *ways]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        logs = "".join(path.read_text() for path in (tmp_path / "tiny" / "results").glob("*.log"))
+        assert done.returncode == 0, done.stderr + logs
+        return done.stdout
+
+    table = run()
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny" / "results").glob("*.json")}
+    before, theirs, ours = (json.loads(path.read_text()) for path in sorted(results))
+    assert [before["way"], theirs["way"], ours["way"]] == ["before", "embedder_kl", "embedder_ours"]
+    lists = [json.loads(line) for line in (tmp_path / "tiny" / "tiny_train_scores.jsonl").open()]
+    assert len(lists) == 9  # of 10 queries; the last is for choosing the rate
+    texts = sum(1 + len(row["passages"]) for row in lists)  # none of them stands twice in this set
+    assert theirs["facts"]["passes"] == ours["facts"]["passes"] == 2 * texts  # two epochs
+    assert theirs["facts"]["steps"] == 2  # all lists have the same length: one step an epoch
+    assert len(before["MAP"]["tiny"]) == len(before["facts"]["teacher"]["tiny"]) == 6
+    row = next(line for line in table.splitlines() if "DistillKLDivLoss" in line)
+    assert row.count("| 1.00 ") >= 2  # passes and steps, as ratios to ours
+    assert run() == table
+    assert {path: path.stat().st_mtime_ns for path in results} == results
