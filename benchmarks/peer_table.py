@@ -22,7 +22,7 @@ from rag_core.metrics.significance import paired_change
 
 RESULTS = Path(__file__).parent / "results"
 _BOOTSTRAP_SEED = 0
-_RATIOS = {"seconds": "seconds", "memory": "memory", "passes": "passes", "steps": "steps"}
+_FIGURES = {"seconds": " s", "memory": " MiB", "passes": "", "steps": ""}
 
 
 def summarise(settings: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def peers_table(summary: Mapping[str, Any]) -> str:
     """Return what was measured with what, and one row per way."""
     ways, tests = summary["ways"], list(summary["before"])
     device, settings = summary["device"], summary["settings"]
-    amount = f"{settings['minutes']:g} minutes" if settings["minutes"] else f"{settings['epochs']:g} epochs"
+    amount = f"minutes: {settings['minutes']:g}" if settings["minutes"] else f"epochs: {settings['epochs']:g}"
     versions = ", ".join(f"{name} {number}" for name, number in summary["versions"].items())
     seeds = max((len(way["seeds"]) for way in ways.values()), default=0)
     memory = "memory of the GPU" if "cpu" not in device else "memory of the process"
@@ -102,21 +102,16 @@ def peers_table(summary: Mapping[str, Any]) -> str:
     for name, way in ways.items():
         ours = ways.get(reference(WAYS[name].kind))
         rows.append([WAYS[name].what, f"{way['rate']:g}", _seeds(way, tests[0])])
-        if ours is way or ours is None:
-            first = way["seeds"]
-            plain = (f"{np.mean([run[figure] for run in first]):,.4g}" for figure in _RATIOS)
-            rows[-1] += ["1", "", *(f"1 ({mean}{_unit(figure)})" for figure, mean in zip(_RATIOS, plain, strict=True))]
+        if ours is way or ours is None:  # as it is, where there is nothing to compare it with
+            plain = (f"{np.mean([run[figure] for run in way['seeds']]):,.4g}" for figure in _FIGURES)
+            rows[-1] += ["", "", *(f"{mean}{_FIGURES[figure]}" for figure, mean in zip(_FIGURES, plain, strict=True))]
             rows[-1] += [f"{np.mean(way['MAP'][test]):.4f}" for test in tests[1:]]
             continue
         rows[-1] += [_ratio(way, ours, lambda run: run["MAP"][tests[0]]), _change(way, ours, tests[0])]
-        rows[-1] += [_ratio(way, ours, lambda run, figure=figure: run[figure]) for figure in _RATIOS]
+        rows[-1] += [_ratio(way, ours, lambda run, figure=figure: run[figure]) for figure in _FIGURES]
         rows[-1] += [_change(way, ours, test) for test in tests[1:]]
-    note = f"{tests[0]}, {amount}, {seeds} seeds, {device} ({versions}). MAP: {known}."
+    note = f"{tests[0]}: {amount}, seeds: {seeds}; {device} ({versions}). MAP: {known}."
     return f"{note}\n\n{format_rows(rows)}"
-
-
-def _unit(figure: str) -> str:
-    return {"seconds": " s", "memory": " MiB"}.get(figure, "")
 
 
 def _seeds(way: Mapping[str, Any], test: str) -> str:
