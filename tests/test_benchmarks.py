@@ -72,7 +72,8 @@ def test_peers(tiny_encoder, tiny_wide_encoder, tmp_path):
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "tiny" / "results").glob("*.json")}
     before, theirs, ours = (json.loads(path.read_text()) for path in sorted(results))
     assert [before["way"], theirs["way"], ours["way"]] == ["before", "embedder_kl", "embedder_ours"]
-    lists = [json.loads(line) for line in (tmp_path / "tiny" / "tiny_train_scores.jsonl").open()]
+    rows = (tmp_path / "tiny" / "tiny_train_scores.jsonl").read_text(encoding="utf-8").splitlines()
+    lists = [json.loads(row) for row in rows]
     assert len(lists) == 9  # of 10 queries; the last is for choosing the rate
     texts = sum(1 + len(row["passages"]) for row in lists)  # none of them stands twice in this set
     assert theirs["facts"]["passes"] == ours["facts"]["passes"] == 2 * texts  # two epochs
