@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from peer_table import kept, peers
 from pydantic import TypeAdapter
 from quality_runs import RUNS, Pipeline, Run
 
@@ -286,6 +287,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "export": lambda: performance(EXPORT),
     "gpu scoring": gpu_scoring,
     "gpu training": gpu_training,
+    **({"peers": peers} if kept() else {}),
 }
 
 

@@ -1,14 +1,16 @@
-"""The benchmarks of speed, on the smallest sizes: they run, and both of their ways have the same result."""
+"""The benchmarks, on the smallest sizes: they run, and where two ways do the same, they have the same result."""
 
 import json
+import os
 import runpy
+import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 
-BENCHMARKS = TINY.parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -50,3 +52,28 @@ def test_export(rows_of, tmp_path):
     rows = rows_of("export", "--queries", "4", "--work_dir", str(tmp_path))
     assert [row["ours"] for row in rows][1:] == ["onnx, fp32", "onnx, int8", "openvino, fp32", "openvino, int8"]
     assert "MAP" in rows[1]["result"]
+
+
+@pytest.mark.slow
+def test_peers(tiny_encoder, tiny_wide_encoder, tmp_path):
+    flags = ["--data", TINY.parent, "--set", "tiny", "--run_dir", tmp_path, "--seeds", "1", "--rates", "1e-3"]
+    models = ["--student", tiny_encoder, "--teacher", tiny_wide_encoder, "--max_length", "32"]
+    ways = ["--ways", "embedder_ours", "embedder_kl"]
+
+    command = [sys.executable, BENCHMARKS / "peers.py", *flags, *models, *ways]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    results = tmp_path / "tiny" / "results"
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in results.glob("*.log"))
+    before, theirs, ours = (json.loads(path.read_text()) for path in sorted(results.glob("*.json")))
+    assert [before["way"], theirs["way"], ours["way"]] == ["before", "embedder_kl", "embedder_ours"]
+    rows = (tmp_path / "tiny" / "tiny_train_scores.jsonl").read_text(encoding="utf-8").splitlines()
+    lists = [json.loads(row) for row in rows]
+    assert len(lists) == 9  # of 10 queries; the last is for choosing the rate
+    texts = sum(1 + len(row["passages"]) for row in lists)  # none of them stands twice in this set
+    assert theirs["facts"]["passes"] == ours["facts"]["passes"] == 2 * texts  # two epochs
+    assert theirs["facts"]["steps"] == 2  # all lists have the same length: one step an epoch
+    assert len(before["MAP"]["tiny"]) == len(before["facts"]["teacher"]["tiny"]) == 6
+    row = next(line for line in done.stdout.splitlines() if "DistillKLDivLoss" in line)
+    assert row.count("| 1.00 ") >= 2  # passes and steps, as ratios to ours
