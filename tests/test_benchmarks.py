@@ -50,3 +50,11 @@ def test_export(rows_of, tmp_path):
     rows = rows_of("export", "--queries", "4", "--work_dir", str(tmp_path))
     assert [row["ours"] for row in rows][1:] == ["onnx, fp32", "onnx, int8", "openvino, fp32", "openvino, int8"]
     assert "MAP" in rows[1]["result"]
+
+
+def test_search_memory(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search_memory", "--documents", "300", "--dimensions", "8", "--queries", "5"])
+    runpy.run_path(str(BENCHMARKS / "search_memory.py"), run_name="__main__")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["found"] == 5 * 100
+    assert figures["own_peak_mib"] >= figures["own_mib_before"] > 0
