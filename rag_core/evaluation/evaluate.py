@@ -143,7 +143,8 @@ def _check_rows(args: EvaluateArgs, labelled: Mapping[Path, list[RankingSample]]
     for path in args.teacher_scores:
         check_scores(path)
     if args.latency:
-        _check_latency(args, labelled[args.in_domain[0]])
+        path, samples = next(iter(labelled.items()))
+        _check_latency(args, path, samples)
 
 
 def _show(report: Report, evaluations: Sequence[FileEvaluation]) -> None:
@@ -215,7 +216,7 @@ def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
     if args.latency and args.latency_queries < 2:
         raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass --latency_queries 2 or more")
     for name in ("latency", "first_stage", "teacher"):
-        if getattr(args, name) and not args.in_domain:
+        if getattr(args, name) and not files:
             raise UsageError(f"--{name} is for a file of candidates", f"Pass --in_domain, or leave out --{name}")
     if args.instruction and not (args.teacher or getattr(args, "corpus_teacher", None)):
         raise UsageError(
@@ -223,7 +224,7 @@ def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
         )
 
 
-def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
+def _check_latency(args: EvaluateArgs, path: Path, samples: list[RankingSample]) -> None:
     """See before the scoring that latency can be measured: enough passages in the first file, and models that load."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import choose_engine
@@ -234,7 +235,7 @@ def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
         raise DataError(
             f"has {distinct} distinct passages, and --latency needs {DEPTHS[0]}",
             "Pass a larger file first in --in_domain, or leave out --latency",
-            path=args.in_domain[0],
+            path=path,
         )
     for model in args.also:
         choose_engine(describe_model(model), "auto")
