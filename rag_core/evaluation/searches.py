@@ -16,7 +16,7 @@ from rag_core.corpora.corpus import Corpus
 from rag_core.corpora.embedding import canary_pairs
 from rag_core.engines.identity import describe_models
 from rag_core.engines.options import EngineName, EngineOptions
-from rag_core.engines.protocols import Floats, Role, TextEncoder
+from rag_core.engines.protocols import Role, TextEncoder
 from rag_core.evaluation.corpus_args import CorpusArgs, NamedCorpus
 from rag_core.evaluation.rankers import Ranker
 from rag_core.evaluation.retrieval import DEPTH, Searching, SearchRanker, SearchReport, measure_search, with_hybrids
@@ -24,12 +24,12 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.chunk_store import ChunkStore, row_key
 from rag_core.metrics.ranking import Places
 from rag_core.retrieval.analyser import Analyser, settle_analyser
-from rag_core.retrieval.bm25 import BM25
+from rag_core.retrieval.bm25 import nearest_passages
 from rag_core.retrieval.dense import nearest
 from rag_core.scoring.chunks import Work
 from rag_core.scoring.room import check_room
 from rag_core.scoring.settings import CHUNK_ROWS, describe_store, load, scope_of, settle
-from rag_core.scoring.vectors import embed_texts
+from rag_core.scoring.vectors import TextRows, TextVectors, embed_texts
 
 if TYPE_CHECKING:
     from rag_core.evaluation.evaluate import EvaluateArgs
@@ -179,13 +179,9 @@ def search_corpora(
 
 
 def _search_words(judged: JudgedCorpus) -> Places:
-    from tqdm import tqdm
-
-    index = BM25(judged.corpus.texts(), judged.analyser)
-    places = np.full((len(judged.corpus.queries), DEPTH), -1, dtype=np.int64)
-    queries = tqdm(judged.corpus.queries.values(), desc=f"BM25 in {judged.of.name}", unit="query", disable=None)
-    for row, query in enumerate(queries):
-        best = index.nearest(query, DEPTH)[0]
+    asked = list(judged.corpus.queries.values())
+    places = np.full((len(asked), DEPTH), -1, dtype=np.int64)
+    for row, best in enumerate(nearest_passages(asked, judged.corpus.texts(), DEPTH, judged.analyser)):
         places[row, : len(best)] = best
     return places
 
@@ -216,26 +212,13 @@ def _embed(corpora: Sequence[JudgedCorpus], embedder: Embedder, folder: Path) ->
 
 def _search(judged: JudgedCorpus, scope: str, stores: Mapping[Role, ChunkStore], desc: str) -> Places:
     queries = stores["query"].read(_keys(scope, "query", judged.corpus.queries.values()))
-    passages = StoredVectors(stores["passage"], _keys(scope, "passage", judged.corpus.texts()))
+    vectors = TextVectors({"passage": stores["passage"]}, scope, queries.shape[1])
+    passages = TextRows(vectors, "passage", judged.corpus.texts())
     return nearest(queries, passages, DEPTH, device=device(), desc=desc)[0]
 
 
 def _keys(scope: str, role: Role, texts: Iterable[str]) -> list[bytes]:
     return [row_key(scope, role, text) for text in texts]
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredVectors:
-    """Vectors that are read from a store block by block; they stay on disk."""
-
-    store: ChunkStore
-    keys: Sequence[bytes]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, rows: slice, /) -> Floats:
-        return self.store.read(self.keys[rows])
 
 
 def device() -> str:
