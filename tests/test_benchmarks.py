@@ -77,3 +77,11 @@ def test_peers(tiny_encoder, tiny_wide_encoder, tmp_path):
     assert len(before["MAP"]["tiny"]) == len(before["facts"]["teacher"]["tiny"]) == 6
     row = next(line for line in done.stdout.splitlines() if "DistillKLDivLoss" in line)
     assert row.count("| 1.00 ") >= 2  # passes and steps, as ratios to ours
+
+
+def test_search_memory(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search_memory", "--documents", "300", "--dimensions", "8", "--queries", "5"])
+    runpy.run_path(str(BENCHMARKS / "search_memory.py"), run_name="__main__")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["found"] == 5 * 100
+    assert figures["own_peak_mib"] >= figures["own_mib_before"] > 0

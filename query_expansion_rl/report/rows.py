@@ -11,7 +11,7 @@ import numpy as np
 
 from query_expansion_rl.records import Expansion, Ranking, Topic
 from query_expansion_rl.report.written import Written
-from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher, fuse
+from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher
 from query_expansion_rl.retrieval.workspace import DEPTH, Workspace
 from query_expansion_rl.rewards.gate import passes
 from query_expansion_rl.rewards.ndcg import Gains, ndcg
@@ -19,6 +19,7 @@ from rag_core.base.errors import DataError
 from rag_core.base.outside_text import quoted
 from rag_core.files.kept_times import KeptTimes
 from rag_core.metrics.ranking import Places
+from rag_core.retrieval.fusion import fuse
 
 Kind = Literal["retriever", "training-free", "policy", "expansion", "oracle"]
 Gate = Literal["none", "teacher"]

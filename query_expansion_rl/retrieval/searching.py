@@ -14,7 +14,7 @@ from rag_core.metrics.ranking import Places
 from rag_core.retrieval.analyser import Analyser
 from rag_core.retrieval.bm25 import BM25, K1, B
 from rag_core.retrieval.dense import best_places, nearest
-from rag_core.retrieval.fusion import RANK_CONSTANT, rank_shares
+from rag_core.retrieval.fusion import fuse
 
 Floats = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Floats]
@@ -130,23 +130,3 @@ class FusedSearcher:
     def search(self, queries: Sequence[ExpandedQuery], count: int) -> Found:
         """Return the best by the sum of 1 / (60 + rank)."""
         return fuse([searcher.search(queries, max(count, _FUSED))[0] for searcher in self._searchers], count)
-
-
-def fuse(rankings: Sequence[Places], count: int, k: float = RANK_CONSTANT) -> Found:
-    """Fuse rankings by reciprocal rank; ties in passage order.
-
-    Args:
-        rankings: places, best first, -1 where nothing was found; shape (queries, results) each.
-    """
-    rows = len(rankings[0])
-    places = np.full((rows, count), -1, dtype=np.int64)
-    scores = np.full((rows, count), -np.inf, dtype=np.float32)
-    for row in range(rows):
-        sums: dict[int, float] = {}
-        for ranking in rankings:
-            found = [int(place) for place in ranking[row] if place >= 0]
-            for place, share in zip(found, rank_shares(np.arange(1, len(found) + 1), k), strict=True):
-                sums[place] = sums.get(place, 0.0) + float(share)
-        best = sorted(sums, key=lambda place: (-sums[place], place))[:count]
-        places[row, : len(best)], scores[row, : len(best)] = best, [sums[place] for place in best]
-    return places, scores

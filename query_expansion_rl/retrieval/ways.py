@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from query_expansion_rl.retrieval.feedback import DenseFeedback, RelevanceModels, Rm3, dense_feedback, rm3_bags
-from query_expansion_rl.retrieval.searching import ExpandedQuery, Floats, Found, VectorSearcher, WordSearcher, fuse
+from query_expansion_rl.retrieval.searching import ExpandedQuery, Floats, Found, VectorSearcher, WordSearcher
 from query_expansion_rl.retrieval.workspace import DEPTH
 from rag_core.retrieval.dense import nearest
+from rag_core.retrieval.fusion import fuse
 
 
 @dataclass

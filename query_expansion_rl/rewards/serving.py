@@ -8,9 +8,10 @@ from typing import Literal
 
 from query_expansion_rl.records import ServedQuery
 from query_expansion_rl.retrieval.judging import hybrid_gains
-from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher, fuse
+from query_expansion_rl.retrieval.searching import ExpandedQuery, Searcher
 from query_expansion_rl.retrieval.workspace import DEPTH
 from query_expansion_rl.rewards.gate import passes
+from rag_core.retrieval.fusion import fuse
 
 Fuse = Literal["concat", "rrf"]
 

@@ -91,7 +91,7 @@ class ModelRun:
 
     def _embed(self, corpus: Corpus, arrays: dict[Path, Recipe], folders: list[Path]) -> None:
         texts = {"queries.npy": list(corpus.queries.values()), "documents.npy": corpus.texts()}
-        model = load(self.engine, self.options, _canary_pairs(texts["queries.npy"], texts["documents.npy"]))
+        model = load(self.engine, self.options, canary_pairs(texts["queries.npy"], texts["documents.npy"]))
         if not isinstance(model, TextEncoder):  # a server may run another kind than its files say
             raise EngineError(f"{self.options.model.name} gives no vectors", "Pass an embedder")
         scope = scope_of(self.engine, self.options)
@@ -188,8 +188,8 @@ def _write(path: Path, blocks: Iterator[Floats], shape: tuple[int, int]) -> None
             written += len(block)
 
 
-def _canary_pairs(queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
-    """Return distinct pairs from all over the corpus."""
+def canary_pairs(queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
+    """Return distinct pairs of a query and a document from all over the corpus, to try a model on."""
     places = np.linspace(0, len(documents) - 1, num=min(len(documents), CANARY_PAIRS)).astype(int)
     return list(
         dict.fromkeys((queries[number % len(queries)], documents[place]) for number, place in enumerate(places))

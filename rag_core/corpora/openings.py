@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rag_core.base.errors import UsageError
+from rag_core.base.errors import DataError, UsageError
 from rag_core.base.outside_text import quoted
 from rag_core.base.records import Document, Query
 from rag_core.corpora.corpus import Corpus
@@ -51,21 +51,21 @@ def open_corpus(path: Path, splits: Sequence[str] | None) -> CorpusInput:
     return SampleCorpus(path)
 
 
-class BeirCorpus:
-    """Documents, and the queries that are judged in any of the splits; all queries where there are no qrels."""
+class JudgedFiles:
+    """Documents of one or more files, and the queries that any of the qrels judges; all where there are no qrels."""
 
-    def __init__(self, folder: Path, splits: Sequence[str] | None) -> None:
-        self._corpus, self._queries = find_part(folder, "corpus"), find_part(folder, "queries")
-        known = find_qrels(folder)
-        for split in splits or ():
-            if split not in known:
-                there = f"one of: {', '.join(known)}" if known else "none, since there are no qrels"
-                raise UsageError(f"{folder} has no qrels/{quoted(split)}.tsv", f"Pass --splits with {there}")
-        self._qrels = [path for split, path in known.items() if split in (splits or known)]
-        self.files = [self._corpus, self._queries, *self._qrels]
+    def __init__(self, corpora: Sequence[Path], queries: Path, qrels: Sequence[Path]) -> None:
+        self._corpora, self._queries, self._qrels = list(corpora), queries, list(qrels)
+        self.files = [*self._corpora, self._queries, *self._qrels]
 
     def read(self, bad_rows: BadRows) -> Corpus:
-        documents = read_by_id(self._corpus, Document, bad_rows=bad_rows)
+        documents: dict[str, Document] = {}
+        for path in self._corpora:
+            more = read_by_id(path, Document, bad_rows=bad_rows)
+            if both := documents.keys() & more.keys():
+                what = f"_id {quoted(repr(min(both)))} stands in another of the corpus files, too"
+                raise DataError(what, "Keep one of them", path=path)
+            documents |= more
         queries = read_by_id(self._queries, Query, bad_rows=bad_rows)
         qrels: dict[str, dict[str, int]] = {}
         for path in self._qrels:
@@ -78,28 +78,49 @@ class BeirCorpus:
         return Corpus(documents, kept, {key: qrels[key] for key in kept if key in qrels})
 
 
+class BeirCorpus(JudgedFiles):
+    """A folder: the documents, and the queries that are judged in any of the splits; all where there are no qrels."""
+
+    def __init__(self, folder: Path, splits: Sequence[str] | None) -> None:
+        corpus, queries = find_part(folder, "corpus"), find_part(folder, "queries")
+        known = find_qrels(folder)
+        for split in splits or ():
+            if split not in known:
+                there = f"one of: {', '.join(known)}" if known else "none, since there are no qrels"
+                raise UsageError(f"{folder} has no qrels/{quoted(split)}.tsv", f"Pass --splits with {there}")
+        super().__init__([corpus], queries, [path for split, path in known.items() if split in (splits or known)])
+
+
 class SampleCorpus:
     """The distinct passages of RankingSample records; positives answer their query with grade 1.
 
     The id of a passage is the start of its SHA-256. Negatives are mined for the most part, and nobody judged them.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.files = [path]
+    def __init__(self, path: Path, *more: Path) -> None:
+        """Keep the paths.
+
+        Args:
+            more: files whose passages are in the corpus, too; their queries are not asked.
+        """
+        self._asked = path
+        self.files = [path, *more]
 
     def read(self, bad_rows: BadRows) -> Corpus:
         documents: dict[str, Document] = {}
         queries: dict[str, str] = {}
         qrels: dict[str, dict[str, int]] = {}
-        for _, sample in iterate_samples(self._path, bad_rows=bad_rows):
-            key = sample.query_id or ""
-            found = {text: _id_of(text) for text, _ in sample.passages()}
-            for text, document_id in found.items():
-                documents.setdefault(document_id, Document(id=document_id, text=text))
-            queries[key] = sample.query
-            if positive := {found[text]: 1 for text, label in sample.passages() if label}:
-                qrels[key] = positive
+        for path in self.files:
+            for _, sample in iterate_samples(path, bad_rows=bad_rows):
+                key = sample.query_id or ""
+                found = {text: _id_of(text) for text, _ in sample.passages()}
+                for text, document_id in found.items():
+                    documents.setdefault(document_id, Document(id=document_id, text=text))
+                if path != self._asked:
+                    continue
+                queries[key] = sample.query
+                if positive := {found[text]: 1 for text, label in sample.passages() if label}:
+                    qrels[key] = positive
         return Corpus(documents, queries, qrels)
 
 

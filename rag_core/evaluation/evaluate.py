@@ -12,6 +12,7 @@ from rag_core.base.errors import DataError, UsageError
 from rag_core.base.flags import decisive, flag
 from rag_core.base.stage import BadRowsArgs, SeedArgs, show
 from rag_core.engines.role_prompts import PromptArgs
+from rag_core.evaluation.corpus_args import CorpusArgs, NamedCorpus, files_of, open_corpora
 from rag_core.evaluation.first_stage_args import FirstStageArgs, check_first_stage_flags
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import UNKNOWN, Recipe, check_inputs, read_manifest, write_manifest
@@ -65,6 +66,7 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
     """Write the report, print its table, and return the folder."""
     files = [*args.in_domain, *args.out_of_domain]
     _check_flags(args, files)
+    corpora = _corpora(args, files)
     from rag_core.evaluation.expectation import check, read_expectations
     from rag_core.evaluation.first_stage import (
         keep_mix,
@@ -74,29 +76,33 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         settle_mixing,
     )
     from rag_core.evaluation.pages import FILES, write_report
-    from rag_core.evaluation.rankers import check_scores, read_labelled
+    from rag_core.evaluation.rankers import read_labelled
     from rag_core.evaluation.report import make_report
     from rag_core.evaluation.score_folder import ScoreFolder
-    from rag_core.evaluation.tables import format_table
+    from rag_core.evaluation.searches import CorpusSearch
     from rag_core.evaluation.training_record import read_training
 
     expectations = read_expectations(args.expect) if args.expect else []
     training = read_training(Path(args.after), args.trade_off)
-    hashes = check_inputs([*files, *args.teacher_scores, *args.mixing_inputs()])
+    hashes = check_inputs([*files, *args.teacher_scores, *args.mixing_inputs(), *files_of(corpora)])
     analysers = {path: settle_analyser(args.analyser, path) for path in files}
     bad_rows = BadRows(skip=args.skip_bad_rows)
     labelled = read_labelled(files, bad_rows)
-    for path in args.teacher_scores:
-        check_scores(path)
+    search = CorpusSearch(corpora, args.analyser, skip_bad_rows=args.skip_bad_rows)
     dev_file = read_dev_file(args, args.analyser, hashes, files, bad_rows)
-    if args.latency:
-        _check_latency(args, labelled[files[0]])
+    _check_rows(args, labelled)
     models = _models(args)
     options = _options(args)
+    store = args.store_in(args.output_dir / SCORES) if isinstance(args, CorpusArgs) else None
+    embedders = search.settle(args, options)
     settled = {"models": models, "analysers": {path.name: analyser.recipe for path, analyser in analysers.items()}}
-    recipe = Recipe(stage=stage, flags=decisive(args) | settled | args.mixing_recipe(), inputs=hashes)
+    recipe = Recipe(
+        stage=stage,
+        flags=decisive(args) | settled | args.mixing_recipe() | search.recipe(embedders),
+        inputs=hashes,
+    )
     with UnfinishedWork(args.output_dir.resolve(), recipe, overwrite=True) as work:  # what is kept are the scores
-        scores = ScoreFolder(args.output_dir / SCORES, stage=stage, skip_bad_rows=args.skip_bad_rows)
+        scores = ScoreFolder(args.output_dir / SCORES, stage=stage, skip_bad_rows=args.skip_bad_rows, score_store=store)
         evaluations = _evaluations(args, list(models), options, labelled, analysers, folder=scores, bad_rows=bad_rows)
         mixing = settle_mixing(args, dev_file, options, scores, bad_rows)
         evaluations, models = mixed_evaluations(evaluations, mixing), models | mixed_model(mixing)
@@ -104,30 +110,51 @@ def evaluate(args: EvaluateArgs, stage: str) -> Path:
         def save(report: Report) -> None:
             def write(folder: Path) -> None:
                 write_report(folder, report, evaluations, args.seed)
-                place, skipped = args.output_dir / "report.json", {"bad_rows": len(bad_rows)}
+                place, skipped = args.output_dir / "report.json", {"bad_rows": len(bad_rows) + len(search.bad_rows)}
                 write_manifest(folder / "report.json", recipe, place=place, skipped=skipped)
 
             save_together(args.output_dir, work.directory / "report", write, names=FILES, kept=SCORES)
 
         report = make_report(evaluations, models, training, args.seed, mixing)
+        report = search.add_to(report, embedders, store, args.seed)
         save(report)
         if args.latency:
             report = _with_latency(args, options, report, evaluations, scores)
             save(report)
         if read_manifest(Path(args.after)):  # trained here
-            analyser = dev_file.analyser if dev_file else analysers[files[0]]
+            analyser = dev_file.analyser if dev_file else next(iter(analysers.values()), args.analyser)
             _fill_card(args, report, stage, keep_mix(Path(args.after), args, mixing, options, analyser))
         work.remove()
-    show(format_table(report))
-    _warn(report, evaluations)
+    _show(report, evaluations)
     check(expectations, report.means())
     return args.output_dir
 
 
-def _warn(report: Report, evaluations: Sequence[FileEvaluation]) -> None:
+def _corpora(args: EvaluateArgs, files: Sequence[Path]) -> list[NamedCorpus]:
+    corpora = open_corpora(args) if isinstance(args, CorpusArgs) else []
+    if not files and not corpora:
+        raise UsageError("there is nothing to measure on", "Pass --in_domain or --corpus")
+    return corpora
+
+
+def _check_rows(args: EvaluateArgs, labelled: Mapping[Path, list[RankingSample]]) -> None:
+    from rag_core.evaluation.rankers import check_scores
+
+    for path in args.teacher_scores:
+        check_scores(path)
+    if args.latency:
+        path, samples = next(iter(labelled.items()))
+        _check_latency(args, path, samples)
+
+
+def _show(report: Report, evaluations: Sequence[FileEvaluation]) -> None:
+    """Print the table, warn of what must not be overlooked, and end with the report in words."""
+    from rag_core.evaluation.in_words import in_words
     from rag_core.evaluation.report import warnings
+    from rag_core.evaluation.tables import format_table
     from rag_core.retrieval.bm25 import unmatched_note
 
+    show(format_table(report))
     for warning in warnings(report):
         logger.warning(warning)
     for evaluation in evaluations:
@@ -136,6 +163,7 @@ def _warn(report: Report, evaluations: Sequence[FileEvaluation]) -> None:
                 evaluation.unmatched, len(evaluation.samples), "any of their candidates", "BM25's order is chance"
             )
             logger.warning("%s: %s", evaluation.path, note)
+    show("\n" + "\n".join(in_words(report)))
 
 
 def _evaluations(
@@ -187,13 +215,16 @@ def _check_flags(args: EvaluateArgs, files: list[Path]) -> None:
         raise UsageError("--also is for --latency", "Pass --latency, too")
     if args.latency and args.latency_queries < 2:
         raise UsageError(f"--latency_queries is {args.latency_queries}", "Pass --latency_queries 2 or more")
-    if args.instruction and not args.teacher:
+    for name in ("latency", "first_stage", "teacher"):
+        if getattr(args, name) and not files:
+            raise UsageError(f"--{name} is for a file of candidates", f"Pass --in_domain, or leave out --{name}")
+    if args.instruction and not (args.teacher or getattr(args, "corpus_teacher", None)):
         raise UsageError(
             "--instruction is for a teacher, which is missing", "Pass --teacher, or leave out --instruction"
         )
 
 
-def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
+def _check_latency(args: EvaluateArgs, path: Path, samples: list[RankingSample]) -> None:
     """See before the scoring that latency can be measured: enough passages in the first file, and models that load."""
     from rag_core.engines.identity import describe_model
     from rag_core.engines.loading import choose_engine
@@ -204,7 +235,7 @@ def _check_latency(args: EvaluateArgs, samples: list[RankingSample]) -> None:
         raise DataError(
             f"has {distinct} distinct passages, and --latency needs {DEPTHS[0]}",
             "Pass a larger file first in --in_domain, or leave out --latency",
-            path=args.in_domain[0],
+            path=path,
         )
     for model in args.also:
         choose_engine(describe_model(model), "auto")

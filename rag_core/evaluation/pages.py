@@ -12,9 +12,11 @@ import numpy as np
 from rag_core.base.figures import COLOURS, WORSE
 from rag_core.base.markdown import code, escaped
 from rag_core.base.templates import render
+from rag_core.evaluation.in_words import in_words
 from rag_core.evaluation.mixing_words import change_rows, mixing_words
 from rag_core.evaluation.rankers import FileEvaluation
 from rag_core.evaluation.report import Report, warnings
+from rag_core.evaluation.search_tables import SEARCH_NOTE, search_rows, search_title, search_wins
 from rag_core.evaluation.tables import depth_rows, format_changes, format_table, latency_note, latency_rows, summary
 from rag_core.files.atomic import atomic_write
 from rag_core.metrics.ranking import METRICS
@@ -28,7 +30,7 @@ def write_report(directory: Path, report: Report, evaluations: Sequence[FileEval
     with atomic_write(directory / "report.json") as file:
         file.write(_json(report.as_json(), indent=2))
     with atomic_write(directory / "per_query.jsonl") as file:
-        for row in _per_query(evaluations):
+        for row in [*_per_query(evaluations), *(row for search in report.retrieval for row in search.per_query())]:
             file.write(_json(row))
     with atomic_write(directory / "report.md") as file:
         file.write(_markdown(report).encode())
@@ -63,6 +65,7 @@ def _markdown(report: Report) -> str:
         report=report,
         table=format_table(report),
         format_changes=format_changes,
+        in_words=in_words(report),
         plain=lambda text: escaped(text) or "?",
         code=code,
     )
@@ -87,6 +90,11 @@ def _html(report: Report, evaluations: Sequence[FileEvaluation], seed: int) -> s
         latency_rows=latency_rows,
         latency_note=latency_note,
         depth_rows=depth_rows,
+        search_rows=search_rows,
+        search_title=search_title,
+        search_wins=search_wins,
+        search_note=SEARCH_NOTE,
+        in_words=in_words(report),
         warnings=warnings(report),
         first_stage_rows=change_rows(report, str),
         mixing_words=mixing_words(report, str),

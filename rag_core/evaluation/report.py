@@ -11,6 +11,7 @@ from rag_core.evaluation.depth import DepthResult, depth_warnings
 from rag_core.evaluation.latency import LatencyReport
 from rag_core.evaluation.mixing import Mixing
 from rag_core.evaluation.rankers import Domain, Example, FileEvaluation, Ranker, examples
+from rag_core.evaluation.retrieval import SearchReport, search_means
 from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.ranking import METRICS, MetricName
 from rag_core.metrics.significance import Change, GapClosed, Wins, count_wins, gap_closed, mean_interval, paired_change
@@ -62,6 +63,7 @@ class Report:
         models: their names, by role.
         latency: `None` where it was not measured.
         mixing: of "after" and its first stage; `None` without one.
+        retrieval: what they find in whole corpora; empty where that was not measured.
     """
 
     models: dict[Ranker, str]
@@ -69,6 +71,7 @@ class Report:
     files: list[FileReport]
     latency: LatencyReport | None = None
     mixing: Mixing | None = None
+    retrieval: Sequence[SearchReport] = ()
 
     def means(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return the figures that --expect can name: name of a file, ranker, metric."""
@@ -78,7 +81,7 @@ class Report:
                 for ranker, by_metric in file.means.items()
             }
             for file in self.files
-        }
+        } | search_means(self.retrieval)
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `report.json`; what was not measured has no key."""
@@ -89,7 +92,8 @@ class Report:
                     del file[name]
         content = {"models": self.models, **self.training.as_json(), "files": files}
         further = {"latency": self.latency, "mixing": self.mixing}
-        return content | {name: part.as_json() for name, part in further.items() if part is not None}
+        content |= {name: part.as_json() for name, part in further.items() if part is not None}
+        return content | ({"retrieval": [one.as_json() for one in self.retrieval]} if self.retrieval else {})
 
 
 def make_report(
@@ -152,4 +156,4 @@ def warnings(report: Report) -> list[str]:
                 f"{means['teacher']['MAP']:.4f} < {means['before']['MAP']:.4f}): there is nothing to learn from it."
             )
         found += depth_warnings(file.path, file.depth or {})
-    return found
+    return found + [note for search in report.retrieval for note in search.warnings()]

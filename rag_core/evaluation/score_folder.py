@@ -25,10 +25,16 @@ class ScoreFolder:
     a copy of its files. Scores that were made with other settings are replaced.
     """
 
-    def __init__(self, folder: Path, *, stage: str, skip_bad_rows: bool) -> None:
+    def __init__(self, folder: Path, *, stage: str, skip_bad_rows: bool, score_store: Path | None = None) -> None:
+        """Keep the settings.
+
+        Args:
+            score_store: folder where computed rows stay for good; `None` for nowhere.
+        """
         self._folder = folder
         self._stage = stage
         self._skip_bad_rows = skip_bad_rows
+        self._score_store = score_store
         self._left_out: dict[Path, dict[str, DataError]] = {}
         self._finished: defaultdict[str, dict[Path, Path]] = defaultdict(dict)  # by scope: input -> ScoredPair file
 
@@ -57,7 +63,12 @@ class ScoreFolder:
         runs: dict[str, ScoringRun] = {}
         for name in models:
             runs[name] = prepare_run(
-                sources, outputs[name], stage=self._stage, settled=settled[name], replace_stale=True
+                sources,
+                outputs[name],
+                stage=self._stage,
+                settled=settled[name],
+                replace_stale=True,
+                score_store=self._score_store,
             )
             left = {source.path for source in runs[name].sources}
             self._finished[runs[name].scope] |= {path: made for path, made in outputs[name].items() if path not in left}

@@ -12,12 +12,13 @@ from rag_core.evaluation.latency import LatencyReport
 from rag_core.evaluation.mixing_words import change_rows, mixing_words
 from rag_core.evaluation.rankers import Ranker
 from rag_core.evaluation.report import FileReport, Report
+from rag_core.evaluation.search_tables import format_search
 from rag_core.metrics.ranking import METRICS
 from rag_core.metrics.significance import GapClosed
 
 
 def format_table(report: Report) -> str:
-    """Return one Markdown table per file: means, "after" against each ranker, wins, the gap closed; then latency."""
+    """Return a table per file (means, "after" against each ranker, wins, the gap closed), then search and latency."""
     blocks = []
     for file in report.files:
         title = f"{escaped(file.path)} ({file.domain}, {file.measured} queries)"
@@ -26,6 +27,7 @@ def format_table(report: Report) -> str:
             blocks.append(format_rows(depth_rows(file.depth)))
     if changes := change_rows(report, escaped):
         blocks.append("\n\n".join([format_rows(changes), *mixing_words(report, escaped)]))
+    blocks += [format_search(search) for search in report.retrieval]
     if report.latency:
         rows = [[escaped(cell) for cell in row] for row in latency_rows(report.latency)]
         blocks.append(f"{format_rows(rows)}\n\n{escaped(latency_note(report.latency))}")

@@ -16,6 +16,8 @@ from rag_core.retrieval.dense import best_places
 # The values of Anserini's MS MARCO baseline are tuned to passages; these are the Lucene defaults.
 K1, B = 1.2, 0.75
 
+_PASSAGES_AT_ONCE = 2**13  # whose terms are held twice
+
 
 class BM25:
     """Okapi BM25 (Lucene's variant, without the factor k1 + 1) over the terms of an analyser."""
@@ -43,7 +45,7 @@ class BM25:
         self._size = len(passages)
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
         self._vocabulary: dict[str, int] = {}
-        terms = analyser.terms(passages) if terms is None else terms
+        terms = _terms_of(passages, analyser) if terms is None else terms
         if any(terms):  # bm25s takes no passages without any word
             self._index.index(terms, show_progress=False)
             self._vocabulary = self._index.vocab_dict
@@ -82,6 +84,16 @@ class BM25:
         scores = self.scores(query)
         places = [place for place in best_places(scores, count) if scores[place] > 0]
         return places, scores[places]
+
+
+def _terms_of(passages: Sequence[str], analyser: Analyser) -> list[list[str]]:
+    """Return the terms of passages; equal ones are one object, or a large corpus would hold each word many times."""
+    known: dict[str, str] = {}
+    found: list[list[str]] = []
+    for first in range(0, len(passages), _PASSAGES_AT_ONCE):
+        block = analyser.terms(passages[first : first + _PASSAGES_AT_ONCE])
+        found += [[known.setdefault(term, term) for term in terms] for terms in block]
+    return found
 
 
 def nearest_passages(

@@ -8,6 +8,8 @@ from itertools import chain, zip_longest
 import numpy as np
 import numpy.typing as npt
 
+from rag_core.retrieval.dense import Floats, Places
+
 # How little more the first places count in rank fusion than the others; the value of the paper.
 RANK_CONSTANT = 60
 
@@ -48,3 +50,26 @@ def standardise(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         centred /= np.abs(centred).max()
     standardised: npt.NDArray[np.float64] = centred / centred.std()
     return standardised
+
+
+def fuse(rankings: Sequence[Places], count: int, k: float = RANK_CONSTANT) -> tuple[Places, Floats]:
+    """Fuse rankings by reciprocal rank; ties in passage order.
+
+    Args:
+        rankings: places of documents, best first, -1 where nothing was found; shape (queries, results) each.
+
+    Returns:
+        Places and their sums of 1 / (k + rank); shape (queries, count) each. The rest has place -1 and score -inf.
+    """
+    rows = len(rankings[0])
+    places = np.full((rows, count), -1, dtype=np.int64)
+    scores = np.full((rows, count), -np.inf, dtype=np.float32)
+    for row in range(rows):
+        sums: dict[int, float] = {}
+        for ranking in rankings:
+            found = [int(place) for place in ranking[row] if place >= 0]
+            for place, share in zip(found, rank_shares(np.arange(1, len(found) + 1), k), strict=True):
+                sums[place] = sums.get(place, 0.0) + float(share)
+        best = sorted(sums, key=lambda place: (-sums[place], place))[:count]
+        places[row, : len(best)], scores[row, : len(best)] = best, [sums[place] for place in best]
+    return places, scores

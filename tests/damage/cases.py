@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,13 +144,20 @@ REPORT = ("r/report.json", "r/report.md", "r/report.html", "r/per_query.jsonl", 
 
 
 def evaluate(pipeline, before, more=(), kept=()):
+    searches = pipeline == "embedding"
+
     def start(folder):
-        write_model(folder / "after")
+        if searches:
+            shutil.copytree(before, folder / "after")
+            with (folder / "after" / "model.safetensors").open("ab") as weights:  # another model than before
+                weights.write(b"\0")
+        else:
+            write_model(folder / "after")
         (folder / "after" / "README.md").write_text("# after\n")
         (folder / "after.manifest.json").write_text('{"recipe": {"stage": "x"}}')
 
     flags = ["--before", before, "--after", "out/after", "--in_domain", "samples.jsonl", "--output_dir", "out/r"]
-    flags += more
+    flags += [*more, *(["--corpus", "samples.jsonl"] if searches else [])]
     outputs = [REPORT, "r/scores/samples_before.jsonl", "r/scores/samples_after.jsonl", "after/README.md", *kept]
     return Case(f"{pipeline}_distillation.evaluate", flags, outputs, ["--seed", "3", "--dtype", "bfloat16"], start)
 

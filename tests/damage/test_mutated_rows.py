@@ -146,6 +146,9 @@ READERS = {
         "--after s --output_dir out --in_domain RankingSample --teacher_scores FILE",
         MEASURING,
     ),
+    "embedding evaluate, corpus": Reader(
+        EMBEDDER.evaluate, RankingSample, "--after s --output_dir out --corpus FILE", MEASURING
+    ),
     "prepare jsonl": Reader(
         rag_core.prepare, RankingSample, "--source jsonl --splits all=1 --output_dir out --input FILE", SPLITTING
     ),

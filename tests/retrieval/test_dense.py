@@ -41,3 +41,21 @@ def test_scores_by_place_in_blocks_of_queries(monkeypatch):
     places, scores = nearest(queries, documents, 5)
     monkeypatch.setattr(dense, "_VALUES_AT_ONCE", 60)
     np.testing.assert_allclose(scores_at(queries, documents, places), scores, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4, 60])
+def test_torch_finds_what_numpy_finds_ties_by_place(monkeypatch, count):
+    import torch
+
+    generator = np.random.default_rng(0)
+    # Whole numbers, so that the order of the additions has no say, and many scores are equal.
+    documents = generator.integers(-2, 3, size=(50, 5)).astype(np.float32)
+    queries = generator.integers(-2, 3, size=(9, 5)).astype(np.float32)
+    monkeypatch.setattr(dense, "_DOCUMENTS_AT_ONCE", 7)
+    monkeypatch.setattr(dense, "_QUERIES_AT_ONCE", 4)
+    expected = nearest(queries, documents, count)
+    for device in ["cpu:0", *(["cuda"] if torch.cuda.is_available() else [])]:  # "cpu" alone is NumPy's
+        for found, wanted in zip(nearest(queries, documents, count, device=device), expected, strict=True):
+            assert found.dtype == wanted.dtype
+            np.testing.assert_array_equal(found, wanted)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rag_core.retrieval.fusion import reciprocal_ranks, standardise, take_turns
+from rag_core.retrieval.fusion import fuse, reciprocal_ranks, standardise, take_turns
 
 
 def test_rankings_take_turns_and_a_position_comes_once():
@@ -19,3 +19,9 @@ def test_standardised_scores():
     assert (scores.mean(), scores.std()) == pytest.approx((0, 1))
     assert np.argsort(scores).tolist() == [0, 1, 2]
     assert standardise([2.0, 2.0]).tolist() == [0, 0]
+
+
+def test_fused_rankings_add_their_shares_ties_by_place():
+    places, scores = fuse([np.array([[7, 8]]), np.array([[8, 9]])], 4)
+    assert places.tolist() == [[8, 7, 9, -1]]
+    assert scores[0, :3] == pytest.approx([1 / 62 + 1 / 61, 1 / 61, 1 / 62])

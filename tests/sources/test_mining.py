@@ -136,7 +136,7 @@ def test_a_score_store_keeps_the_vectors_for_generate_logits(encoded, tmp_path, 
 
     mine(6, dense_models=["s", "t"], vectors=tmp_path / "kept", score_store=tmp_path / "store", max_length=128)
     assert len(list((tmp_path / "store").glob("*/model.json"))) == 2
-    assert not list((tmp_path / "kept").iterdir())
+    assert not list((tmp_path / "kept").glob("**/*.npy"))
     write_lines(tmp_path / "train.jsonl", [{"query": "ice", "candidates": PASSAGES[:3]}])
     encoded.clear()
     flags = ["--teacher", "t", "--max_length", "128", "--input_files", "train.jsonl", "--score_store", "store"]
