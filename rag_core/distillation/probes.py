@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Tried:
     """A student's value of each query: as it is, or after a probe.
 
     Attributes:
@@ -66,8 +66,8 @@ class Probing:
     reason: str
     plan: Plan
     measure: str | None = None
-    untouched: Measured | None = None
-    probes: Mapping[float, Measured] = dataclasses.field(default_factory=dict)
+    untouched: Tried | None = None
+    probes: Mapping[float, Tried] = dataclasses.field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """Return what stands in manifest and log: the means."""
@@ -101,7 +101,7 @@ class Probing:
         return "\n".join(lines)
 
 
-def _row(rate: float, probe: Measured) -> dict[str, Any]:
+def _row(rate: float, probe: Tried) -> dict[str, Any]:
     if not probe.values:
         return {"learning_rate": rate, "diverged": True}
     values = np.array(probe.values)
@@ -122,7 +122,7 @@ def find_rate(
 ) -> Probing:
     """Try some learning rates, and choose one as `choose_rate` does.
 
-    Measured are the in-domain dev files, or, where there are none, training queries that no probe learns from. What
+    Tried are the in-domain dev files, or, where there are none, training queries that no probe learns from. What
     each probe gave is kept in the run's folder.
 
     Args:
@@ -175,11 +175,11 @@ class _Probes:
     plan: Plan
     dev_sets: Sequence[DevSet]
 
-    def before_training(self, load: Callable[[], Student]) -> tuple[int, Measured]:
+    def before_training(self, load: Callable[[], Student]) -> tuple[int, Tried]:
         """Return the student's number of parameters, and its values before training."""
         file, of = self.run.checkpoints / "probe-untouched.json", self._describe()
         if kept := _kept(file, of):
-            return kept["parameters"], Measured(0.0, kept["values"])
+            return kept["parameters"], Tried(0.0, kept["values"])
         set_seed(self.run.arguments.seed)  # before a fresh head is drawn, which shall be that of the training
         model = load()
         if model.transformers_model is None:
@@ -191,19 +191,19 @@ class _Probes:
         model.to(self.run.arguments.device)
         values = self._values(model)
         _keep(file, of, {"parameters": parameters, "values": values})
-        return parameters, Measured(0.0, values)
+        return parameters, Tried(0.0, values)
 
-    def probe(self, number: int, rate: float, train: Train) -> Measured:
+    def probe(self, number: int, rate: float, train: Train) -> Tried:
         """Train at a rate for some steps, and measure, unless that is done already."""
         file, folder = self.run.checkpoints / f"probe-{number}.json", self.run.checkpoints / "probe"
         of = self._describe() | {"learning_rate": rate}
         if kept := _kept(file, of):
-            return Measured(kept["alpha"], kept["values"])
+            return Tried(kept["alpha"], kept["values"])
         if not _kept(folder / "of.json", of):  # what is left of another one
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             _keep(folder / "of.json", of, {})
-        found: list[Measured] = []
+        found: list[Tried] = []
         probe = dataclasses.replace(
             self.run,
             arguments=_arguments(self.run, self.plan, rate, folder),
@@ -215,7 +215,7 @@ class _Probes:
             train(self.plan.queries, probe)
         except DivergedError as error:
             logger.info("%s", error.what)
-            found = [Measured(1.0, [])]
+            found = [Tried(1.0, [])]
         best = max(found, key=lambda measured: np.mean(measured.values) if measured.values else -math.inf)
         _keep(file, of, dataclasses.asdict(best))
         shutil.rmtree(folder)
@@ -224,9 +224,7 @@ class _Probes:
             torch.cuda.empty_cache()
         return best
 
-    def _measured(
-        self, model: Student, before: Mapping[str, torch.Tensor], alphas: Sequence[float]
-    ) -> Iterator[Measured]:
+    def _measured(self, model: Student, before: Mapping[str, torch.Tensor], alphas: Sequence[float]) -> Iterator[Tried]:
         if not all(bool(value.isfinite().all()) for value in model.parameters()):
             raise DivergedError("the weights are not finite after training", "Lower --learning_rate")
         moves = any(alpha != 1 for alpha in alphas)
@@ -234,7 +232,7 @@ class _Probes:
         for alpha in alphas:
             if moves:
                 interpolate(model, before, after, alpha)
-            yield Measured(alpha, self._values(model))
+            yield Tried(alpha, self._values(model))
 
     def _values(self, model: Student) -> list[float]:
         size = self.run.student.mini_batch_size
