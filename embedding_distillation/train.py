@@ -7,6 +7,7 @@ python -m embedding_distillation.train --train_file data/train_logits_scores.jso
 Every field of sentence-transformers' SentenceTransformerTrainingArguments is also a flag, under its own name, e.g.
 --num_train_epochs 2 --learning_rate 5e-5 --report_to wandb. Batch sizes count queries. To go on with a run that was
 stopped, give the same command again: it starts from the last checkpoint.
+--learning_rate auto tries three rates on a part of the queries first; --num_train_epochs auto depends on their number.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from rag_core.files.bad_rows import BadRows
 from rag_core.files.manifest import Manifest
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformerTrainingArguments
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
+    from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
     from rag_core.distillation.weight_merging import Domain
 
@@ -100,6 +102,11 @@ class _Embedder(Pipeline[Args, TrainingData, LossSettings]):
 
     def settle(self, args: Args, data: TrainingData, source: Manifest) -> LossSettings:
         return settle_loss(args, data.train, source.score_unit)
+
+    def load(self, student: StudentSettings) -> SentenceTransformer:
+        from embedding_distillation.training import load_student
+
+        return load_student(student)
 
     def train(self, args: Args, data: TrainingData, loss: LossSettings, run: TrainingRun) -> dict[str, Any]:
         from embedding_distillation.collator import Anchors

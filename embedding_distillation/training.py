@@ -63,13 +63,15 @@ def train(
         )
         pairs = sum(len(group.passages) for group in data.train)
         facts = {"queries": len(data.train), "pairs": pairs, **run_trainer(trainer, run.selection)}
-    if trainer.is_world_process_zero():
+    if run.measure:
+        run.measure(model, before, _possible_alphas(merge, run))
+    elif trainer.is_world_process_zero():
         merged = _merge(model, before, merge, run)
         facts["alpha"] = merged.alpha
 
         def write(folder: Path) -> None:
             save_model(model, folder)
-            write_training_log(folder, trainer.state)
+            write_training_log(folder, trainer.state, run.found)
             write_merge(folder, merged)
 
         if loss.matryoshka_dims:
@@ -123,12 +125,21 @@ def _teacher_vectors(teacher: ModelInfo, data: TrainingData, run: TrainingRun) -
         "passage": {passage for group in groups for passage in group.passages},
     }
     options = EngineOptions(teacher, max_length=run.student.max_length)
-    return embed_for_training(options, texts, run.checkpoints / "teacher")
+    return embed_for_training(options, texts, run.vectors_folder / "teacher")
 
 
 def _anchor_vectors(anchors: Anchors, run: TrainingRun) -> TextVectors:
     options = EngineOptions(run.student.model, max_length=run.student.max_length, dtype="float32")
-    return embed_for_training(options, anchors.by_role(), run.checkpoints / "anchors")
+    return embed_for_training(options, anchors.by_role(), run.vectors_folder / "anchors")
+
+
+def _possible_alphas(merge: float | str, run: TrainingRun) -> tuple[float, ...]:
+    """Return points that stand for those that `_merge` may choose: a probe need not be merged as finely."""
+    if isinstance(merge, float):
+        return (merge,)
+    if merge == "off" or run.student.init_layers is not None:
+        return (1.0,)
+    return (1.0, DEFAULT_ALPHA) if run.dev_sets else (DEFAULT_ALPHA,)
 
 
 def _merge(model: SentenceTransformer, before: dict[str, Any], alpha: float | str, run: TrainingRun) -> Merge:

@@ -7,6 +7,7 @@ python -m reranker_distillation.train --train_file data/train_logits_triplets.js
 Every field of sentence-transformers' CrossEncoderTrainingArguments is also a flag, under its own name, e.g.
 --num_train_epochs 2 --learning_rate 5e-5 --report_to wandb. Batch sizes count queries, not triplets. To go on with a
 run that was stopped, give the same command again: it starts from the last checkpoint.
+--learning_rate auto tries three rates on a part of the queries first; --num_train_epochs auto depends on their number.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from reranker_distillation.loss_settings import (
 )
 
 if TYPE_CHECKING:
-    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainingArguments
 
+    from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
 
 
@@ -71,6 +73,11 @@ class _Reranker(Pipeline[Args, TrainingData, LossSettings]):
 
     def settle(self, args: Args, data: TrainingData, source: Manifest) -> LossSettings:
         return settle_loss(args, data.train, source.score_unit)
+
+    def load(self, student: StudentSettings) -> CrossEncoder:
+        from reranker_distillation.training import load_student
+
+        return load_student(student)
 
     def train(self, args: Args, data: TrainingData, loss: LossSettings, run: TrainingRun) -> dict[str, Any]:
         from reranker_distillation.training import train

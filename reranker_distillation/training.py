@@ -63,10 +63,12 @@ def train(data: TrainingData, loss: LossSettings, run: TrainingRun) -> dict[str,
 
     def write(folder: Path) -> None:
         save_model(model, folder)
-        write_training_log(folder, trainer.state)
+        write_training_log(folder, trainer.state, run.found)
 
     facts = {"queries": len(data.train), **_count(train_dataset), **facts}
-    if trainer.is_world_process_zero():
+    if run.measure:
+        run.measure(model, {}, (1.0,))
+    elif trainer.is_world_process_zero():
         run.save(write, facts)
     return facts
 

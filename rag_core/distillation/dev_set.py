@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.errors import DataError
-from rag_core.base.records import RankingSample, ScoredPair
+from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 from rag_core.metrics.ranking import measure, rank
@@ -138,19 +138,38 @@ class TeacherRankings:
         }
 
 
+class TripletOrders:
+    """Which of two passages of a query a teacher ranks higher, as its triplets say."""
+
+    measures: tuple[Measure, ...] = ("Kendall's tau",)
+
+    def __init__(self, triplets: Sequence[Sequence[Triplet]], groups: Groups) -> None:
+        self._pairs = []
+        for of_query, group in zip(triplets, groups, strict=True):
+            place = {pair.passage: row for row, pair in enumerate(group)}
+            pairs = [(place[triplet.positive], place[triplet.negative]) for triplet in of_query]
+            self._pairs.append(np.array(pairs).T)
+
+    def measure(self, scores: Scores) -> dict[Measure, Values]:
+        """Return Kendall's tau over the pairs of each query: those that agree minus those that do not, as a share."""
+        signs = [np.sign(row[better] - row[worse]) for row, (better, worse) in zip(scores, self._pairs, strict=True)]
+        return {"Kendall's tau": np.array([float(row.mean()) for row in signs])}
+
+
 @dataclass(frozen=True)
 class DevSet:
     """Scored candidates of queries that are not trained on.
 
     Attributes:
         queries: how many there are.
-        reference: labels, where at least one query has a positive and a negative; else the teacher's scores.
+        reference: labels, where at least one query has a positive and a negative; else the teacher's scores, or the
+            order in its triplets.
     """
 
     path: Path
     queries: int
     candidates: Candidates
-    reference: Labels | TeacherRankings
+    reference: Labels | TeacherRankings | TripletOrders
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -186,6 +205,30 @@ class DevSet:
             )
         return cls(path, len(groups), Candidates(groups), Labels(groups) if labelled else TeacherRankings(groups))
 
+    @classmethod
+    def held_out(cls, path: Path, groups: Sequence[SoftLabels | Sequence[Triplet]]) -> list[DevSet]:
+        """Take queries of a training file that are left out of a training: one dev set, none where none can be used.
+
+        Args:
+            groups: of one kind.
+        """
+        lists = [group for group in groups if isinstance(group, SoftLabels) and len(set(group.scores)) > 1]
+        if lists:
+            scored = [
+                [
+                    ScoredPair(group.query_id, group.query, *row)
+                    for row in zip(group.passages, group.scores, strict=True)
+                ]
+                for group in lists
+            ]
+            return [cls(path, len(scored), Candidates(scored), TeacherRankings(scored))]
+        triplets = [group for group in groups if not isinstance(group, SoftLabels)]
+        scored = [
+            [ScoredPair(of_query[0].query_id, of_query[0].query, text, 0.0) for text in _passages(of_query)]
+            for of_query in triplets
+        ]
+        return [cls(path, len(scored), Candidates(scored), TripletOrders(triplets, scored))] if scored else []
+
     def values(self, model: Student, batch_size: int) -> Values:
         """Return `measure` for each query, by the scores of the model; shape (queries,)."""
         return self.measured(model, batch_size)[self.measure]
@@ -193,6 +236,10 @@ class DevSet:
     def measured(self, model: Student, batch_size: int) -> dict[Measure, Values]:
         """Return each of `measures` as `values` does."""
         return self.reference.measure(self.candidates.scores(model, batch_size))
+
+
+def _passages(triplets: Sequence[Triplet]) -> list[str]:
+    return list(dict.fromkeys(text for triplet in triplets for text in (triplet.positive, triplet.negative)))
 
 
 def _autocast(model: Student) -> torch.autocast:

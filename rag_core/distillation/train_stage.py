@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from rag_core.base.flags import decisive
 from rag_core.base.processes import is_main_process
+from rag_core.distillation.probing import Auto
 from rag_core.distillation.train_args import (
     DEFAULTS,
     TrainArgs,
@@ -29,11 +32,14 @@ from rag_core.files.manifest import (
     write_manifest,
 )
 from rag_core.files.unfinished import UnfinishedWork, is_finished
-from rag_core.release.model_card import StudentKind, shown_command, write_model_card
+from rag_core.release.model_card import StudentKind, shown_command, write_model_card, write_section
 
 if TYPE_CHECKING:
     from sentence_transformers.base.training_args import BaseTrainingArguments
 
+    from rag_core.distillation.dev_set import Student
+    from rag_core.distillation.probes import Probing
+    from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
     from rag_core.distillation.weight_merging import Domain
 
@@ -47,8 +53,17 @@ class SettledLoss(Protocol):
         """Return its name and its settings, for recipe and card."""
 
 
+class LearnedFrom(Protocol):
+    """A dataclass of what a pipeline reads, with one group for each training query."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def train(self) -> Sequence[Any]: ...
+
+
 A = TypeVar("A", bound=TrainArgs)
-D = TypeVar("D")
+D = TypeVar("D", bound=LearnedFrom)
 L = TypeVar("L", bound=SettledLoss)
 
 
@@ -96,8 +111,12 @@ class Pipeline(ABC, Generic[A, D, L]):
         """
 
     @abstractmethod
+    def load(self, student: StudentSettings) -> Student:
+        """Load a student as it is before training."""
+
+    @abstractmethod
     def train(self, args: A, data: D, loss: L, run: TrainingRun) -> dict[str, Any]:
-        """Train and save the model; return facts for card and manifest."""
+        """Train and save the model, or let a probe measure it; return facts for card and manifest."""
 
 
 def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
@@ -123,21 +142,23 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
         args.early_stopping_patience,
         args.average_checkpoints,
     )
+    auto, flags = Auto.take(args.further_flags)
     arguments = parse_training_arguments(
         pipeline.arguments_type(),
-        args.further_flags,
-        DEFAULTS,
+        flags,
+        DEFAULTS | auto.defaults(selection),
         seed=args.seed,
         evaluates=args.eval_file is not None,
         selection=selection,
     )
     source = read_manifest(args.train_file) or UNKNOWN
     loss = pipeline.settle(args, data, source)
+    auto.settle_epochs(arguments, len(data.train))
     names = [args.student, *filter(None, [pipeline.teacher(args)])]
     model, teacher, *_ = [*describe_models(names, pipeline.prompt_names(args)), None]
     recipe = Recipe(
         stage=pipeline.stage,
-        flags=decisive(args) | loss.own() | decisive_settings(arguments, selection),
+        flags=decisive(args) | loss.own() | decisive_settings(arguments, selection) | auto.recipe(),
         inputs=hashes,
         model={**model.identity, **({"teacher": teacher.identity} if teacher else {})},
     )
@@ -150,6 +171,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
             return args.output_dir
         arguments.output_dir = str(work.directory)
         student = StudentSettings(model, args.max_length, args.dropout, args.mini_batch_size, args.init_layers, lora)
+        probing: Probing | None = None
 
         def write_card(folder: Path, facts: dict[str, Any]) -> None:
             write_model_card(
@@ -162,12 +184,29 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
                 settings=loss.own() | card_settings(arguments),
                 facts=facts,
             )
+            if probing:
+                write_section(folder, "probes", probing.section())
+                probing.write(folder)
 
         run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets, write_card)
+        if auto.learning_rate:
+            probing = _probe(args, pipeline, data, loss, run)
+            arguments.learning_rate = probing.rate
+        probes = {"learning_rate_probes": probing.facts()} if probing else {}
+        run = dataclasses.replace(run, found=auto.settled(arguments) | probes)
         facts = pipeline.train(args, data, loss, run)
         if is_main_process():
-            write_manifest(
-                args.output_dir, recipe, teacher=source.teacher, skipped={"bad_rows": len(bad_rows)}, **facts
-            )
+            skipped = {"bad_rows": len(bad_rows)}
+            write_manifest(args.output_dir, recipe, teacher=source.teacher, skipped=skipped, **facts, **run.found)
             work.remove()
     return args.output_dir
+
+
+def _probe(args: A, pipeline: Pipeline[A, D, L], data: D, loss: L, run: TrainingRun) -> Probing:
+    from rag_core.distillation.probes import find_rate
+
+    def train(queries: Sequence[int], probe: TrainingRun) -> None:
+        part: Any = {"train": [data.train[i] for i in queries], "eval": None}
+        pipeline.train(args, dataclasses.replace(data, **part), loss, probe)
+
+    return find_rate(run, data.train, args.train_file, lambda: pipeline.load(run.student), train)

@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ _TRAINED = "trained.safetensors"
 logger = logging.getLogger(__name__)
 
 
+class DivergedError(EngineError):
+    """The loss of a training, or its weights, are not finite."""
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """Who is trained, how, and where it is kept.
@@ -61,6 +65,10 @@ class TrainingRun:
         selection: which weights are kept, with the in-domain dev sets.
         dev_sets: all of them, out-of-domain ones too.
         write_card: writes the card of the model into its folder, from the facts of the training.
+        found: facts from before the training, for the log.
+        vectors: folder of embeddings that the loss needs; `None` for that of the checkpoints.
+        measure: of a probe: gets the trained model, its weights before training, and the points between them that may
+            be kept (1 is the trained model). Nothing is merged or saved then.
     """
 
     student: StudentSettings
@@ -70,11 +78,19 @@ class TrainingRun:
     selection: Selection = NO_SELECTION
     dev_sets: Sequence[tuple[Domain, DevSet]] = ()
     write_card: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None
+    found: Mapping[str, Any] = field(default_factory=dict)
+    vectors: Path | None = None
+    measure: Callable[[Any, Mapping[str, torch.Tensor], Sequence[float]], None] | None = None
 
     @property
     def checkpoints(self) -> Path:
         """The folder of unfinished work."""
         return Path(self.arguments.output_dir)
+
+    @property
+    def vectors_folder(self) -> Path:
+        """The folder of embeddings."""
+        return self.vectors or self.checkpoints
 
     def save(self, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
         """Let `write` fill a folder, add the card, and put it where the finished model belongs."""
@@ -94,7 +110,7 @@ def run_trainer(trainer: Trainer, selection: Selection) -> dict[str, Any]:
         if other weights than the last are kept.
 
     Raises:
-        EngineError: the loss is not finite.
+        DivergedError: the loss is not finite.
         UsageError: fewer checkpoints are saved than are to be averaged.
     """
     checkpoints = Path(trainer.args.output_dir)
@@ -142,12 +158,15 @@ def _select(trainer: Trainer, checkpoints: Path, selection: Selection) -> dict[s
     return facts
 
 
-def write_training_log(folder: Path, state: TrainerState) -> None:
+def write_training_log(folder: Path, state: TrainerState, found: Mapping[str, Any] | None = None) -> None:
     """Write `training_log.json` into a model's folder: what the trainer logged, one dict per logged step.
+
+    What was found before the training stands first, as of step 0.
 
     Its last word is left out, the mean loss of the steps since the training was last stopped.
     """
     log = [entry for entry in state.log_history if "train_loss" not in entry]
+    log = [*([{"step": 0, **found}] if found else []), *log]
     (folder / "training_log.json").write_text(json.dumps(log, indent=2, sort_keys=True), encoding="utf-8")
 
 
@@ -226,7 +245,7 @@ class _LogCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         **kwargs: Any,
     ) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):
-            raise EngineError(
+            raise DivergedError(
                 f"the training loss is not finite at step {state.global_step}",
                 "Lower --learning_rate, or soften the teacher's scores (--margin_scale, --teacher_temperature)",
             )

@@ -18,7 +18,10 @@ from rag_core.files.inputs import read_whole
 from rag_core.files.manifest import read_manifest
 
 _LEAVE_OUT = "Delete it to leave it out of the report, or train again"
-_SHOWN_FACTS = ("queries", "pairs", "triplets", "steps", "best_step", "averaged_steps", "seconds", "alpha")
+_SHOWN_FACTS = (
+    "queries", "pairs", "triplets", "steps", "best_step", "averaged_steps", "seconds", "alpha",
+    "learning_rate", "num_train_epochs",  # those that auto came to
+)  # fmt: skip
 _SHOWN_SETTINGS = (
     "loss", "init_layers", "lora_rank", "matryoshka_dims", "teacher_temperature", "student_temperature",
     "margin_scale", "score_scaling", "weighting", "mse_weight",
