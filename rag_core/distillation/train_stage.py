@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ from rag_core.release.model_card import StudentKind, shown_command, write_model_
 if TYPE_CHECKING:
     from sentence_transformers.base.training_args import BaseTrainingArguments
 
+    from rag_core.distillation.measuring import Measured
     from rag_core.distillation.trainer import TrainingRun
     from rag_core.distillation.weight_merging import Domain
 
@@ -70,6 +72,10 @@ class Pipeline(ABC, Generic[A, D, L]):
     def dev_files(self, args: A) -> list[tuple[Domain, Path]]:
         """Return the dev files with their domains; in-domain ones are measured while training."""
         return [("in-domain", path) for path in args.dev_files]
+
+    def searched(self, args: A, bad_rows: BadRows) -> Sequence[tuple[Domain, Measured]]:
+        """Read the corpora that a student searches before it is merged; they are not measured while training."""
+        return ()
 
     def teacher(self, args: A) -> str | None:
         """Return the embedder whose vectors the loss needs or can use."""
@@ -117,6 +123,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     from rag_core.engines.identity import describe_models
 
     lora = args.lora()
+    searched = pipeline.searched(args, bad_rows)
     dev_sets = [(domain, DevSet.read(path, bad_rows=bad_rows)) for domain, path in pipeline.dev_files(args)]
     selection = Selection(
         [dev_set for domain, dev_set in dev_sets if domain == "in-domain"],
@@ -163,7 +170,8 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
                 facts=facts,
             )
 
-        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets, write_card)
+        measured = [*dev_sets, *searched]
+        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, measured, write_card)
         facts = pipeline.train(args, data, loss, run)
         if is_main_process():
             write_manifest(
