@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from rag_core.base.records import RankingSample, SoftLabels
-from rag_core.distillation.minibatches import cut_minibatches
+from rag_core.distillation.minibatches import cut_minibatches, cut_queries
 from rag_core.engines.protocols import Role
 from rag_core.engines.role_prompts import prompt_of
 from rag_core.scoring.vectors import TextVectors
@@ -100,14 +100,22 @@ class GroupedCollator(SentenceTransformerDataCollator):  # type: ignore[misc]  #
       without a score;
     - `teacher_vectors` (queries and passages, dimensions) and `anchor_vectors` (anchors, dimensions), where they are
       given.
+
+    With `in_parts` it holds batches of a few queries each, see `cut_queries`.
     """
 
     mini_batch_size: int = 32
     role_prompts: Mapping[Role, str] = field(default_factory=dict)
     teacher_vectors: TextVectors | None = None
     anchor_vectors: TextVectors | None = None
+    in_parts: bool = False
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.in_parts:
+            return cut_queries(features, self.mini_batch_size, self._collate)
+        return self._collate(features)
+
+    def _collate(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         queries: list[TextKey] = list(dict.fromkeys(("query", row["query"]) for row in features))
         passages: list[TextKey] = list(dict.fromkeys(("passage", text) for row in features for text in row["passages"]))
         anchors = list(

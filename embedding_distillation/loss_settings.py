@@ -72,6 +72,11 @@ class LossSettings:
     anchor_weight: float
     matryoshka_dims: tuple[int, ...] = ()
 
+    @property
+    def is_of_lists(self) -> bool:
+        """Whether it is a mean over queries, each with its own candidates: the others compare all texts of a batch."""
+        return self.loss in ("kl", "margin_mse")
+
     def own(self) -> dict[str, Any]:
         """Return the settings by name; sizes only where there are any."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value != ()}

@@ -30,6 +30,7 @@ from embedding_distillation.loss_settings import (
 from rag_core.base.errors import UsageError
 from rag_core.base.flags import flag
 from rag_core.base.stage import run_stage
+from rag_core.distillation.retrieval_dev_set import RetrievalDevArgs
 from rag_core.distillation.train_stage import Pipeline, train_student
 from rag_core.engines.role_prompts import PromptNames
 from rag_core.files.bad_rows import BadRows
@@ -38,6 +39,7 @@ from rag_core.files.manifest import Manifest
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
+    from rag_core.distillation.measuring import Measured
     from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
     from rag_core.distillation.weight_merging import Domain
@@ -56,7 +58,7 @@ _MOST_MERGE = 10  # beyond three times the way, weights are of no use
 
 
 @dataclasses.dataclass(kw_only=True)
-class Args(LossArgs):
+class Args(LossArgs, RetrievalDevArgs):
     """Flags of the stage."""
 
     train_file: Path = flag("SoftLabels records, made by generate_scores", decides=False)
@@ -79,12 +81,16 @@ class _Embedder(Pipeline[Args, TrainingData, LossSettings]):
     kind = "bi-encoder"
 
     def inputs(self, args: Args) -> list[Path]:
-        return [*super().inputs(args), *args.anchor_files, *args.out_of_domain_dev_files]
+        searched = [path for files in args.corpora() for path in files.all]
+        return [*super().inputs(args), *args.anchor_files, *args.out_of_domain_dev_files, *searched]
 
     def dev_files(self, args: Args) -> list[tuple[Domain, Path]]:
         domains: dict[Path, Domain] = dict.fromkeys(args.dev_files, "in-domain")
         domains |= dict.fromkeys(args.out_of_domain_dev_files, "out-of-domain")
         return [(domain, path) for path, domain in domains.items()]
+
+    def searched(self, args: Args, bad_rows: BadRows) -> Sequence[tuple[Domain, Measured]]:
+        return args.retrieval_dev_sets(args.seed, bad_rows)
 
     def teacher(self, args: Args) -> str | None:
         return args.teacher
@@ -125,6 +131,8 @@ def run(args: Args) -> Path:
         raise UsageError(
             "--out_of_domain_dev_files are for --merge auto", f"Leave out --merge {args.merge}, or the files"
         )
+    if args.corpora() and args.merge != "auto":
+        raise UsageError("corpora to search are for --merge auto", f"Leave out --merge {args.merge}, or the corpora")
     return train_student(args, _Embedder())
 
 

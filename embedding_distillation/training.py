@@ -14,10 +14,19 @@ from embedding_distillation.collator import Anchors, GroupedCollator, make_datas
 from embedding_distillation.loss_settings import LossSettings, TrainingData
 from embedding_distillation.losses import DistillationLoss
 from rag_core.base.errors import EngineError, UsageError
-from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.measuring import Measured, measure_all
 from rag_core.distillation.student import StudentSettings, in_training, load_model
 from rag_core.distillation.trainer import PipelineTrainer, TrainingRun, run_trainer, write_training_log
-from rag_core.distillation.weight_merging import DEFAULT_ALPHA, Domain, Merge, choose_alpha, interpolate, write_merge
+from rag_core.distillation.weight_merging import (
+    DEFAULT_ALPHA,
+    Domain,
+    Merge,
+    Weights,
+    choose_alpha,
+    interpolate,
+    keep_weights,
+    write_merge,
+)
 from rag_core.engines.identity import ModelInfo
 from rag_core.engines.options import EngineOptions
 from rag_core.engines.protocols import Role
@@ -44,7 +53,7 @@ def train(
     set_seed(run.arguments.seed)  # before a projection is drawn
     model = load_student(student)
     _check_sizes(model, loss.matryoshka_dims)
-    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    before = keep_weights(model, run.checkpoints)
     with in_training(model, student):
         trainer = _Trainer(
             model=model,
@@ -57,6 +66,7 @@ def train(
                 role_prompts=role_prompts(model),
                 teacher_vectors=teacher_vectors,
                 anchor_vectors=anchor_vectors,
+                in_parts=loss.is_of_lists,
             ),
             loss=DistillationLoss(model, loss, teacher_vectors.dimensions if teacher_vectors else None),
             evaluator=run.selection.evaluator(student.mini_batch_size),
@@ -106,14 +116,15 @@ def _check_sizes(model: SentenceTransformer, sizes: Sequence[int]) -> None:
 
 
 def _by_size(
-    model: SentenceTransformer, sizes: Sequence[int], dev_sets: Sequence[tuple[Domain, DevSet]], batch_size: int
+    model: SentenceTransformer, sizes: Sequence[int], dev_sets: Sequence[tuple[Domain, Measured]], batch_size: int
 ) -> dict[str, dict[str, float]]:
     """Return the mean of each dev file with the embeddings cut to each size: file -> size -> value."""
-    found: dict[str, dict[str, float]] = {dev_set.path.name: {} for _, dev_set in dev_sets}
+    found: dict[str, dict[str, float]] = {dev_set.name: {} for _, dev_set in dev_sets}
     for size in sizes:
         model.truncate_dim = size
-        for _, dev_set in dev_sets:
-            found[dev_set.path.name][str(size)] = float(dev_set.values(model, batch_size).mean())
+        measured = measure_all([dev_set for _, dev_set in dev_sets], model, batch_size, f"{size} dimensions")
+        for values, (_, dev_set) in zip(measured, dev_sets, strict=True):
+            found[dev_set.name][str(size)] = float(values[dev_set.measures[0]].mean())
     model.truncate_dim = None
     return found
 
@@ -142,7 +153,7 @@ def _possible_alphas(merge: float | str, run: TrainingRun) -> tuple[float, ...]:
     return (1.0, DEFAULT_ALPHA) if run.dev_sets else (DEFAULT_ALPHA,)
 
 
-def _merge(model: SentenceTransformer, before: dict[str, Any], alpha: float | str, run: TrainingRun) -> Merge:
+def _merge(model: SentenceTransformer, before: Weights, alpha: float | str, run: TrainingRun) -> Merge:
     """Leave the model with the merged weights; return what was chosen.
 
     For a shallow student, `before` is the untrained cut, which is useless on its own: the dev sets hold the trained

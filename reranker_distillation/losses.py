@@ -5,7 +5,7 @@ Pairwise losses (`PairwiseLoss`) are means over triplets, listwise ones (`Listwi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rag_core.base.records import SoftLabels, Triplet
 from rag_core.distillation.losses import kl_divergence, margin_mse, mse
-from rag_core.distillation.minibatches import cut_minibatches
+from rag_core.distillation.minibatches import cut_minibatches, cut_queries
 from reranker_distillation.loss_settings import LossSettings
 
 
@@ -65,11 +65,19 @@ class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untype
     The batch holds: `minibatches`, a list of model inputs; `order` (pairs,), for each of their rows its place in the
     order of the file; `positive` and `negative` (triplets,), indices in that order; `label` (triplets,), the teacher's
     margins.
+
+    With `in_parts` it holds batches of a few queries each, see `cut_queries`.
     """
 
     mini_batch_size: int = 32
+    in_parts: bool = False
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.in_parts:
+            return cut_queries(features, self.mini_batch_size, self._collate)
+        return self._collate(features)
+
+    def _collate(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         positive: list[int] = []
         negative: list[int] = []
         margin: list[float] = []
@@ -86,7 +94,7 @@ class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untype
             "label": torch.tensor(margin),
         }
 
-    def _tokenise(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+    def _tokenise(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         pairs = [(row["query"], passage) for row in features for passage in row["passages"]]
         minibatches, order = cut_minibatches(self.preprocess_fn(pairs), self.mini_batch_size)
         return {"minibatches": minibatches, "order": torch.tensor(order)}
@@ -96,7 +104,7 @@ class GroupedCollator(CrossEncoderDataCollator):  # type: ignore[misc]  # untype
 class ListwiseCollator(GroupedCollator):
     """The same for whole lists: `sizes` (queries,) counts each query's candidates, `label` (pairs,) holds scores."""
 
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+    def _collate(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             **self._tokenise(features),
             "sizes": torch.tensor([len(row["passages"]) for row in features]),

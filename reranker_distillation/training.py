@@ -55,7 +55,7 @@ def train(data: TrainingData, loss: LossSettings, run: TrainingRun) -> dict[str,
             args=run.arguments,
             train_dataset=train_dataset,
             eval_dataset=_make_dataset(data.eval, loss) if data.eval else None,
-            data_collator=collator(preprocess_fn=model.preprocess, mini_batch_size=size),
+            data_collator=collator(preprocess_fn=model.preprocess, mini_batch_size=size, in_parts=True),
             loss=_make_loss(model, loss, train_dataset),
             evaluator=run.selection.evaluator(size),
         )

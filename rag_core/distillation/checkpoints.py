@@ -20,6 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from rag_core.base.errors import DataError, UsageError
 from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.measuring import measure_all
 from rag_core.files.inputs import read_json
 
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
@@ -113,7 +114,7 @@ class DevEvaluator(BaseEvaluator):  # type: ignore[misc]  # untyped base
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        measured = [dev_set.measured(model, self._batch_size) for dev_set in self._selection.dev_sets]
+        measured = measure_all(self._selection.dev_sets, model, self._batch_size, "dev files")
         chosen = [by[dev_set.measure] for by, dev_set in zip(measured, self._selection.dev_sets, strict=True)]
         means = [np.concatenate(chosen).mean(), *(values.mean() for by in measured for values in by.values())]
         return dict(zip(self._selection.metric_names(), map(float, means), strict=True))

@@ -10,27 +10,34 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rag_core.base.errors import DataError
 from rag_core.base.records import RankingSample, ScoredPair, SoftLabels, Triplet
+from rag_core.distillation.measuring import (
+    BATCHES_AT_ONCE,
+    Advance,
+    Measure,
+    Values,
+    embed,
+    half_precision,
+    longest_first,
+    unseen,
+)
 from rag_core.files.bad_rows import BadRows
 from rag_core.files.jsonl import read_groups
 from rag_core.metrics.ranking import measure, rank
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
-    Student: TypeAlias = SentenceTransformer | CrossEncoder
+    from rag_core.distillation.measuring import Student
 
 logger = logging.getLogger(__name__)
 
-Measure = Literal["MAP", "Kendall's tau", "NDCG@10"]
-Values = npt.NDArray[np.float64]
 Scores = list[npt.NDArray[np.float32]]
 Groups = Sequence[Sequence[ScoredPair]]
 
@@ -41,31 +48,45 @@ class Candidates:
     def __init__(self, groups: Groups) -> None:
         self._pairs = [(pair.query, pair.passage) for group in groups for pair in group]
         self._starts = np.cumsum([len(group) for group in groups])[:-1]
-        self._queries = sorted({group[0].query for group in groups})
-        self._passages = sorted({passage for _, passage in self._pairs})
+        self._queries = longest_first({group[0].query for group in groups})
+        self._passages = longest_first({passage for _, passage in self._pairs})
         query_rows = {text: row for row, text in enumerate(self._queries)}
         passage_rows = {text: row for row, text in enumerate(self._passages)}
         self._rows = [(query_rows[group[0].query], [passage_rows[pair.passage] for pair in group]) for group in groups]
 
-    def scores(self, model: Student, batch_size: int) -> Scores:
+    def count(self, model: Student) -> int:
+        """Return how many texts a bi-encoder reads, or pairs a cross-encoder."""
+        from sentence_transformers import CrossEncoder
+
+        return len(self._pairs) if isinstance(model, CrossEncoder) else len(self._queries) + len(self._passages)
+
+    def scores(self, model: Student, batch_size: int, advance: Advance = unseen) -> Scores:
         """Return a student's score of each candidate, query by query: the cosine, or a cross-encoder's raw output."""
         from sentence_transformers import CrossEncoder
 
-        return (self._logits if isinstance(model, CrossEncoder) else self._cosines)(model, batch_size)
+        return (self._logits if isinstance(model, CrossEncoder) else self._cosines)(model, batch_size, advance)
 
-    def _logits(self, model: CrossEncoder, batch_size: int) -> Scores:
+    def _logits(self, model: CrossEncoder, batch_size: int, advance: Advance) -> Scores:
         import torch
 
-        with _autocast(model):
-            scores = model.predict(
-                self._pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
-            )
+        scores = np.empty(len(self._pairs), dtype=np.float32)
+        order = sorted(range(len(self._pairs)), key=lambda i: -len(self._pairs[i][0]) - len(self._pairs[i][1]))
+        with half_precision(model):
+            for start in range(0, len(order), BATCHES_AT_ONCE * batch_size):
+                places = order[start : start + BATCHES_AT_ONCE * batch_size]
+                scores[places] = model.predict(
+                    [self._pairs[i] for i in places],
+                    batch_size=batch_size,
+                    activation_fn=torch.nn.Identity(),
+                    show_progress_bar=False,
+                )
+                advance(len(places))
         return np.split(scores, self._starts)
 
-    def _cosines(self, model: SentenceTransformer, batch_size: int) -> Scores:
-        with _autocast(model):
-            queries = _embed(model.encode_query, self._queries, batch_size)
-            passages = _embed(model.encode_document, self._passages, batch_size)
+    def _cosines(self, model: SentenceTransformer, batch_size: int, advance: Advance) -> Scores:
+        with half_precision(model):
+            queries = embed(model.encode_query, self._queries, batch_size, advance)
+            passages = embed(model.encode_document, self._passages, batch_size, advance)
         return [passages[places] @ queries[row] for row, places in self._rows]
 
 
@@ -166,10 +187,17 @@ class DevSet:
             order in its triplets.
     """
 
+    guards_its_domain: ClassVar[bool] = False
+
     path: Path
     queries: int
     candidates: Candidates
     reference: Labels | TeacherRankings | TripletOrders
+
+    @property
+    def name(self) -> str:
+        """That of its file."""
+        return self.path.name
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -233,27 +261,14 @@ class DevSet:
         """Return `measure` for each query, by the scores of the model; shape (queries,)."""
         return self.measured(model, batch_size)[self.measure]
 
-    def measured(self, model: Student, batch_size: int) -> dict[Measure, Values]:
+    def count(self, model: Student) -> int:
+        """Return how many texts, or pairs, a student reads."""
+        return self.candidates.count(model)
+
+    def measured(self, model: Student, batch_size: int, advance: Advance = unseen) -> dict[Measure, Values]:
         """Return each of `measures` as `values` does."""
-        return self.reference.measure(self.candidates.scores(model, batch_size))
+        return self.reference.measure(self.candidates.scores(model, batch_size, advance))
 
 
 def _passages(triplets: Sequence[Triplet]) -> list[str]:
     return list(dict.fromkeys(text for triplet in triplets for text in (triplet.positive, triplet.negative)))
-
-
-def _autocast(model: Student) -> torch.autocast:
-    import torch
-
-    from rag_core.engines.precision import resolve_dtype
-
-    half = resolve_dtype("auto")
-    return torch.autocast(model.device.type, getattr(torch, half), enabled=half != "float32")
-
-
-def _embed(encode: object, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
-    matrix = encode(  # type: ignore[operator]  # encode_query or encode_document
-        texts, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
-    ).float()
-    normalised: npt.NDArray[np.float32] = (matrix / matrix.norm(dim=1, keepdim=True)).cpu().numpy()
-    return normalised

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,3 +40,38 @@ def cut_minibatches(features: Mapping[str, Any], size: int) -> tuple[list[dict[s
         columns = mask[rows].any(dim=0)
         minibatches.append({name: cut(value, rows, columns) for name, value in features.items()})
     return minibatches, order.tolist()
+
+
+# Of a mini-batch, on a CPU, where memory is what others need. A 22M student keeps 0.2 MB of activations per token: 16
+# queries of 8 passages of 96 tokens took 3.6 GB as a whole, 1.8 GB in parts of 3 queries and 1.5 GB in parts of one. On
+# a GPU small parts would leave it idle.
+_CPU_SHARE = 4
+
+
+def cut_queries(
+    rows: Sequence[Mapping[str, Any]], size: int, collate: Callable[[list[Mapping[str, Any]]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Cut a batch into parts of whole queries, each of which is a batch of its own, for a loss that is a mean of lists.
+
+    Activations are kept until the gradient of a part is taken, so that a part bounds them. Queries whose longest
+    passages are of like length go together, which leaves little padding.
+
+    Args:
+        rows: one per query, with its `passages`.
+        size: passages in a mini-batch, and the most in a part; on a CPU a fourth. A query with more of them is a part.
+        collate: makes a batch of rows.
+
+    Returns:
+        `parts`, and `rows` (queries,), by which a trainer counts them.
+    """
+    most = size if torch.accelerator.is_available() else size // _CPU_SHARE
+    in_order = sorted(rows, key=lambda row: -max(map(len, row["passages"])))
+    parts: list[list[Mapping[str, Any]]] = []
+    room = 0
+    for row in in_order:
+        room -= len(row["passages"])
+        if room < 0 or not parts:
+            parts.append([])
+            room = most - len(row["passages"])
+        parts[-1].append(row)
+    return {"rows": torch.arange(len(rows)), "parts": [collate(part) for part in parts]}

@@ -31,7 +31,7 @@ from rag_core.files.atomic import atomic_write
 from rag_core.files.inputs import read_json
 
 if TYPE_CHECKING:
-    from rag_core.distillation.dev_set import Student
+    from rag_core.distillation.measuring import Student
 
 # Trains on some of the groups, by their indices, as a run says.
 Train = Callable[[Sequence[int], TrainingRun], object]

@@ -37,7 +37,7 @@ from rag_core.release.model_card import StudentKind, shown_command, write_model_
 if TYPE_CHECKING:
     from sentence_transformers.base.training_args import BaseTrainingArguments
 
-    from rag_core.distillation.dev_set import Student
+    from rag_core.distillation.measuring import Measured, Student
     from rag_core.distillation.probes import Probing
     from rag_core.distillation.student import StudentSettings
     from rag_core.distillation.trainer import TrainingRun
@@ -85,6 +85,10 @@ class Pipeline(ABC, Generic[A, D, L]):
     def dev_files(self, args: A) -> list[tuple[Domain, Path]]:
         """Return the dev files with their domains; in-domain ones are measured while training."""
         return [("in-domain", path) for path in args.dev_files]
+
+    def searched(self, args: A, bad_rows: BadRows) -> Sequence[tuple[Domain, Measured]]:
+        """Read the corpora that a student searches before it is merged; they are not measured while training."""
+        return ()
 
     def teacher(self, args: A) -> str | None:
         """Return the embedder whose vectors the loss needs or can use."""
@@ -136,6 +140,7 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
     from rag_core.engines.identity import describe_models
 
     lora = args.lora()
+    searched = pipeline.searched(args, bad_rows)
     dev_sets = [(domain, DevSet.read(path, bad_rows=bad_rows)) for domain, path in pipeline.dev_files(args)]
     selection = Selection(
         [dev_set for domain, dev_set in dev_sets if domain == "in-domain"],
@@ -188,7 +193,8 @@ def train_student(args: A, pipeline: Pipeline[A, D, L]) -> Path:
                 write_section(folder, "probes", probing.section())
                 probing.write(folder)
 
-        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, dev_sets, write_card)
+        measured = [*dev_sets, *searched]
+        run = TrainingRun(student, arguments, args.output_dir, teacher, selection, measured, write_card)
         if auto.learning_rate:
             probing = _probe(args, pipeline, data, loss, run)
             arguments.learning_rate = probing.rate

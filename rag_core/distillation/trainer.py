@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -35,7 +36,7 @@ from rag_core.distillation.checkpoints import (
     step_of,
     whole_checkpoints,
 )
-from rag_core.distillation.dev_set import DevSet
+from rag_core.distillation.measuring import Measured
 from rag_core.distillation.student import StudentSettings
 from rag_core.distillation.weight_merging import Domain
 from rag_core.engines.identity import ModelInfo
@@ -63,7 +64,7 @@ class TrainingRun:
         output_dir: folder of the finished model.
         teacher: the embedder whose vectors a loss needs or can use; `None` where its scores are enough.
         selection: which weights are kept, with the in-domain dev sets.
-        dev_sets: all of them, out-of-domain ones too.
+        dev_sets: all of them, out-of-domain ones and searches over a corpus too.
         write_card: writes the card of the model into its folder, from the facts of the training.
         found: facts from before the training, for the log.
         vectors: folder of embeddings that the loss needs; `None` for that of the checkpoints.
@@ -76,7 +77,7 @@ class TrainingRun:
     output_dir: Path
     teacher: ModelInfo | None = None
     selection: Selection = NO_SELECTION
-    dev_sets: Sequence[tuple[Domain, DevSet]] = ()
+    dev_sets: Sequence[tuple[Domain, Measured]] = ()
     write_card: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None
     found: Mapping[str, Any] = field(default_factory=dict)
     vectors: Path | None = None
@@ -133,6 +134,10 @@ def run_trainer(trainer: Trainer, selection: Selection) -> dict[str, Any]:
         trainer._load_from_checkpoint(str(checkpoint))
     else:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    # Three times the weights, which nothing needs any more: gradients, and two means of each.
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.model.zero_grad(set_to_none=True)
     return {
         "steps": trainer.state.global_step,
         "seconds": round(trainer.state.log_history[-1]["seconds"], 1),
@@ -189,14 +194,43 @@ class PipelineTrainer:
         Otherwise the trainer takes the mean of their means, where a term of a large batch counts less.
         """
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
-        terms = torch.tensor([self.count_terms(batch) for batch in batches], dtype=torch.float32, device=device)
+        counts = [sum(map(self.count_terms, batch.get("parts", [batch]))) for batch in batches]
+        terms = torch.tensor(counts, dtype=torch.float32, device=device)
         mean = self.accelerator.reduce(terms.mean(), "mean")
         for batch, weight in zip(batches, terms / mean, strict=True):
             batch["weight"] = weight
         return batches, items
 
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *further: Any) -> torch.Tensor:
+        """Learn from a batch part by part: activations of one part are in memory at a time.
+
+        The sum of the parts' gradients is that of the batch, since each part has its share of the terms as weight.
+        """
+        if "parts" not in inputs:
+            return super().training_step(model, inputs, *further)  # type: ignore[misc, no-any-return]
+        parts, weight = inputs["parts"], inputs.get("weight", 1.0)
+        shares = self._shares(parts)
+        losses = []
+        for place, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            last = (
+                place == len(parts) - 1
+            )  # processes may have different numbers of parts, and wait for each other once
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                step = super().training_step  # type: ignore[misc]  # the trainer's
+                losses.append(step(model, {**part, "weight": weight * share}, *further))
+        return torch.stack(losses).sum()
+
+    def _shares(self, parts: Sequence[dict[str, Any]]) -> list[float]:
+        counts = [self.count_terms(part) for part in parts]
+        return [count / sum(counts) for count in counts]
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
         """Return the loss of a batch times its weight in the step."""
+        if "parts" in inputs:  # of unseen data, which leaves no activations
+            shares = self._shares(inputs["parts"])  # before labels are taken out
+            losses = [self.compute_loss(model, part, **kwargs) for part in inputs["parts"]]
+            loss = sum(share * one for share, one in zip(shares, losses, strict=True))
+            return (loss, {}) if return_outputs else loss
         weight = inputs.pop("weight", 1.0)
         found = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
         return (weight * found[0], found[1]) if return_outputs else weight * found

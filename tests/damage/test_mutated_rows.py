@@ -140,6 +140,9 @@ READERS = {
     "embedding train, anchors": Reader(
         EMBEDDER.train, RankingSample, "--output_dir out --train_file SoftLabels --anchor_files FILE", TRAINING
     ),
+    "embedding train, corpus": Reader(
+        EMBEDDER.train, RankingSample, "--output_dir out --train_file SoftLabels --retrieval_dev_corpus FILE", TRAINING
+    ),
     "embedding evaluate, scores of the teacher": Reader(
         EMBEDDER.evaluate,
         ScoredPair,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from rag_core.distillation.minibatches import cut_minibatches
+from rag_core.distillation.minibatches import cut_minibatches, cut_queries
 
 TEXTS = ["a hen", "how do I keep bread fresh in a small kitchen", "the pan", "store a loaf in a linen bag", "a b c d"]
 
@@ -52,6 +52,16 @@ def test_an_llm_that_pads_on_the_left(tiny_llm_embedder):
     for number, minibatch in enumerate(minibatches):
         rows = order[2 * number : 2 * number + 2]
         assert_same(minibatch, dict(model.preprocess([TEXTS[i] for i in rows])))
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(False, ["c", "d", "b", "a"]), (True, ["cd", "ba"])])
+def test_parts_of_whole_queries_of_like_length(gpu, expected, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    lengths = {"a": (1,), "b": (2, 1, 1), "c": (9, 1, 1), "d": (8, 8, 1)}
+    rows = [{"query": name, "passages": ["x" * length for length in of]} for name, of in lengths.items()]
+    batch = cut_queries(rows, 6, lambda part: {"queries": "".join(row["query"] for row in part)})
+    assert len(batch["rows"]) == 4
+    assert [part["queries"] for part in batch["parts"]] == expected
 
 
 def test_values_by_row_follow_their_rows_and_the_others_stay_whole():

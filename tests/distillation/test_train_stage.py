@@ -56,6 +56,7 @@ EMBEDDER = {
     "matryoshka_dims": None,
     "max_length": 512,
     "merge": "auto",
+    "retrieval_dev_passages": None,
     "student_temperature": 0.05,
     "teacher_temperature": 0.25,
 }

@@ -1,13 +1,12 @@
 """Which point between before and after is chosen."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rag_core.distillation import weight_merging
-from rag_core.distillation.weight_merging import BETWEEN, BEYOND
+from rag_core.distillation.weight_merging import BETWEEN, BEYOND, FIRST
 
 
 def curve(mean, spread=0.0, queries=8):
@@ -71,26 +70,42 @@ def test_beyond_the_trained_one_as_far_as_nothing_falls():
 class Dev:
     """A file whose values follow a curve; counts how often it is measured."""
 
-    path, queries, measure = Path("dev.jsonl"), 8, "MAP"
+    name, queries, measures = "dev.jsonl", 8, ("MAP",)
 
-    def __init__(self, line, mean):
-        self._line, self._mean, self.asked = line, mean, []
+    def __init__(self, line, mean, searches=False):
+        self._line, self._mean, self.asked, self.guards_its_domain = line, mean, [], searches
 
-    def values(self, model, batch_size):
+    def count(self, model):
+        return 8
+
+    def measured(self, model, batch_size, advance):
         self.asked.append(self._line.alpha)
-        return np.full(8, self._mean(self._line.alpha))
+        advance(8)
+        return {"MAP": np.full(8, self._mean(self._line.alpha))}
 
 
 @pytest.mark.parametrize(
     ("inside", "outside", "measured"),
     [
-        (lambda alpha: alpha, lambda alpha: 0.0, [*BETWEEN, *BEYOND]),
-        (lambda alpha: -abs(alpha - 1.5), lambda alpha: 0.0, [*BETWEEN, 1.5, 2.0]),
-        (lambda alpha: alpha, lambda alpha: 0.9 - alpha if alpha else 0.0, [*BETWEEN]),
-        (lambda alpha: alpha, None, [*BETWEEN]),
-        (None, lambda alpha: 0.0, [*BETWEEN]),
+        (lambda alpha: alpha, lambda alpha: 0.0, [*FIRST, *BEYOND]),
+        (lambda alpha: -abs(alpha - 1.5), lambda alpha: 0.0, [*FIRST, 1.5, 2.0]),
+        (lambda alpha: alpha, lambda alpha: 0.9 - alpha if alpha else 0.0, [*FIRST, 0.75]),
+        (lambda alpha: alpha, lambda alpha: 0.3 - alpha if alpha else 0.0, [*FIRST, 0.25]),
+        (lambda alpha: alpha, None, [*FIRST]),
+        (lambda alpha: 0.0, lambda alpha: 0.0, [*FIRST]),
+        (None, lambda alpha: 0.0, [0.0, 0.5]),
+        (None, lambda alpha: -alpha, [0.0, 0.5, 0.25]),
     ],
-    ids=["rising", "until the top", "until the guard says no", "without a guard", "without an in-domain file"],
+    ids=[
+        "rising",
+        "until the top",
+        "until the guard says no",
+        "until the guard says no early",
+        "without a guard",
+        "flat",
+        "without an in-domain file",
+        "and the guard says no",
+    ],
 )
 def test_how_far_it_is_measured(inside, outside, measured, monkeypatch):
     line = SimpleNamespace()
@@ -100,8 +115,20 @@ def test_how_far_it_is_measured(inside, outside, measured, monkeypatch):
     curves = {"in-domain": inside, "out-of-domain": outside}
     devs = [(domain, Dev(line, mean)) for domain, mean in curves.items() if mean]
     merge = weight_merging.choose_alpha(None, {}, {}, devs, 8)
-    assert merge.alphas == measured
-    assert all(
-        dev.asked == measured and len(curve.values) == len(measured)
-        for (_, dev), curve in zip(devs, merge.files, strict=True)
+    assert merge.alphas == sorted(measured)
+    assert merge.alpha in measured
+    for (domain, dev), curve in zip(devs, merge.files, strict=True):
+        assert dev.asked == measured
+        assert curve.values == [pytest.approx(curves[domain](alpha)) for alpha in merge.alphas]
+
+
+def test_a_search_that_falls_in_its_own_domain_is_no_less_a_guard(monkeypatch):
+    line = SimpleNamespace()
+    monkeypatch.setattr(
+        weight_merging, "interpolate", lambda model, before, after, alpha: setattr(line, "alpha", alpha)
     )
+    lists, search = Dev(line, lambda alpha: alpha), Dev(line, lambda alpha: -alpha / 10, searches=True)
+    assert weight_merging.choose_alpha(None, {}, {}, [("in-domain", lists)], 8).alpha == 1
+    merge = weight_merging.choose_alpha(None, {}, {}, [("in-domain", lists), ("in-domain", search)], 8)
+    assert merge.alpha == 0
+    assert "of 1 of 4 at which no out-of-domain or searched dev file falls" in merge.reason

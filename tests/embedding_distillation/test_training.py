@@ -100,6 +100,17 @@ def test_accumulated_small_batches_equal_a_large_one(tmp_path, tiny_encoder):
     assert small == pytest.approx(large, rel=1e-4)
 
 
+def test_a_batch_in_parts_teaches_what_the_whole_one_does(tmp_path, tiny_encoder, monkeypatch):
+    flags = ["--per_device_train_batch_size", "8", "--max_steps", "2", "--optim", "sgd"]
+    _, parts = run(tmp_path / "parts", tiny_encoder, *flags)
+    monkeypatch.setattr(LossSettings, "is_of_lists", False)
+    _, whole = run(tmp_path / "whole", tiny_encoder, *flags)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    expected = weights(tmp_path / "whole")
+    for name, value in weights(tmp_path / "parts").items():
+        assert value == pytest.approx(expected[name], abs=1e-6), name
+
+
 @pytest.mark.parametrize("name", ["kl", "margin_mse", "mse", "kl+contrastive"])
 def test_every_loss_falls(tmp_path, tiny_encoder, tiny_wide_encoder, name):
     teacher = tiny_wide_encoder if name in ("mse", "kl+contrastive") else None
