@@ -17,8 +17,9 @@ SETS = {"wikiqa": 128, "semeval": 256, "scifact": 256, "docs": 128}
 SOURCES = {"wikiqa": "wikiqa", "semeval": "semeval_cqa_b", "scifact": "scifact", "docs": "docs"}
 QUERIES = {"wikiqa": 856, "semeval": 228, "scifact": 685, "docs": 1500}  # to train on
 
-_EMBEDDER = "--dropout 0 --eval_strategy no"
-_RERANKER = "--dropout 0 --eval_strategy no --per_device_train_batch_size 8 --loss kl"
+_EMBEDDER = "--dropout 0"
+_QUIET = "--eval_strategy no"  # dev files choose the merge; only an automatic rate is watched on the way
+_RERANKER = "--dropout 0 --per_device_train_batch_size 8 --loss kl"
 CANDIDATES = 30  # of the studies that mine them
 
 # Flags of `prepare` that mine candidates out of the corpus, for the queries that are trained on.
@@ -147,10 +148,13 @@ def grown(places: Places, seed: int) -> Iterator[Job]:
             common = f"--seed {seed} --max_length {SETS[name]}"
             dev = " ".join(str(places.scores(other, "dev")) for other in _others(name))
             rate = f"--learning_rate 6e-5 --num_train_epochs {epochs(QUERIES[name])}"
-            learn = f"reranker_distillation.train {common} {_RERANKER} --learning_rate 1.5e-4 --num_train_epochs 1"
+            learn = (
+                f"reranker_distillation.train {common} {_RERANKER} {_QUIET} --learning_rate 1.5e-4 --num_train_epochs 1"
+            )
             commands = [
                 f"embedding_distillation.train --student {places.student} --train_file {lists} --output_dir {embedder} "
-                f"{common} {_EMBEDDER} {rate} --dev_files {places.scores(name, 'dev')} --out_of_domain_dev_files {dev}",
+                f"{common} {_EMBEDDER} {_QUIET} {rate} --dev_files {places.scores(name, 'dev')} "
+                f"--out_of_domain_dev_files {dev}",
             ]
             start = {"plain": places.student, "distilled": embedder, "warm": folder / "warm"}[way]
             if way == "warm":
@@ -186,6 +190,7 @@ def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
 ) -> Job:
     folder = places.work / study / f"{pipeline}-{name}-{way}-{seed}"
     others = _others(name)
+    flags += "" if "auto" in flags else f" {_QUIET}"
     train = (
         f"{pipeline}_distillation.train --student {places.student} --output_dir {folder}/model --seed {seed} "
         f"--train_file {places.lists(lists or f'{name}_train')} --max_length {SETS[name]} {flags}"
