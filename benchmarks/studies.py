@@ -49,8 +49,8 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     jobs = [
         job
-        for study in args.study
         for seed in args.seeds
+        for study in args.study
         for job in STUDIES[study](places, seed)
         if (not args.sets or job.trained_on in args.sets) and (not args.ways or job.way in args.ways)
     ]
@@ -60,7 +60,8 @@ def main() -> int:
         for wave in shared_work(places, jobs):
             for failed in [future.result() for future in [pool.submit(run_all, *work) for work in wave]]:
                 if failed:
-                    print("FAILED", failed, file=sys.stderr, flush=True)  # noqa: T201
+                    pool.shutdown(cancel_futures=True)
+                    raise SystemExit(f"FAILED {failed}")
         print(f"shared work took {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
         futures = {pool.submit(run, job, args.output, started + 60 * args.minutes): job for job in jobs}
         for number, future in enumerate(as_completed(futures), 1):
@@ -80,10 +81,10 @@ def run(job: Job, output: Path, until: float) -> str:
     content["seconds"] = round(time.monotonic() - started, 1)
     (output / f"{job.name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
     files = content["files"]
-    means = {
-        name: f"{sum(v for v in file['MAP']['after'] if v is not None) / len(file['MAP']['after']):.4f}"
-        for name, file in files.items()
-    }
+    means = {}
+    for name, file in files.items():
+        after = [value for value in next(iter(file.values()))["after"] if value is not None]
+        means[name] = f"{sum(after) / len(after):.4f}"
     return f"{job.name}: {content['seconds']} s, {means}"
 
 
@@ -114,15 +115,18 @@ def figures(job: Job) -> dict[str, Any]:
         rows = [json.loads(line) for line in lines]
     rankers = ("BM25", "before", "after", "teacher", "first stage", "mixed")
     files: dict[str, Any] = {}
-    for path in dict.fromkeys(row["path"] for row in rows):
-        mine = [row for row in rows if row["path"] == path]
-        files[Path(path).name] = {
-            metric: {ranker: [_short(row[ranker][metric]) for row in mine] for ranker in rankers if ranker in mine[0]}
-            for metric in ("MAP", "NDCG@10")
-        }
+    for row in rows:
+        name, metrics = Path(row["path"]).name, ("MAP", "NDCG@10")
+        if "corpus" in row:
+            name, metrics = f"search {row['corpus']}", ("NDCG@10", "Recall@100")
+        for metric in metrics:
+            values = files.setdefault(name, {}).setdefault(metric, {})
+            for ranker in (*rankers, "hybrid before", "hybrid after"):
+                if ranker in row:
+                    values.setdefault(ranker, []).append(_short(row[ranker][metric]))
     manifest = json.loads((job.folder / "model.manifest.json").read_text(encoding="utf-8"))
     facts = {key: value for key, value in manifest.items() if key not in ("recipe", "packages", "git", "command")}
-    found = {key: _without_folders(content[key]) for key in ("retrieval", "mixing", "training") if key in content}
+    found = {key: _without_folders(content[key]) for key in ("mixing", "training") if key in content}
     place = {"study": job.study, "trained_on": job.trained_on, "pipeline": job.pipeline, "way": job.way}
     return place | {"seed": job.seed, "facts": facts, "files": files, **found}
 

@@ -17,9 +17,10 @@ SETS = {"wikiqa": 128, "semeval": 256, "scifact": 256, "docs": 128}
 SOURCES = {"wikiqa": "wikiqa", "semeval": "semeval_cqa_b", "scifact": "scifact", "docs": "docs"}
 QUERIES = {"wikiqa": 856, "semeval": 228, "scifact": 685, "docs": 1500}  # to train on
 
-_EMBEDDER = "--dropout 0"
+_BATCHES = "--mini_batch_size 128 --per_device_eval_batch_size 128"
+_EMBEDDER = f"--dropout 0 {_BATCHES}"
 _QUIET = "--eval_strategy no"  # dev files choose the merge; only an automatic rate is watched on the way
-_RERANKER = "--dropout 0 --per_device_train_batch_size 8 --loss kl"
+_RERANKER = f"--dropout 0 {_BATCHES} --per_device_train_batch_size 8 --loss kl"
 CANDIDATES = 30  # of the studies that mine them
 
 # Flags of `prepare` that mine candidates out of the corpus, for the queries that are trained on.
@@ -204,7 +205,7 @@ def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
     scores = " ".join(str(places.scores(other, "test")) for other in (name, *others))
     evaluate = (
         f"{pipeline}_distillation.evaluate --before {places.student} --after {folder}/model --dtype auto "
-        f"--max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
+        f"--batch_size 128 --max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
         f"--output_dir {folder}/report"
     )
     if pipeline == "reranker" and study == "recipes":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Mapping, Sequence
 
@@ -38,6 +39,8 @@ class BM25:
             b: how much the length of a passage is held against it: from 0, not at all, to 1.
             terms: of the passages by the analyser, where they are at hand.
         """
+        # Where JAX is installed, importing bm25s starts it; on a GPU it would take three quarters of the memory.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets it to DEBUG

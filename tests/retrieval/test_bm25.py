@@ -1,5 +1,9 @@
+import os
 import random
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from rag_core.retrieval.analyser import Analyser
 from rag_core.retrieval.bm25 import BM25, bm25_scores, filled_at_random, nearest_passages, unmatched_note
 from tests.retrieval.languages import LANGUAGES, read_language
 
+ROOT = Path(__file__).parent.parent.parent
 WORDS = st.lists(st.sampled_from(["ice", "cave", "lake", "snow", "melt"]), min_size=1, max_size=6).map(" ".join)
 
 
@@ -75,3 +80,16 @@ def test_scores_of_samples_are_by_the_analyser():
     assert dog > 0 and tea > 0
     ((dog, tea),) = bm25_scores(samples, Analyser(bm25_stop_words="german"))
     assert dog == 0 and tea > 0
+
+
+def test_bm25_starts_no_jax_on_a_gpu(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("")
+    (tmp_path / "jax" / "lax.py").write_text(
+        "import os\ndef top_k(*_):\n    print('jax on', os.environ.get('JAX_PLATFORMS'))\n"
+    )
+    code = "from rag_core.retrieval.bm25 import BM25; BM25(['a word', 'another'])"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    env.pop("JAX_PLATFORMS", None)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "jax on cpu\n"
