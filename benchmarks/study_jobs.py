@@ -205,8 +205,8 @@ def _job(  # noqa: PLR0917  # what makes a job's name, and its flags
     scores = " ".join(str(places.scores(other, "test")) for other in (name, *others))
     evaluate = (
         f"{pipeline}_distillation.evaluate --before {places.student} --after {folder}/model --dtype auto "
-        f"--batch_size 128 --max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} --teacher_scores {scores} "
-        f"--output_dir {folder}/report"
+        f"--batch_size 128 --max_length 256 --in_domain {tests[0]} --out_of_domain {tests[1]} {tests[2]} "
+        f"--teacher_scores {scores} --output_dir {folder}/report"
     )
     if pipeline == "reranker" and study == "recipes":
         evaluate += f" --first_stage {places.student} --mix auto --mix_dev {places.data(name, 'dev')}"
