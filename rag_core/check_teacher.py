@@ -61,6 +61,11 @@ class Args(SeedArgs, BadRowsArgs, PromptArgs):
     max_length: int = flag("tokens, as in generate_logits", 4096, decides=False, least=1)
     batch_size: int = flag("sequences in a batch", 32, decides=False, least=1)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = flag("precision of both", "auto", decides=False)
+    score_store: Path | None = flag(
+        "folder that keeps scores (or vectors), as of generate_logits, which then computes none of them again",
+        None,
+        decides=False,
+    )
     force: bool = flag("exit with 0 even on a clear no", False, decides=False)
 
 
@@ -105,7 +110,8 @@ def run(args: Args) -> Path:
             scores = folder / f"{role}.jsonl"
             outputs = {sample_file: scores}
             drawn = read_sources(outputs, skip_bad_rows=False)
-            prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], replace_stale=True).score()
+            store = {"replace_stale": True, "score_store": args.score_store}
+            prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], **store).score()
             values[role] = measure(samples, scores_by_sample(scores, samples))
         comparison = compare_rankers(values, args.seed)
         show(format_rows(comparison.rows()))

@@ -19,7 +19,8 @@ if [[ ! -e $DATASET ]]; then
   echo "No labelled file to check the teacher on: going on." >&2
   exit 0
 fi
-force=()
-if [[ $FORCE != 0 ]]; then force=(--force); fi
+further=()
+if [[ $FORCE != 0 ]]; then further+=(--force); fi
+if [[ -n ${SCORE_STORE:-} ]]; then further+=(--score_store "$SCORE_STORE"); fi  # what it computes is not computed again
 "$PYTHON" -m rag_core.check_teacher --teacher "$TEACHER" --student "$STUDENT" --dataset "$DATASET" \
-  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" ${force[@]+"${force[@]}"} "$@"
+  --queries "$QUERIES" --engine "$ENGINE" --output_dir "$RUN_DIR/check" --max_length "$MAX_LENGTH" ${further[@]+"${further[@]}"} "$@"

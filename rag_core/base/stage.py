@@ -25,6 +25,10 @@ from rag_core.base.processes import is_main_process
 
 A = TypeVar("A", bound="StageArgs")
 
+_LESS_MEMORY = (
+    "Lower --batch_size (training: --mini_batch_size, --per_device_train_batch_size) or --max_length, or stop what "
+    "else runs there"
+)
 _REMEDIES = {
     errno.ENOSPC: "Make room, then run the same command again",
     errno.EDQUOT: "Make room, then run the same command again",
@@ -184,6 +188,11 @@ def run_stage(
             raise
         place = f"{quoted(str(error.filename), 200)}: " if error.filename else ""
         print(f"Error: {one_line(f'{place}{error.strerror}. {_REMEDIES[error.errno]}.')}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, whose import would cost every stage seconds
+            raise
+        print(f"Error: the GPU's memory ran out. {_LESS_MEMORY}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)

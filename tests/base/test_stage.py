@@ -77,6 +77,12 @@ def raising(error):
             1,
             "Error: /x: Permission denied. Check the permissions.\n",
         ),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 50.00 MiB."),
+            1,
+            "Error: the GPU's memory ran out. Lower --batch_size (training: --mini_batch_size, "
+            "--per_device_train_batch_size) or --max_length, or stop what else runs there.\n",
+        ),
         (KeyboardInterrupt(), 130, "Stopped. Run the same command again to go on.\n"),
     ],
 )
@@ -153,7 +159,7 @@ def test_sigterm_ends_a_forked_process_without_a_word(capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.EBADF, "not open")])
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("a bug"), OSError(errno.EBADF, "not open")])
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         call(raising(error), "--input_files", "x")
