@@ -3,7 +3,7 @@
 DATA_DIR=path/to/data python benchmarks/studies.py --study recipes candidates prescreen [--workers 8] [--minutes 10]
 
 DATA_DIR holds wikiqa/, semeval_cqa_b/, scifact/, and docs/ (what `prepare --source apidocs` makes). A study is a list
-of jobs (study_jobs.py): a job trains and evaluates, and its figures go to benchmarks/results/studies/<job>.json. A job
+of jobs (study_jobs.py): a job trains and evaluates, and its figures go to <work_dir>/results/<job>.json. A job
 that is done is not done again; after --minutes none is begun. Workers run the stages' own `main`, one after another,
 so that the libraries are loaded once.
 """
@@ -23,9 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from study_jobs import STUDIES, Job, Places, shared_work
-from tables import RESULTS
-
-DONE = RESULTS / "studies"
+from study_tables import pack
 
 
 def main() -> int:
@@ -39,13 +37,15 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", help="only these")
     parser.add_argument("--workers", type=int, default=2, help="stages at once")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no job after so many")
-    parser.add_argument("--output", type=Path, default=DONE)
+    parser.add_argument("--output", type=Path, help="folder of the figures (default: <work_dir>/results)")
+    parser.add_argument("--store", action="store_true", help="keep all figures in benchmarks/results/studies.json")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     started = time.monotonic()
     given = Path(os.environ.get("DATA_DIR") or parser.error("set DATA_DIR"))
     places = Places(given.resolve(), args.models.resolve(), args.work_dir.resolve())
+    args.output = args.output or places.work / "results"
     args.output.mkdir(parents=True, exist_ok=True)
     jobs = [
         job
@@ -66,6 +66,8 @@ def main() -> int:
         futures = {pool.submit(run, job, args.output, started + 60 * args.minutes): job for job in jobs}
         for number, future in enumerate(as_completed(futures), 1):
             print(f"{number}/{len(jobs)} {future.result()}", flush=True)  # noqa: T201
+    if args.store:
+        pack(args.output)
     return 0
 
 

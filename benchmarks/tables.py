@@ -21,9 +21,11 @@ import numpy.typing as npt
 from peer_table import kept, peers
 from pydantic import TypeAdapter
 from quality_runs import RUNS, Pipeline, Run
+from study_tables import candidates, recipes
 
 from rag_core.base.tables import format_difference, format_rows
 from rag_core.evaluation.report import FileReport, Report
+from rag_core.evaluation.retrieval import SearchReport
 from rag_core.evaluation.tables import format_table
 from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.significance import gap_closed, paired_change
@@ -34,8 +36,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "RESULTS.md")
 # Files of results whose rows stand in the tables of speed.
 PERFORMANCE = ("scoring", "training", "evaluation")
 EXPORT = ("export-cross-encoder", "export-embedder")
-# The two halves of the quickstart, and the students that they train.
-QUICKSTART = {"embedder": "quickstart-embedding", "cross-encoder": "quickstart-reranker"}
+QUICKSTART = "quickstart-embedding"
 _BOOTSTRAP_SEED = 0
 
 Values = npt.NDArray[np.float64]
@@ -74,11 +75,14 @@ def store(name: str, report: Path) -> None:
         rows = [json.loads(line) for line in lines]
     for file in content["files"]:
         file["per_query"] = {
-            ranker: [round(row[ranker]["MAP"], 4) for row in rows if row["path"] == file["path"]]
+            ranker: [round(row[ranker]["MAP"], 4) for row in rows if row["path"] == file["path"] and "corpus" not in row]
             for ranker in file["means"]
         }
         file["path"] = Path(file["path"]).name
         del file["examples"]
+    for search in content.get("retrieval", []):
+        search["path"] = Path(search["path"]).name
+        search["models"] = {ranker: Path(model).name for ranker, model in search["models"].items()}
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(content, indent=1)
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list of numbers, a line
@@ -99,32 +103,36 @@ def _marks(name: str) -> re.Pattern[str]:
 
 
 def quickstart() -> str:
-    """Return one row per student and test file of the quickstart: MAP, and how long training took."""
-    rows = [["student", "test file", "BM25", "before", "after", "teacher", "after - before [95 %]", "training"]]
-    for student, name in QUICKSTART.items():
-        report = _load(name)
-        for number, file in enumerate(report["files"]):
-            means = [f"{file['means'][ranker]['MAP']:.3f}" for ranker in ("BM25", "before", "after", "teacher")]
-            change = file["change_to_after"]["before"]["MAP"]
-            interval = f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-            seconds = f"{report['training']['seconds']:.0f} s" if number == 0 else ""
-            rows.append([student if number == 0 else "", file["domain"], *means, interval, seconds])
+    """Return one row per test file of the quickstart: how the embedder reranks it, and how it searches its passages."""
+    rows = [["it", "in", "BM25", "before", "after", "teacher", "after - before [95 %]"]]
+    report = _load(QUICKSTART)
+    for file in report["files"]:
+        change = file["change_to_after"]["before"]["MAP"]
+        rows.append(["reranks, MAP", *_quickstart_row(file, "MAP", change)])
+    for search in report["retrieval"]:
+        pair = next(one for one in search["comparisons"] if (one["old"], one["new"]) == ("before", "after"))
+        rows.append(["searches, NDCG@10", *_quickstart_row(search, "NDCG@10", pair["changes"]["NDCG@10"])])
     return format_rows(rows)
 
 
+def _quickstart_row(part: Mapping[str, Any], metric: str, change: Mapping[str, float]) -> list[str]:
+    means = [f"{part['means'][ranker][metric]:.3f}" for ranker in ("BM25", "before", "after", "teacher")]
+    return [
+        part["domain"].removesuffix("-domain").replace("-", " ") + " its domain",
+        *means,
+        f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]",
+    ]
+
+
 def quickstart_tables() -> str:
-    """Return what the two halves of the quickstart print."""
-    return "\n\n".join(
-        f"{student.capitalize()}:\n\n```text\n{format_table(_report(name))}\n```"
-        for student, name in QUICKSTART.items()
-    )
-
-
-def _report(name: str) -> Report:
-    """Return of a kept report what its table shows."""
-    content = _load(name)
+    """Return what the quickstart prints."""
+    content = _load(QUICKSTART)
     without_texts = [file | {"examples": {"gains": [], "losses": []}} for file in content["files"]]
-    return Report(content["models"], TrainingRecord(), TypeAdapter(list[FileReport]).validate_python(without_texts))
+    files = TypeAdapter(list[FileReport]).validate_python(without_texts)
+    without_queries = [search | {"values": {}, "asked": []} for search in content["retrieval"]]
+    searches = TypeAdapter(list[SearchReport]).validate_python(without_queries)
+    report = Report(content["models"], TrainingRecord(), files, retrieval=searches)
+    return f"```text\n{format_table(report)}\n```"
 
 
 def summary() -> str:
@@ -287,6 +295,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "export": lambda: performance(EXPORT),
     "gpu scoring": gpu_scoring,
     "gpu training": gpu_training,
+    "recipes embedder": lambda: recipes("embedding"),
+    "recipes cross-encoder": lambda: recipes("reranker"),
+    "candidates": candidates,
     **({"peers": peers} if kept() else {}),
 }
 

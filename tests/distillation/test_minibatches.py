@@ -59,7 +59,7 @@ def test_parts_of_whole_queries_of_like_length(gpu, expected, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
     lengths = {"a": (1,), "b": (2, 1, 1), "c": (9, 1, 1), "d": (8, 8, 1)}
     rows = [{"query": name, "passages": ["x" * length for length in of]} for name, of in lengths.items()]
-    batch = cut_queries(rows, 2 if gpu else 24, lambda part: {"queries": "".join(row["query"] for row in part)})
+    batch = cut_queries(rows, 2 if gpu else 6, lambda part: {"queries": "".join(row["query"] for row in part)})
     assert len(batch["rows"]) == 4
     assert [part["queries"] for part in batch["parts"]] == expected
 
