@@ -75,7 +75,9 @@ def store(name: str, report: Path) -> None:
         rows = [json.loads(line) for line in lines]
     for file in content["files"]:
         file["per_query"] = {
-            ranker: [round(row[ranker]["MAP"], 4) for row in rows if row["path"] == file["path"] and "corpus" not in row]
+            ranker: [
+                round(row[ranker]["MAP"], 4) for row in rows if row["path"] == file["path"] and "corpus" not in row
+            ]
             for ranker in file["means"]
         }
         file["path"] = Path(file["path"]).name

@@ -212,9 +212,8 @@ class PipelineTrainer:
         shares = self._shares(parts)
         losses = []
         for place, (part, share) in enumerate(zip(parts, shares, strict=True)):
-            last = (
-                place == len(parts) - 1
-            )  # processes may have different numbers of parts, and wait for each other once
+            # Processes may have different numbers of parts, and wait for each other once.
+            last = place == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 step = super().training_step  # type: ignore[misc]  # the trainer's
                 losses.append(step(model, {**part, "weight": weight * share}, *further))
