@@ -42,7 +42,7 @@ def cut_minibatches(features: Mapping[str, Any], size: int) -> tuple[list[dict[s
     return minibatches, order.tolist()
 
 
-# Mini-batches in a part. A 22M student keeps 0.2 MB of activations per token: 16 queries of 8 passages of 96 tokens took
+# Mini-batches in a part. A 22M student keeps 0.2 MB of activations a token: 16 queries of 8 passages of 96 tokens took
 # 3.1 GB as a whole and 2.1 GB in parts of 32 passages, at the same rate; in parts of 8 passages 1.9 GB, at half of it.
 # On an H100 parts of 32 passages took 0.9 s a step, most of it between kernels.
 _ON_A_CPU, _ON_A_GPU = 1, 4
