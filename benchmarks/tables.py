@@ -25,7 +25,7 @@ from study_tables import candidates, recipes
 
 from rag_core.base.tables import format_difference, format_rows
 from rag_core.evaluation.report import FileReport, Report
-from rag_core.evaluation.retrieval import SearchReport
+from rag_core.evaluation.retrieval import Comparison, SearchReport
 from rag_core.evaluation.tables import format_table
 from rag_core.evaluation.training_record import TrainingRecord
 from rag_core.metrics.significance import gap_closed, paired_change
@@ -131,8 +131,11 @@ def quickstart_tables() -> str:
     content = _load(QUICKSTART)
     without_texts = [file | {"examples": {"gains": [], "losses": []}} for file in content["files"]]
     files = TypeAdapter(list[FileReport]).validate_python(without_texts)
-    without_queries = [search | {"values": {}, "asked": []} for search in content["retrieval"]]
-    searches = TypeAdapter(list[SearchReport]).validate_python(without_queries)
+    compared = TypeAdapter(list[Comparison])
+    searches = [
+        SearchReport(**search | {"comparisons": compared.validate_python(search["comparisons"])}, values={}, asked=[])
+        for search in content["retrieval"]
+    ]
     report = Report(content["models"], TrainingRecord(), files, retrieval=searches)
     return f"```text\n{format_table(report)}\n```"
 
