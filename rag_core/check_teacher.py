@@ -110,8 +110,14 @@ def run(args: Args) -> Path:
             scores = folder / f"{role}.jsonl"
             outputs = {sample_file: scores}
             drawn = read_sources(outputs, skip_bad_rows=False)
-            store = {"replace_stale": True, "score_store": args.score_store}
-            prepare_run(drawn, outputs, stage=STAGE, settled=settled[role], **store).score()
+            prepare_run(
+                drawn,
+                outputs,
+                stage=STAGE,
+                settled=settled[role],
+                replace_stale=True,
+                score_store=args.score_store,
+            ).score()
             values[role] = measure(samples, scores_by_sample(scores, samples))
         comparison = compare_rankers(values, args.seed)
         show(format_rows(comparison.rows()))

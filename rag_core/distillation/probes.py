@@ -24,11 +24,12 @@ from rag_core.base.markdown import code
 from rag_core.base.records import SoftLabels, Triplet
 from rag_core.distillation.checkpoints import NO_SELECTION
 from rag_core.distillation.dev_set import DevSet
-from rag_core.distillation.probing import Plan, choose_rate, plan_probes, rates_to_try, standard_error, steps_of
+from rag_core.distillation.probing import Plan, choose_rate, plan_probes, rates_to_try, steps_of
 from rag_core.distillation.trainer import DivergedError, TrainingRun
 from rag_core.distillation.weight_merging import interpolate
 from rag_core.files.atomic import atomic_write
 from rag_core.files.inputs import read_json
+from rag_core.metrics.significance import standard_error
 
 if TYPE_CHECKING:
     from rag_core.distillation.measuring import Student

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from rag_core.base.errors import EngineError, UsageError
 from rag_core.base.outside_text import quoted
+from rag_core.metrics.significance import as_good
 
 if TYPE_CHECKING:
     from sentence_transformers.base.training_args import BaseTrainingArguments
@@ -220,16 +221,7 @@ def choose_rate(
     best = max(rates, key=lambda rate: (measured[rate].mean(), -rate))
     if measured[best].mean() <= untouched.mean():
         return rates[0], "the lowest: no probe was better than the student before training"
-    chosen = next(rate for rate in rates if _as_good(measured[best] - measured[rate], settings.standard_errors))
+    chosen = next(rate for rate in rates if as_good(measured[best] - measured[rate], settings.standard_errors))
     if chosen == best:
         return best, "the best, and no lower rate is within a standard error of it"
     return chosen, f"the lowest within a standard error of the best, {best:g}"
-
-
-def _as_good(shortfall: Values, standard_errors: float) -> bool:
-    return bool(shortfall.mean() <= standard_errors * standard_error(shortfall))
-
-
-def standard_error(values: Values) -> float:
-    """Return the standard error of the mean of some queries' values."""
-    return float(values.std() / np.sqrt(len(values)))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from rag_core.base.processes import is_main_process
 from rag_core.distillation.measuring import Measured, measure_all
+from rag_core.metrics.significance import as_good
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -196,7 +197,7 @@ def _candidates(inside: Sequence[Values], guards: Sequence[Values]) -> list[int]
     if not inside:
         return allowed
     values, best = np.concatenate(inside, axis=1), _best(inside, guards)
-    return [i for i in allowed if i == best or _as_good(values[best] - values[i])]
+    return [i for i in allowed if i == best or as_good(values[best] - values[i])]
 
 
 def _best(inside: Sequence[Values], guards: Sequence[Values]) -> int:
@@ -208,11 +209,7 @@ def _best(inside: Sequence[Values], guards: Sequence[Values]) -> int:
 
 def _allowed(guards: Sequence[Values]) -> list[int]:
     """Return the indices of the alphas at which no file is worse than at the first."""
-    return [i for i in range(len(guards[0])) if all(_as_good(values[0] - values[i]) for values in guards)]
-
-
-def _as_good(shortfall: Values) -> bool:
-    return bool(shortfall.mean() <= shortfall.std() / np.sqrt(len(shortfall)))
+    return [i for i in range(len(guards[0])) if all(as_good(values[0] - values[i]) for values in guards)]
 
 
 def write_merge(folder: Path, merge: Merge) -> None:

@@ -140,3 +140,16 @@ def _draws(queries: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     generator = np.random.default_rng(seed)
     for start in range(0, _RESAMPLES, _batch(queries)):
         yield generator.integers(queries, size=(min(_batch(queries), _RESAMPLES - start), queries))
+
+
+def standard_error(values: Values) -> float:
+    """Return the standard error of the mean of some queries' values; shape (queries,)."""
+    return float(values.std() / np.sqrt(len(values)))
+
+
+def as_good(shortfall: Values, standard_errors: float = 1.0) -> bool:
+    """Tell whether what falls short of the best, paired over queries, may be chance: the rule of one standard error.
+
+    Breiman et al. 1984, "Classification and Regression Trees".
+    """
+    return bool(shortfall.mean() <= standard_errors * standard_error(shortfall))
