@@ -62,7 +62,7 @@ def check_bounds(args: Any) -> None:
                 check_number(field.name, one, *field.metadata[_BOUNDS])
             elif isinstance(one, str) and not is_writable(one):
                 raise UsageError(f"--{field.name} is not UTF-8", "Check the encoding of the terminal or the script")
-            elif isinstance(one, Path) and "\0" in str(one):
+            elif isinstance(one, str | Path) and "\0" in str(one):
                 raise UsageError(f"--{field.name} has a NUL in it", "Check the path")
 
 

@@ -44,7 +44,7 @@ class FirstStageArgs(StageArgs):
     def first_stage_files(self) -> list[Path]:
         """The ScoredPair files of the first stage; none where it is BM25 or a model."""
         given = self.first_stage
-        are_files = len(given) > 1 or any(name.endswith(_SCORES) or Path(name).is_file() for name in given)
+        are_files = len(given) > 1 or any(name.endswith(_SCORES) or _is_no_folder(Path(name)) for name in given)
         return [Path(name) for name in given] if are_files else []
 
     @property
@@ -76,6 +76,10 @@ class FirstStageArgs(StageArgs):
     def mixing_recipe(self) -> dict[str, Any]:
         """Return what of these flags decides a report; nothing where there is no first stage."""
         return {"mix": self.mix} if self.first_stage else {}
+
+
+def _is_no_folder(path: Path) -> bool:
+    return path.exists() and not path.is_dir()  # a model is a folder; what is no regular file either is told later
 
 
 def check_first_stage_flags(args: FirstStageArgs, files: Sequence[Path]) -> None:

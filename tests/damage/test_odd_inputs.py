@@ -115,7 +115,7 @@ from rag_core.files.jsonl import read_by_id, read_groups, read_records, read_sam
 from rag_core.files.manifest import Recipe, read_manifest, unfinished_differences
 from rag_core.files.qrels import read_qrels
 from rag_core.files.runs import read_run
-from rag_core.rank import Args, _sample
+from rag_core.rank import Args, _samples
 from rag_core.sources.mteb import MtebSet
 
 folder = Path(sys.argv[1])
@@ -125,7 +125,7 @@ READERS = {
     "samples, not packed": lambda: read_samples(folder / "zeros.jsonl"),
     "pairs": lambda: read_groups(folder / "bomb.jsonl.gz", ScoredPair),
     "passages": lambda: list(read_records(folder / "bomb.jsonl.gz", Passage, tables=True)),
-    "lines": lambda: _sample(Args(model="m", passages=folder / "bomb.txt.gz", query="q")),
+    "lines": lambda: _samples(Args(model="m", passages=folder / "bomb.txt.gz", query="q")),
     "qrels": lambda: read_qrels(folder / "bomb.txt.gz"),
     "run": lambda: read_run(folder / "bomb.txt.gz"),
     "csv": lambda: read_samples(folder / "bomb.csv.gz", tables=True),
