@@ -35,6 +35,9 @@ CHUNK_ROWS: dict[EngineName, int] = {
 }
 
 _OWN_PRECISION = ("server", "exported")
+_FLOAT32_ONLY = (
+    "xlnet",
+)  # transformers computes some of it in float32 whatever the rest is, and stops where they meet
 
 
 def settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
@@ -46,7 +49,10 @@ def settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> t
     else:
         name, reason = choose_engine(options.model, engine)
         if name not in _OWN_PRECISION:
-            options = dataclasses.replace(options, dtype=resolve_dtype(options.dtype))
+            dtype = (
+                "float32" if options.dtype == "auto" and options.model.model_type in _FLOAT32_ONLY else options.dtype
+            )
+            options = dataclasses.replace(options, dtype=resolve_dtype(dtype))
     if options.vllm.quantization and name != "vllm":
         raise EngineError(
             f"--quantization is vLLM's, and the engine is {name} ({reason})",

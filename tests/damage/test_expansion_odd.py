@@ -13,6 +13,7 @@ from query_expansion_rl.retrieval.encoding import ExpansionEncoder
 from query_expansion_rl.retrieval.workspace import read_workspace
 from rag_core.distillation import train_args
 from rag_core.engines.generation import Answer
+from rag_core.engines.precision import resolve_dtype
 from rag_core.files.manifest import manifest_path
 from tests.damage import cases, expansion_cases, expansion_readers
 from tests.damage.mutations import mutated_rows
@@ -191,7 +192,7 @@ def test_a_corpus_that_a_server_embedded(folder, capsys):
     }
     manifest_path(path).write_text(json.dumps({"recipe": recipe, "output": {"sha256": _sha256(path)}}))
     encoder = ExpansionEncoder(read_workspace(folder / "w"), None, folder / "vectors")
-    assert (encoder._options.dtype, encoder._options.max_length) == ("float32", 64)
+    assert (encoder._options.dtype, encoder._options.max_length) == (resolve_dtype("auto"), 64)
 
 
 def test_a_selection_of_any_shape(folder, capsys):
