@@ -35,9 +35,8 @@ CHUNK_ROWS: dict[EngineName, int] = {
 }
 
 _OWN_PRECISION = ("server", "exported")
-_FLOAT32_ONLY = (
-    "xlnet",
-)  # transformers computes some of it in float32 whatever the rest is, and stops where they meet
+# transformers computes some of these in float32, whatever the rest is, and stops where the two meet.
+_FLOAT32_ONLY = ("xlnet",)
 
 
 def settle(engine: EngineChoice, options: EngineOptions, paths: list[Path]) -> tuple[EngineName, EngineOptions]:
