@@ -22,7 +22,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from study_jobs import STUDIES, Job, Places, shared_work
+from study_data import shared_work
+from study_jobs import STUDIES, Job, Places
 from study_tables import pack
 
 
